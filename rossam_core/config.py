@@ -1,0 +1,230 @@
+"""The kit's settings: frozen pydantic models, unknown keys refused, every field with its unit and source.
+
+In: a profile name or YAML path and dotted overrides. Out: a `Profile`. All problems are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import RossamError
+
+CONFIGS = Path(__file__).parent / "configs"
+PROFILES = CONFIGS / "profiles"
+
+Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
+Split = Literal["train", "val", "test"]
+Scene = Literal["airport", "sea", "rail", "road"]
+Recipe = Literal["paper", "released", "corrected"]
+
+
+class Config(BaseModel):
+    """Base of every settings model: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class SyntheticConfig(Config):
+    """Procedural satellite video (`data/synthetic.py`)."""
+
+    seed: int = 2025
+    """Seed of everything drawn; the same seed gives the same bytes."""
+    variant: Literal["video", "static", "zero-shot"] = "video"
+    """`video`: moving objects as in SAT-MTB; `static`: other kinds of objects as in iSAID and NWPU VHR-10;
+    `zero-shot`: moving objects under another sensor, ground resolution and place."""
+    scale: float = Field(0.25, gt=0, le=1)
+    """Frame sides as a fraction of the paper's (512×512 to 2160×1080, Table 7). Object sizes do not scale."""
+    train_videos: int = Field(32, ge=1)
+    """Videos of the train split."""
+    val_videos: int = Field(8, ge=1)
+    """Videos of the val split (checkpoint choice)."""
+    test_videos: int = Field(24, ge=1)
+    """Videos of the test split; no video is in two splits."""
+    frames_per_video: int = Field(16, ge=1)
+    """Rendered frames of each video."""
+    frame_stride: int = Field(4, ge=1)
+    """Every n-th rendered frame is used: the paper samples 1/4 of each video's frames (section 4.1)."""
+    scenes: tuple[Scene, ...] = ("airport", "sea", "rail", "road")
+    """Scenes, taken in turn by successive videos. Cars of `road` have boxes only, as in the paper."""
+
+
+class DataConfig(Config):
+    """Which frames."""
+
+    source: Literal["synthetic", "nwpu-vhr10", "coco"] = "synthetic"
+    """`synthetic`, a dataset reader's name, or `coco` for one's own annotations."""
+    root: Path | None = None
+    """Folder of a real dataset (`--data DIR`); the readers find their files below it."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    limit_frames: int | None = Field(None, ge=1)
+    """Use only this many frames a split, evenly spaced (tests); None = all."""
+
+
+class ModelConfig(Config):
+    """Which network."""
+
+    backbone: str = "vit_t"
+    """`vit_t` (shipped prior), `vit_b`, `vit_l` (the paper's), `vit_h`; `hiera_*` for SAM2."""
+    checkpoint: str | None = "default"
+    """`default` (shipped prior or official file), a path, or None for fresh weights."""
+    recipe: Recipe = "paper"
+    """How gaps and contradictions between paper and released code are settled (README, Recipes)."""
+
+
+class InferenceConfig(Config):
+    """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2, Tables 1-2)."""
+
+    mode: Literal["direct", "tiled", "shared", "object"] = "object"
+    """`direct`: whole frame, longest side to the model's input. `tiled`: a fixed grid of overlapping windows.
+    `shared`: few windows that each serve several boxes (greedy cover). `object`: one window a box, centred."""
+    rate: float = Field(2.0, gt=0, le=16)
+    """Upsampling rate: a window is input_size / rate frame pixels wide (paper: 1024 / 2 = 512)."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """Resampling of windows to the model's input; when shrinking, both are applied with antialiasing."""
+    adaptive: bool = True
+    """Grow a window until it holds the whole box with `context` around it; False: fixed windows (paper)."""
+    context: float = Field(1.5, ge=1)
+    """Adaptive windows measure at least context × the box's longer side."""
+    batch_size: int = Field(16, ge=1)
+    """Windows encoded at once."""
+    prompt_batch_size: int = Field(64, ge=1)
+    """Boxes decoded at once."""
+    mask_source: Literal["default", "sam", "hq", "sum"] = "default"
+    """Which logits make the mask: SAM's, the HQ head's, or their sum (HQ-SAM); `default`: the model's own."""
+    mask_threshold: float = 0.0
+    """Logits above it are foreground."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast where the processor multiplies it in hardware, else float32."""
+
+
+class EvaluationConfig(Config):
+    """Scoring and statistics."""
+
+    protocols: tuple[Literal["frame", "object"], ...] = ("frame", "object")
+    """`frame`: union mask of a frame's objects (released code); `object`: each object alone."""
+    dilation_ratio: float = Field(0.02, gt=0, lt=1)
+    """Boundary IoU band as a fraction of the image diagonal (Cheng et al. 2021; released code)."""
+    bootstrap_samples: int = Field(2000, ge=10)
+    """Resamples of videos for the 95% intervals."""
+    baselines: tuple[Literal["box", "ellipse", "grabcut"], ...] = ("box", "ellipse", "grabcut")
+    """Methods that learn nothing, scored beside the models."""
+    size_bins: tuple[float, ...] = (0.0, 256.0, 1024.0, 9216.0)
+    """Lower area bounds in square pixels: tiny, small (COCO: under 32²), medium (under 96²), large."""
+
+
+class Profile(Config):
+    """One way to run the kit end to end."""
+
+    name: str
+    title: str
+    """Heading of the report."""
+    notice: str
+    """Shown under every table and figure: what was measured on what, and what it must not be taken for."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    methods: tuple[Method, ...] = ("sam",)
+    inference: InferenceConfig = InferenceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "11_summary")
+    """Notebooks this profile runs, in order."""
+    device: str = "auto"
+    """`auto` (cuda, then mps, then cpu), or a torch device."""
+    seed: int = 0
+    """Seed of what is drawn outside the data: bootstrap, jitter, batches."""
+
+    @property
+    def measured_on(self) -> Literal["synthetic", "real"]:
+        return "synthetic" if self.data.source == "synthetic" else "real"
+
+    @model_validator(mode="after")
+    def _real_data_needs_a_root(self) -> Profile:
+        if self.data.source != "synthetic" and self.data.root is None:
+            raise ValueError(
+                f"data.source is {self.data.source!r} but data.root is not set: name the folder with "
+                "--data DIR, or data.root in the profile"
+            )
+        return self
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that ship with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Read a shipped profile by name, or one's own YAML file by path.
+
+    Args:
+        overrides: dotted keys over the file's values, e.g. `{"data.root": "~/data", "inference.rate": 4}`.
+
+    Raises:
+        RossamError: unknown profile, broken YAML, or any number of unknown keys and bad values, all at once,
+            each with the nearest known key.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PROFILES / f"{name_or_path}.yaml"
+        if not path.exists():
+            known = ", ".join(profile_names())
+            raise RossamError(name_or_path, "no profile of that name", f"use one of {known}, or a path to a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RossamError(path, "no such profile file", "check the path") from error
+    except yaml.YAMLError as error:
+        raise RossamError(path, f"is not valid YAML ({error})", "correct the line named above") from error
+    if not isinstance(values, dict):
+        raise RossamError(path, f"holds {type(values).__name__}, expected keys and values", "see configs/profiles/demo.yaml")
+    for dotted, value in (overrides or {}).items():
+        _set_dotted(values, dotted, value)
+    return parse_config(Profile, values, where=path)
+
+
+def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -> C:
+    """Validate `values` as `model`; every problem goes into one `RossamError` that names `where`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(model, problem) for problem in error.errors()]
+        raise RossamError(
+            where, f"{len(lines)} problem{'s' if len(lines) > 1 else ''}\n  - " + "\n  - ".join(lines),
+            "correct these keys; the fields and their meaning stand in rossam_core/config.py",
+        ) from error
+
+
+def _set_dotted(values: dict, dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for key in parents:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise RossamError(f"override {dotted}", f"{key!r} is a value, not a group of keys", "check the dotted key")
+    values[last] = value
+
+
+def _describe(model: type[Config], problem: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+        return f"{place}: unknown key; {hint}"
+    found = "" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})"
+    return f"{place}: {problem['msg']}{found}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,39 @@
+"""Which processor, which precision: the one place that decides."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import torch
+
+from .errors import RossamError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """`auto` → cuda, then mps, then cpu; a named device that is absent is a `RossamError`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RossamError(f"device {name}", f"is not usable here ({error})", "use --device cpu, or auto") from error
+    return device
+
+
+@functools.cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Whether bfloat16 matrix products run in hardware (AVX512-BF16 or AMX on a CPU, Ampere and later on CUDA)."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe and probe())
+    return False
+
+
+def autocast(device: torch.device, precision: str = "auto") -> contextlib.AbstractContextManager:
+    """Autocast context for `precision` (`auto`, `float32`, `bfloat16`) on `device`."""
+    use = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device.type))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use)

@@ -1,0 +1,96 @@
+"""Writing files so that a reader never sees half of one, and naming their contents by hash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+
+from .errors import RossamError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends well and removed otherwise.
+
+    The temporary name keeps the suffix, since writers such as `cv2.imwrite` choose the format by it.
+    Raises `RossamError` where the folder cannot be written or the disk is full; `path` is then as it was.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RossamError(
+            path,
+            f"cannot be written: {error.strerror or error}",
+            "free some disk space or choose a folder you may write to; nothing was left half-written",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 `text` to `path` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike, value, indent: int | None = 1) -> None:
+    """Write `value` as JSON with sorted keys, atomically."""
+    write_text(path, json.dumps(value, indent=indent, sort_keys=True, allow_nan=True) + "\n")
+
+
+def read_json(path: str | os.PathLike):
+    """Parse a JSON file; a missing or malformed one is a `RossamError` with line and column."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RossamError(path, "no such file", "check the path, or create the file first") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RossamError(path, f"is not valid JSON ({error})", "write the file anew; it may be truncated") from error
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def stable_hash(value) -> str:
+    """Hex SHA-256 of `value`'s canonical JSON: the same on every machine and Python version."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def cache_dir() -> Path:
+    """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+
+
+def source_digest(*rooms: str) -> str:
+    """Hex SHA-256 of the package's own source: the rooms named, and the modules that all rooms stand on."""
+    package = Path(__file__).parent
+    files = sorted(package.glob("*.py")) + [file for room in rooms for file in sorted((package / room).rglob("*.py"))]
+    return stable_hash([[str(file.relative_to(package)), sha256_of(file)] for file in files])

@@ -1,0 +1,48 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import atomic_path, read_json, stable_hash, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
+    path = tmp_path / "table.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RossamError, match="cannot be written"):
+        write_json(tmp_path / "file" / "below.json", {})
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path):
+    with pytest.raises(RossamError, match="No space left"), atomic_path(tmp_path / "big.bin") as temporary:
+        temporary.write_bytes(b"begun")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_json_names_file_and_place(tmp_path):
+    path = tmp_path / "index.json"
+    path.write_text('{"a": [1, 2')
+    with pytest.raises(RossamError, match=r"index\.json.*line 1"):
+        read_json(path)
+
+
+def test_hash_ignores_key_order_but_not_values():
+    assert stable_hash({"a": 1, "b": 2}) == stable_hash({"b": 2, "a": 1})
+    assert stable_hash({"a": 1}) != stable_hash({"a": 2})
+
+
+def test_a_problem_list_counts_what_it_does_not_print():
+    problems = ProblemList("boxes.csv", limit=2)
+    problems.extend((f"line {i}", "is empty") for i in range(5))
+    with pytest.raises(RossamError, match=r"5 problems(.|\n)*line 0(.|\n)*and 3 more"):
+        problems.raise_if_any("fill them")
