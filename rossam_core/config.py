@@ -132,6 +132,10 @@ class Profile(Config):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     methods: tuple[Method, ...] = ("sam",)
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the recipe's `TrainingConfig` (training/recipes.py) for every fine-tuned row: the budget."""
+    seeds: tuple[int, ...] = (0,)
+    """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "11_summary")
@@ -183,7 +187,9 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
     except yaml.YAMLError as error:
         raise RossamError(path, f"is not valid YAML ({error})", "correct the line named above") from error
     if not isinstance(values, dict):
-        raise RossamError(path, f"holds {type(values).__name__}, expected keys and values", "see configs/profiles/demo.yaml")
+        raise RossamError(
+            path, f"holds {type(values).__name__}, expected keys and values", "see configs/profiles/demo.yaml"
+        )
     for dotted, value in (overrides or {}).items():
         _set_dotted(values, dotted, value)
     return parse_config(Profile, values, where=path)
@@ -196,7 +202,8 @@ def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -
     except ValidationError as error:
         lines = [_describe(model, problem) for problem in error.errors()]
         raise RossamError(
-            where, f"{len(lines)} problem{'s' if len(lines) > 1 else ''}\n  - " + "\n  - ".join(lines),
+            where,
+            f"{len(lines)} problem{'s' if len(lines) > 1 else ''}\n  - " + "\n  - ".join(lines),
             "correct these keys; the fields and their meaning stand in rossam_core/config.py",
         ) from error
 

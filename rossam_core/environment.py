@@ -1,4 +1,4 @@
-"""Does this Python have what pyproject.toml asks for? Standard library and pip only: it runs before anything is installed.
+"""Does this Python have what pyproject.toml asks for? Standard library only: it runs before anything is installed.
 
 Usage: python rossam_core/environment.py [--test]; prints what is missing, exit status 0 when nothing is.
 """
@@ -33,7 +33,9 @@ def _problem(requirement: str) -> str | None:
             version = importlib.metadata.version(candidate)
         except importlib.metadata.PackageNotFoundError:
             continue
-        return None if SpecifierSet(specifiers).contains(version, prereleases=True) else f"{requirement} (found {version})"
+        return (
+            None if SpecifierSet(specifiers).contains(version, prereleases=True) else f"{requirement} (found {version})"
+        )
     return f"{requirement} (not installed)"
 
 

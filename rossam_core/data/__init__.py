@@ -1,0 +1,1 @@
+"""What a frame is and where frames come from."""

@@ -1,0 +1,83 @@
+"""Boxes as users and files give them → float64 N×4 that every later room may rely on.
+
+In: anything array-like. Out: `boxes_xyxy` in pixel-edge coordinates (origin at the outer corner of the first
+pixel, x1 and y1 exclusive), or one `RossamError` that tells every bad box at once.
+
+A box partly outside the frame is legal and stays as it is: objects leave a scene through its border, and
+trackers follow them there. A box wholly outside holds no pixel and is an error.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import ProblemList, RossamError
+
+FORM = "boxes are N×4 numbers x0, y0, x1, y1 in pixels, x1 and y1 exclusive"
+
+
+def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLike) -> np.ndarray:
+    """Boxes as float64 N×4 xyxy, values unchanged; an empty list gives 0×4.
+
+    Args:
+        boxes: N×4, xyxy, in pixels of the frame.
+        size_hw: height and width of the frame.
+        where: names the boxes in messages.
+
+    Raises:
+        RossamError: not numbers, or not N×4; or a list of all boxes that are not finite, inverted, of zero
+            area, or wholly outside the frame, each with its index and values.
+    """
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RossamError(where, f"boxes are not an array of numbers ({error})", FORM) from error
+    if array.shape == (0,):
+        array = array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise RossamError(where, f"boxes have shape {array.shape}, expected (N, 4)", f"{FORM}; one box is [[…]]")
+    problems = ProblemList(where)
+    problems.extend((f"box {index}", found) for index, found in box_problems(array, size_hw))
+    problems.raise_if_any(f"{FORM}; convert x, y, width, height with rossam_core.data.boxes.xywh_to_xyxy")
+    return array
+
+
+def box_problems(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[tuple[int, str]]:
+    """Index and fault of each bad row of float N×4 `boxes_xyxy`, for callers that collect problems."""
+    if len(boxes_xyxy) == 0:
+        return []
+    height, width = size_hw
+    x0, y0, x1, y1 = boxes_xyxy.T
+    finite = np.isfinite(boxes_xyxy).all(axis=1)
+    inverted = (x1 < x0) | (y1 < y0)
+    flat = (x1 == x0) | (y1 == y0)
+    outside = (x1 <= 0) | (y1 <= 0) | (x0 >= width) | (y0 >= height)
+    problems = []
+    for index in np.flatnonzero(~finite | inverted | flat | outside).tolist():
+        values = "[" + ", ".join(f"{value:g}" for value in boxes_xyxy[index]) + "]"
+        if not finite[index]:
+            fault = "holds NaN or infinity"
+        elif inverted[index]:
+            fault = "is inverted (x1 < x0 or y1 < y0)"
+        elif flat[index]:
+            fault = "has zero area"
+        else:
+            fault = f"lies wholly outside the frame of {height}×{width} (height×width)"
+        problems.append((index, f"{values} {fault}"))
+    return problems
+
+
+def clip_boxes(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The part of each box inside the frame, N×4; a box wholly outside becomes one of zero area."""
+    height, width = size_hw
+    return np.clip(boxes_xyxy, 0, np.array([width, height, width, height]))
+
+
+def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
+    """x, y, width, height (COCO) → x0, y0, x1, y1, float64 …×4."""
+    boxes = np.array(boxes_xywh, dtype=np.float64)
+    boxes[..., 2:] += boxes[..., :2]
+    return boxes

@@ -1,0 +1,287 @@
+"""The index round-trips exactly; anybody's COCO file is read, or refused with all its problems at once."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+
+from rossam_core.data import masks
+from rossam_core.data.coco import read_coco, read_coco_index, write_coco_index
+from rossam_core.data.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.errors import RossamError
+
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=64).map(lambda v: v % 1000)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=6)
+attributes = st.dictionaries(
+    names, st.none() | st.booleans() | numbers | names | st.lists(st.integers(), max_size=2), max_size=2
+)
+polygons = st.lists(st.lists(numbers, min_size=6, max_size=8).filter(lambda p: len(p) % 2 == 0), min_size=1, max_size=2)
+
+
+@st.composite
+def frame_sets(draw):
+    frames = []
+    for index in range(draw(st.integers(0, 3))):
+        height, width = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+        bits = draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+        rle = masks.encode(np.array(bits).reshape(height, width))
+        objects = tuple(
+            ObjectAnnotation(
+                draw(st.integers(0, 2**40)),
+                draw(names),
+                tuple(draw(st.lists(numbers, min_size=4, max_size=4))),
+                draw(st.none() | st.just(rle) | polygons),
+                draw(attributes),
+            )
+            for _ in range(draw(st.integers(0, 2)))
+        )
+        folder = draw(st.sampled_from(["/data/index", "/data/index/images", "/elsewhere"]))
+        path = Path(folder) / f"{index}.png"
+        frames.append(
+            Frame(
+                draw(names), draw(names), draw(st.integers(1, 10**6)), path, (height, width), objects, draw(attributes)
+            )
+        )
+    drops = draw(st.lists(st.builds(Drop, names, names), max_size=2))
+    return FrameSet(draw(names), frames, drops)
+
+
+def content(frames: FrameSet):
+    return frames.name, frames.frames, frames.drops
+
+
+@settings(deadline=None, max_examples=60)
+@given(frame_sets(), st.sampled_from([None, "/data/index/images", "/elsewhere"]))
+def test_an_index_gives_back_exactly_what_was_written(tmp_path_factory, frames, image_root):
+    folder = tmp_path_factory.mktemp("index")
+    moved = [replace(f, image_path=folder / f.image_path.relative_to("/")) for f in frames]
+    frames = frames.subset(moved)
+    index = folder / "data/index/index.json"
+    write_coco_index(frames, index, image_root and folder / image_root[1:])
+    assert content(read_coco_index(index)) == content(frames)
+    written = index.read_bytes()
+    write_coco_index(read_coco_index(index), index, image_root and folder / image_root[1:])
+    assert index.read_bytes() == written
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A small COCO dataset: two stills, three objects, one of them a crowd region."""
+    (tmp_path / "images").mkdir()
+    for name in ("b.png", "a.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / "images" / name)
+    rle = masks.encode(np.pad(np.ones((2, 3), bool), ((4, 4), (5, 12))))
+    return {
+        "images": [
+            {"id": 7, "file_name": "b.png", "height": 10, "width": 20},
+            {"id": 3, "file_name": "a.png", "height": 10, "width": 20},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 4, 2, 4, 6]]},
+            {"id": 2, "image_id": 7, "category_id": 5, "bbox": [5, 4, 3, 2], "segmentation": rle},
+            {"id": 9, "image_id": 3, "category_id": 4, "bbox": [-1, 2, 3, 4], "segmentation": []},
+            {"id": 8, "image_id": 3, "category_id": 4, "bbox": [0, 0, 9, 9], "segmentation": [], "iscrowd": 1},
+        ],
+        "categories": [{"id": 4, "name": "Plane"}, {"id": 5, "name": "ship"}],
+    }
+
+
+def read(tmp_path, dataset, **options):
+    (tmp_path / "coco.json").write_text(json.dumps(dataset))
+    return read_coco(tmp_path / "coco.json", tmp_path / "images", name="mine", **options)
+
+
+def test_a_plain_coco_file_becomes_frames_sorted_by_name(tmp_path, dataset):
+    frames = read(tmp_path, dataset)
+    assert [f.key for f in frames] == ["a/000001", "b/000001"]
+    assert [f.size_hw for f in frames] == [(10, 20), (10, 20)]
+    assert frames[0].boxes_xyxy.tolist() == [[-1, 2, 2, 6]]  # partly outside is legal
+    assert [o.category for o in frames[1].objects] == ["plane", "ship"]
+    assert frames[1].boxes_xyxy.tolist() == [[1, 2, 4, 6], [5, 4, 8, 6]]
+    assert [o.has_mask for f in frames for o in f.objects] == [False, True, True]
+    assert masks.box_of(frames[1].objects[1].mask((10, 20))) == (5, 4, 8, 6)
+    assert frames.drops == (Drop("a.png annotation 8", "iscrowd: a region, not one object"),)
+    assert frames[0].image().shape == (10, 20, 3)
+
+
+def test_boxes_of_two_corners_are_read_where_said(tmp_path, dataset):
+    dataset["annotations"] = [{"id": 1, "image_id": 7, "category_id": 4, "bbox": [1, 2, 5, 9]}]
+    frames = read(tmp_path, dataset, box_convention="xyxy")
+    assert frames[1].boxes_xyxy.tolist() == [[1, 2, 5, 9]]
+
+
+def test_keep_files_chooses_images_and_leaves_the_others_files_alone(tmp_path, dataset):
+    (tmp_path / "images/b.png").unlink()
+    assert [f.video for f in read(tmp_path, dataset, keep_files=["a.png"])] == ["a"]
+    with pytest.raises(RossamError, match=r"image c\.png: is asked for but not in the file"):
+        read(tmp_path, dataset, keep_files=["a.png", "c.png"])
+
+
+def test_sizes_the_file_does_not_state_come_from_the_headers(tmp_path, dataset):
+    for image in dataset["images"]:
+        del image["height"], image["width"]
+    assert {f.size_hw for f in read(tmp_path, dataset)} == {(10, 20)}
+
+
+def test_frames_of_a_video_are_numbered_as_stated_or_by_name(tmp_path, dataset):
+    dataset["videos"] = [{"id": 1, "name": "clip"}]
+    for image in dataset["images"]:
+        image["video_id"] = 1
+    assert [(f.key, f.image_path.name) for f in read(tmp_path, dataset)] == [
+        ("clip/000001", "a.png"),
+        ("clip/000002", "b.png"),
+    ]
+    dataset["images"][0]["frame_index"], dataset["images"][1]["frame_index"] = 5, 40
+    dataset["annotations"][0]["track_id"] = 77
+    frames = read(tmp_path, dataset)
+    assert [(f.index, f.image_path.name) for f in frames] == [(5, "b.png"), (40, "a.png")]
+    assert [o.object_id for o in frames[0].objects] == [77, 2]
+
+
+def test_files_of_one_stem_keep_their_suffix_as_video_name(tmp_path, dataset):
+    Image.new("RGB", (20, 10)).save(tmp_path / "images/a.jpg")
+    dataset["images"].append({"id": 11, "file_name": "a.jpg", "height": 10, "width": 20})
+    assert read(tmp_path, dataset).videos == ("a.jpg", "a.png", "b")
+
+
+def spoil(dataset, section, position, **fields):
+    dataset[section][position] |= fields
+
+
+BAD = {
+    "dangling image": (("annotations", 0, {"image_id": 99}), "annotation 1: image_id 99 points at nothing"),
+    "no image": (("annotations", 0, {"image_id": None}), "annotation 1: image_id None points at nothing"),
+    "dangling category": (("annotations", 1, {"category_id": 6}), "annotation 2: category_id 6 points at nothing"),
+    "dangling video": (("images", 0, {"video_id": 5}), "image b.png: video_id 5 points at nothing"),
+    "image id twice": (("images", 1, {"id": 7}), "images[1]: id 7 belongs to an earlier entry"),
+    "file twice": (("images", 1, {"file_name": "b.png"}), "images[1]: file_name 'b.png' belongs to an earlier entry"),
+    "annotation id twice": (("annotations", 1, {"id": 1}), "annotations[1]: id 1 belongs to an earlier entry"),
+    "category id twice": (("categories", 1, {"id": 4}), "categories[1]: id 4 belongs to an earlier entry"),
+    "file by number": (("images", 0, {"file_name": 5}), "images[0]: file_name is 5"),
+    "no id": (("annotations", 1, {"id": None}), "annotations[1]: id is None"),
+    "missing file": (("images", 0, {"file_name": "gone.png"}), "gone.png: no such image file"),
+    "two points": (("annotations", 0, {"segmentation": [[1, 2, 3, 4]]}), "polygon 1 has 2 points"),
+    "half a point": (("annotations", 0, {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}), "polygon 1 has 3.5 points"),
+    "NaN polygon": (
+        ("annotations", 0, {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}),
+        "flat list of finite numbers",
+    ),
+    "nested polygon": (("annotations", 0, {"segmentation": [[[1, 2], [3, 4]]]}), "flat list of finite numbers"),
+    "far polygon": (("annotations", 0, {"segmentation": [[1, 2, 3, 4, 5, 1e9]]}), "polygon 1 has coordinate 1e+09"),
+    "text mask": (("annotations", 0, {"segmentation": "mask.png"}), "segmentation is str"),
+    "mask size": (
+        ("annotations", 0, {"segmentation": {"size": [20, 10], "counts": "0"}}),
+        "encoded for size [20, 10], the frame is [10, 20]",
+    ),
+    "mask counts": (("annotations", 0, {"segmentation": {"size": [10, 20], "counts": [3]}}), "do not fill the frame"),
+    "mask cut off": (("annotations", 0, {"segmentation": {"size": [10, 20], "counts": "0"}}), "do not fill the frame"),
+    "NaN box": (("annotations", 0, {"bbox": [1, float("nan"), 3, 4]}), "holds NaN"),
+    "negative box": (
+        ("annotations", 0, {"bbox": [9, 9, -3, 4]}),
+        "bbox [9, 9, -3, 4] (xywh), as xyxy [9, 9, 6, 13] is inverted",
+    ),
+    "flat box": (("annotations", 0, {"bbox": [9, 9, 0, 4]}), "has zero area"),
+    "box outside": (("annotations", 0, {"bbox": [30, 9, 3, 4]}), "wholly outside the frame of 10×20"),
+    "no box": (("annotations", 0, {"bbox": None}), "bbox is None, expected four numbers"),
+    "other size": (("images", 0, {"height": 11}), "height×width is 11×20, the file's is 10×20"),
+    "turned size": (("images", 0, {"height": 20, "width": 10}), "turned by its EXIF tag"),
+    "track twice": (("annotations", 1, {"track_id": 1}), "object 1 occurs twice"),
+    "track by name": (("annotations", 1, {"track_id": "one"}), "track_id or id is 'one', expected a whole number"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_each_kind_of_fault_is_named(tmp_path, dataset, kind):
+    (section, position, fields), words = BAD[kind]
+    spoil(dataset, section, position, **fields)
+    with pytest.raises(RossamError) as caught:
+        read(tmp_path, dataset)
+    assert str(caught.value).startswith(str(tmp_path / "coco.json")) and "Remedy: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_all_faults_are_told_at_once(tmp_path, dataset):
+    spoil(dataset, "annotations", 0, bbox=[9, 9, -3, 4], segmentation=[[1, 2]])
+    spoil(dataset, "annotations", 1, category_id=6)
+    spoil(dataset, "images", 1, width=5)
+    with pytest.raises(RossamError, match="4 problems"):
+        read(tmp_path, dataset)
+
+
+def test_an_unreadable_image_is_one_problem_not_one_for_each_of_its_objects(tmp_path, dataset):
+    (tmp_path / "images/b.png").write_bytes(b"")
+    with pytest.raises(RossamError, match=r"1 problem\n.*b\.png: is empty"):
+        read(tmp_path, dataset)
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"images": [], "annotations": []}, {"images": [], "annotations": [], "categories": []}]
+)
+def test_other_json_is_refused(tmp_path, content):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(RossamError, match=r"has no list|lists no images"):
+        read(tmp_path, content)
+
+
+def test_a_missing_image_folder_is_named(tmp_path, dataset):
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(RossamError, match="images: no such image folder"):
+        read(tmp_path, dataset)
+
+
+def test_an_index_is_coco_that_other_readers_open(tmp_path, dataset, capsys):
+    frames = read(tmp_path, dataset)
+    write_coco_index(frames, tmp_path / "index.json")
+    coco = COCO(str(tmp_path / "index.json"))
+    assert sorted(image["file_name"] for image in coco.loadImgs(coco.getImgIds())) == ["images/a.png", "images/b.png"]
+    ship = coco.loadAnns(coco.getAnnIds(catIds=coco.getCatIds("ship")))[0]
+    assert ship["bbox"] == [5, 4, 3, 2] and ship["area"] == 6 and coco.annToMask(ship).sum() == 6
+    again = read_coco(tmp_path / "index.json", tmp_path, name="mine")
+    assert again.frames == frames.frames
+
+
+def test_an_index_moves_together_with_the_images_below_it(tmp_path, dataset):
+    write_coco_index(read(tmp_path / "", dataset), tmp_path / "index.json")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "index.json").rename(tmp_path / "moved/index.json")
+    (tmp_path / "images").rename(tmp_path / "moved/images")
+    assert read_coco_index(tmp_path / "moved/index.json")[0].image().shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("damage", [lambda c: c["images"][0].pop("height"), lambda c: c["categories"].clear()])
+def test_a_damaged_index_is_an_error(tmp_path, dataset, damage):
+    write_coco_index(read(tmp_path, dataset), tmp_path / "index.json")
+    content = json.loads((tmp_path / "index.json").read_text())
+    damage(content)
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(RossamError, match=r"index\.json: is damaged"):
+        read_coco_index(tmp_path / "index.json")
+
+
+def test_a_foreign_file_is_not_taken_for_an_index(tmp_path, dataset):
+    read(tmp_path, dataset)
+    with pytest.raises(RossamError, match=r"is not an index(?s:.)*read_coco"):
+        read_coco_index(tmp_path / "coco.json")
+
+
+def test_ten_thousand_images_are_indexed_without_decoding_any(tmp_path, dataset):
+    header_only = (tmp_path / "images/a.png").read_bytes()[:60]  # decoding one would fail
+    dataset["images"] = [{"id": i, "file_name": f"{i:05d}.png", "height": 10, "width": 20} for i in range(10_000)]
+    polygon = [[1, 2, 4, 2, 4, 6]]
+    dataset["annotations"] = [
+        {"id": i, "image_id": i // 5, "category_id": 4, "bbox": [1, 2, 3, 4], "segmentation": polygon}
+        for i in range(50_000)
+    ]
+    for image in dataset["images"]:
+        (tmp_path / "images" / image["file_name"]).write_bytes(header_only)
+    start = time.perf_counter()
+    frames = read(tmp_path, dataset)
+    assert len(frames) == 10_000 and frames.object_count == 50_000
+    assert time.perf_counter() - start < 60
