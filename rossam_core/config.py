@@ -50,9 +50,9 @@ class SyntheticConfig(Config):
     test_videos: int = Field(24, ge=1)
     """Videos of the test split; no video is in two splits."""
     frames_per_video: int = Field(16, ge=1)
-    """Rendered frames of each video."""
+    """Moments of each video; every `frame_stride`-th is rendered."""
     frame_stride: int = Field(4, ge=1)
-    """Every n-th rendered frame is used: the paper samples 1/4 of each video's frames (section 4.1)."""
+    """Every n-th moment becomes a frame: the paper samples 1/4 of each video's frames (section 4.1)."""
     scenes: tuple[Scene, ...] = ("airport", "sea", "rail", "road")
     """Scenes, taken in turn by successive videos. Cars of `road` have boxes only, as in the paper."""
 
