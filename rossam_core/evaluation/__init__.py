@@ -1,0 +1,1 @@
+"""How good masks are: metrics, scoring, baselines that learn nothing, and statistics."""

@@ -1,0 +1,311 @@
+"""Predictions → one table with a row a scored unit, under both protocols at once.
+
+In: frames with annotated masks and anything that answers box prompts. Out: a DataFrame in which every object
+and every frame has a row; what cannot be scored has NaN scores and a `status` that says why.
+
+Protocols:
+- `object`: each object's mask alone against its own target.
+- `frame`: the union of a frame's predicted masks against the union of its targets, as in ROS-SAM's released
+  code. That code leaves out, unreported, frames without boxes, and frames whose numbers of boxes and masks
+  differ (cars have boxes only); here these keep a row.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from ..config import EvaluationConfig
+from ..data.records import Frame, ObjectAnnotation
+from ..errors import RossamError
+from .metrics import band_width, fitted_band, score_masks
+from .statistics import bootstrap_mean
+
+ProtocolName = Literal["object", "frame"]
+PROTOCOLS: tuple[ProtocolName, ...] = ("frame", "object")
+SCORES = ("iou", "biou", "biou_fit")
+COLUMNS = (
+    *("protocol", "video", "frame", "object_id", "category", "area", "box_width", "box_height", "size_bin"),
+    *("nearest_neighbour", *SCORES, "predicted_iou", "status"),
+)
+SIZE_BINS = EvaluationConfig().size_bins
+NO_OBJECT = -1
+"""`object_id` of a row that is about a whole frame."""
+
+
+class PredictedMask(Protocol):
+    """What a predictor gives for a box."""
+
+    status: str
+    predicted_iou: float
+
+    def full(self) -> np.ndarray:
+        """Bool H×W, of the frame's size."""
+
+
+class BoxPredictor(Protocol):
+    """Anything that turns boxes into masks: a `Predictor`, or a baseline.
+
+    It may also have `predict_frames(frames)`, an iterator of (frame, masks) in the order of `frames`, which is
+    then used so that it can batch over frames.
+    """
+
+    def predict(self, image: np.ndarray, boxes_xyxy: np.ndarray) -> Sequence[PredictedMask]:
+        """One mask for each box, in order; image uint8 H×W×3 RGB, boxes N×4."""
+
+
+Prediction = tuple[Frame, list[PredictedMask | None]]
+
+
+def evaluate(
+    predictor: BoxPredictor,
+    frames: Sequence[Frame],
+    protocol: ProtocolName = "object",
+    *,
+    dilation_ratio: float = 0.02,
+    exclude_categories: Collection[str] = (),
+    size_bins: Sequence[float] = SIZE_BINS,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> pd.DataFrame:
+    """Predict a mask for every annotated box and score it: `score(predict_frames(predictor, frames))`.
+
+    Args:
+        predictor: anything with `.predict(image, boxes_xyxy)`.
+        frames: a `FrameSet`, or any frames.
+        protocol: `object` or `frame`; for both on the same predictions call `score` yourself.
+        exclude_categories: not prompted and not scored, their rows say so.
+        progress: wraps the iteration over frames, e.g. `tqdm` or `progress.track`.
+
+    Returns:
+        The table of `score`.
+    """
+    predictions = predict_frames(predictor, frames, exclude_categories=exclude_categories)
+    if progress is not None:
+        predictions = progress(predictions, total=len(frames))
+    return score(predictions, (protocol,), dilation_ratio=dilation_ratio, size_bins=size_bins)
+
+
+def predict_frames(
+    predictor: BoxPredictor, frames: Iterable[Frame], *, exclude_categories: Collection[str] = ()
+) -> Iterator[Prediction]:
+    """Prompt with the annotated box of every object that has a mask to be scored against.
+
+    Yields:
+        (frame, masks) for every frame in order, frames without such objects included. There is one entry in
+        `masks` for each of the frame's objects; it is None for those that were not prompted.
+    """
+    excluded = set(exclude_categories)
+    frames = list(frames)
+    prompted = [[o.has_mask and o.category not in excluded for o in frame.objects] for frame in frames]
+    asked = [
+        frame.with_objects([o for o, used in zip(frame.objects, flags, strict=True) if used])
+        for frame, flags in zip(frames, prompted, strict=True)
+        if any(flags)
+    ]
+    if hasattr(predictor, "predict_frames"):
+        answers = iter(predictor.predict_frames(asked))
+    else:
+        answers = ((frame, predictor.predict(frame.image(), frame.boxes_xyxy)) for frame in asked)
+    for frame, flags in zip(frames, prompted, strict=True):
+        if not any(flags):
+            yield frame, [None] * len(flags)
+            continue
+        answered, masks = next(answers, (None, ()))
+        if answered is None or answered.key != frame.key or len(masks) != sum(flags):
+            found = "no answer" if answered is None else f"{len(masks)} masks for {answered.key}"
+            raise RossamError(
+                f"predictor {type(predictor).__name__}",
+                f"gave {found}, expected {sum(flags)} masks for {frame.key}",
+                "return one mask for each box, frames in the order they were given",
+            )
+        remaining = iter(masks)
+        yield frame, [next(remaining) if used else None for used in flags]
+
+
+def score(
+    predictions: Iterable[Prediction],
+    protocols: Sequence[ProtocolName] = PROTOCOLS,
+    *,
+    dilation_ratio: float = 0.02,
+    size_bins: Sequence[float] = SIZE_BINS,
+) -> pd.DataFrame:
+    """Score predictions under one or both protocols; one frame is in memory at a time.
+
+    Args:
+        predictions: (frame, masks), one mask or None for each of the frame's objects, as `predict_frames` yields.
+        dilation_ratio: band of `biou` as a fraction of the frame's diagonal.
+        size_bins: rising lower bounds of area in square pixels.
+
+    Returns:
+        One row a unit, with the columns
+        `protocol`; `video`, `frame` (index in the video); `object_id`, `category`; `area` of the target in
+        square pixels; `box_width`, `box_height` in pixels; `size_bin` (by area); `nearest_neighbour`, the
+        distance in pixels from the box's centre to that of the nearest other object of the frame, masks or not
+        (NaN where there is none); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at `metrics.fitted_band`
+        of the area (under `frame`, of the mean area of the frame's objects); `predicted_iou`, the model's own;
+        `status`.
+
+        Rows about a frame have `object_id` −1 and `category` `mixed` where there are several. `status` is the
+        predictor's (`ok`, `empty`, …) where there is a score; else scores are NaN and it is one of
+        `no objects`, `no mask` (box only), `not prompted` (excluded category), `empty target` (annotated with
+        a mask of no pixel), and under `frame` also `k of n objects lack a mask`.
+
+    Raises:
+        RossamError: unknown protocol, bins that do not rise, a number of masks that is not that of the objects, or a
+            mask that has not the size of its frame.
+    """
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown:
+        raise RossamError("protocols", f"unknown: {unknown}", f"use {' or '.join(PROTOCOLS)}")
+    labels = size_bin_labels(size_bins)
+    rows = itertools.chain.from_iterable(
+        _score_frame(frame, masks, protocols, dilation_ratio) for frame, masks in predictions
+    )
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "size_bin"])
+    place = np.searchsorted(size_bins, table["area"].to_numpy(dtype=float), side="right") - 1
+    known = table["area"].notna().to_numpy() & (place >= 0)
+    names = np.array(labels, dtype=object)[place.clip(0, len(labels) - 1)]
+    return table.assign(size_bin=np.where(known, names, None))[list(COLUMNS)]
+
+
+def size_bin_labels(bounds: Sequence[float]) -> list[str]:
+    """`(0, 256, 1024)` → `["0–256", "256–1024", "1024+"]`, in square pixels."""
+    if not len(bounds) or any(low >= high for low, high in itertools.pairwise(bounds)):
+        raise RossamError("size_bins", f"are {tuple(bounds)}", "give lower bounds of area that rise")
+    return [f"{low:g}–{high:g}" for low, high in itertools.pairwise(bounds)] + [f"{bounds[-1]:g}+"]
+
+
+def summarise(
+    table: pd.DataFrame,
+    by: str | Sequence[str] | None = None,
+    *,
+    values: Sequence[str] = SCORES,
+    cluster: str = "video",
+    samples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Means in points (× 100) with 95% intervals, for the whole table or for each group.
+
+    Args:
+        table: from `score`, perhaps several with a column (say `method`) that tells them apart.
+        by: columns to group by; size bins come in rising order. `protocol` is added where the table has
+            several: a mean over two protocols means nothing.
+
+    Returns:
+        A row a group: its labels, `n` scored units, `clusters` they come from, `excluded` units without a
+        score, and for each value `iou`, `iou_low`, `iou_high`, ….
+    """
+    keys = [by] if isinstance(by, str) else list(by or ())
+    if "protocol" in table.columns and table["protocol"].nunique() > 1 and "protocol" not in keys:
+        keys.insert(0, "protocol")
+    if "size_bin" in keys:
+        table = table.assign(size_bin=_in_rising_order(table["size_bin"]))
+    groups = table.groupby(keys, observed=True) if keys else [((), table)]
+    rows = []
+    for labels, group in groups:
+        row: dict[str, Any] = dict(zip(keys, labels, strict=True))
+        for value in values:
+            interval = bootstrap_mean(group, value, cluster, samples, seed).scaled(100)
+            row.setdefault("n", interval.n)
+            row.setdefault("clusters", interval.clusters)
+            row.setdefault("excluded", interval.excluded)
+            row |= {value: interval.mean, f"{value}_low": interval.low, f"{value}_high": interval.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _score_frame(
+    frame: Frame, masks: Sequence[PredictedMask | None], protocols: Sequence[ProtocolName], dilation_ratio: float
+) -> list[dict[str, Any]]:
+    """Rows of one frame, that of the protocol `frame` first."""
+    if len(masks) != len(frame.objects):
+        found = f"{len(masks)} masks for {len(frame.objects)} objects"
+        raise RossamError(f"predictions for {frame.key}", found, "give one mask, or None, for each object")
+    band_px = band_width(frame.size_hw, dilation_ratio)
+    pred_union, target_union = np.zeros(frame.size_hw, dtype=bool), np.zeros(frame.size_hw, dtype=bool)
+    rows = []
+    for annotation, mask, neighbour in zip(frame.objects, masks, _nearest_neighbours(frame.boxes_xyxy), strict=True):
+        row, pred, target = _score_object(frame, annotation, mask, band_px)
+        rows.append(row | {"nearest_neighbour": neighbour})
+        if pred is not None and "frame" in protocols:
+            pred_union |= pred
+            target_union |= target
+    whole = [_score_union(frame, rows, pred_union, target_union, band_px)] if "frame" in protocols else []
+    if "object" not in protocols:
+        return whole
+    return whole + (rows or [_unit(frame, "object") | {"status": "no objects"}])
+
+
+def _score_object(
+    frame: Frame, annotation: ObjectAnnotation, mask: PredictedMask | None, band_px: int
+) -> tuple[dict[str, Any], np.ndarray | None, np.ndarray | None]:
+    """The object's row, and its predicted and true mask where there are both."""
+    x0, y0, x1, y1 = annotation.box_xyxy
+    row = _unit(frame, "object") | {
+        "object_id": annotation.object_id,
+        "category": annotation.category,
+        "box_width": x1 - x0,
+        "box_height": y1 - y0,
+    }
+    if not annotation.has_mask:
+        return row | {"status": "no mask"}, None, None
+    target = annotation.mask(frame.size_hw)
+    row["area"] = int(np.count_nonzero(target))
+    if mask is None:
+        return row | {"status": "not prompted"}, None, None
+    pred = mask.full()
+    if pred.shape != target.shape:
+        found = f"a predicted mask is {pred.shape}, the frame is {target.shape}"
+        raise RossamError(f"predictions for {frame.key}", found, "return masks of the frame's size")
+    if row["area"] == 0:
+        return row | {"status": "empty target"}, pred, target
+    row |= score_masks(pred, target, band_px=band_px, fit_px=fitted_band(row["area"]))._asdict()
+    return row | {"predicted_iou": float(mask.predicted_iou), "status": mask.status}, pred, target
+
+
+def _score_union(
+    frame: Frame, rows: list[dict[str, Any]], pred: np.ndarray, target: np.ndarray, band_px: int
+) -> dict[str, Any]:
+    """The frame's row: the union of its objects' masks, scored only where every object has both masks."""
+    categories = {row["category"] for row in rows}
+    whole = _unit(frame, "frame")
+    whole["category"] = categories.pop() if len(categories) == 1 else "mixed" if categories else None
+    lacking = [row["status"] for row in rows if row["status"] in ("no mask", "not prompted")]
+    if not rows:
+        return whole | {"status": "no objects"}
+    if lacking:
+        alike = len(lacking) == len(rows) and len(set(lacking)) == 1
+        return whole | {"status": lacking[0] if alike else f"{len(lacking)} of {len(rows)} objects lack a mask"}
+    whole["area"] = int(np.count_nonzero(target))
+    if whole["area"] == 0:
+        return whole | {"status": "empty target"}
+    fit_px = fitted_band(float(np.mean([row["area"] for row in rows if row["area"]])))
+    whole |= score_masks(pred, target, band_px=band_px, fit_px=fit_px)._asdict()
+    return whole | {"status": "ok" if pred.any() else "empty"}
+
+
+def _unit(frame: Frame, protocol: ProtocolName) -> dict[str, Any]:
+    """A row in which nothing is known yet but its place."""
+    unknown = dict.fromkeys(("area", "box_width", "box_height", "nearest_neighbour", *SCORES, "predicted_iou"), np.nan)
+    place = {"protocol": protocol, "video": frame.video, "frame": frame.index, "object_id": NO_OBJECT}
+    return place | unknown | {"category": None}
+
+
+def _nearest_neighbours(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Distance in pixels from each box's centre to the nearest other centre; N boxes → float N, NaN if alone."""
+    if len(boxes_xyxy) < 2:
+        return np.full(len(boxes_xyxy), np.nan)
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    distances, _ = cKDTree(centres).query(centres, k=2)  # the nearest is the centre itself
+    return distances[:, 1]
+
+
+def _in_rising_order(labels: pd.Series) -> pd.Categorical:
+    """Size bins as an ordered categorical: the labels begin with their lower bound."""
+    rising = sorted(labels.dropna().unique(), key=lambda label: float(label.rstrip("+").split("–")[0]))
+    return pd.Categorical(labels, categories=rising, ordered=True)

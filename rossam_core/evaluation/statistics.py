@@ -1,0 +1,214 @@
+"""How sure a mean is: intervals by bootstrap over videos, paired differences, and the verdict on a claim.
+
+In: tables of scored units (`scoring`). Out: `Interval`s in the units of the scores.
+
+Objects of one video resemble each other, so the video is what is drawn again, with all its objects
+(cluster bootstrap). The mean is over objects, not over videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..errors import RossamError
+
+UNIT = ("video", "frame", "object_id")
+SEED = "seed"
+Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and where it may lie.
+
+    Attributes:
+        mean: over units; NaN where there is none.
+        low, high: ends of the confidence interval; NaN where it cannot be had, see `note`.
+        n: units behind the mean.
+        clusters: videos they come from.
+        excluded: units left out because they have no score (NaN).
+        note: why there is no interval; empty otherwise.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    excluded: int = 0
+    note: str = ""
+
+    def scaled(self, factor: float) -> Interval:
+        """The same interval in other units, e.g. `scaled(100)` for points."""
+        return replace(self, mean=self.mean * factor, low=self.low * factor, high=self.high * factor)
+
+
+def bootstrap_mean(
+    table: pd.DataFrame,
+    value: str = "iou",
+    cluster: str = "video",
+    samples: int = 2000,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of `value` over units, with an interval by bootstrap over clusters.
+
+    With s_c the sum and n_c the number of cluster c's units, the estimate is Σ s_c / Σ n_c; a resample draws
+    as many clusters as there are, with replacement, and estimates again. The interval runs between quantiles
+    of the resamples. Plain quantiles are too narrow for few clusters C; those used here are the expanded ones
+    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015):
+    the lower at α' = Φ(t_{C−1, α/2} · √(C / (C−1))), the upper at 1 − α'.
+
+    In simulations (skewed scores, 1 to 29 units a cluster, their number tied to the score or not; 3,000 draws)
+    the 95% interval held the truth in 93.5–94.7% of draws with 40 clusters, 93.8–94.0% with 24, 92–93% with 12
+    and 90–93% with 8; plain quantiles in 92.5–93.8%, 92.1%, 88–89% and 84–86%. The studentised bootstrap did
+    better still (94.5–95.7% with 24 and 40), but has no bounds where most clusters do not differ, as in a
+    comparison of two methods that are nearly the same; these intervals never leave the range of the data.
+
+    Args:
+        table: one row a unit. Where the column `seed` exists, a unit's scores are averaged over seeds first,
+            so the interval is about videos, not about seeds.
+        cluster: column of the cluster label.
+        samples: number of resamples.
+        seed: of the resampling; rows in another order give the same interval.
+        level: confidence, e.g. 0.95.
+
+    Returns:
+        The interval; without ends and with a note where there are fewer than two clusters.
+
+    Raises:
+        RossamError: a column is missing, several protocols are mixed, or a unit stands there twice.
+    """
+    units = _units(table, [value], cluster)
+    scored = units.dropna(subset=[value])
+    sums = scored.groupby(cluster, observed=True, sort=True)[value].agg(["sum", "count"])
+    n, clusters, excluded = int(sums["count"].sum()), len(sums), len(units) - len(scored)
+    if clusters == 0:
+        return Interval(np.nan, np.nan, np.nan, 0, 0, excluded, "no scored unit")
+    mean = float(sums["sum"].sum() / n)
+    if clusters == 1:
+        return Interval(mean, np.nan, np.nan, n, 1, excluded, f"one {cluster} only: nothing to resample")
+    # samples × clusters: how often each resample draws each cluster
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples).astype(np.float64)
+    means = (drawn @ sums["sum"].to_numpy()) / (drawn @ sums["count"].to_numpy(dtype=np.float64))
+    tail = stats.norm.cdf(stats.t.ppf((1 - level) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1)))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), n, clusters, excluded)
+
+
+def paired_difference(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    on: Sequence[str] = UNIT,
+    *,
+    value: str = "iou",
+    cluster: str = "video",
+    samples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    allow_unmatched: bool = False,
+) -> Interval:
+    """Mean of `value` in `a` minus `value` in `b`, unit by unit, with the interval of `bootstrap_mean`.
+
+    Units that have no score (NaN) in either table are excluded and counted. Scores are averaged over the
+    column `seed` of each table first, so the two may have different numbers of seeds.
+
+    Args:
+        on: columns that name a unit; `cluster` must be among them.
+        allow_unmatched: compare the units both tables have, and leave out the others; else they are an error.
+
+    Raises:
+        RossamError: units differ between the tables, or as in `bootstrap_mean`.
+    """
+    on = list(on)
+    if cluster not in on:
+        raise RossamError("paired_difference", f"on={on} lacks the cluster column {cluster!r}", "add it to `on`")
+    left, right = (_units(table, [value], cluster, on)[[*on, value]] for table in (a, b))
+    pairs = left.merge(right, on=on, how="outer", suffixes=("_a", "_b"), indicator=True)
+    unmatched = pairs[pairs["_merge"] != "both"]
+    if len(unmatched) and not allow_unmatched:
+        counts = unmatched["_merge"].value_counts()
+        first = unmatched.iloc[0][on].to_dict()
+        raise RossamError(
+            "paired_difference",
+            f"{counts['left_only']} units are in the first table only, {counts['right_only']} in the second only, "
+            f"e.g. {first}",
+            "score both methods on the same frames, or pass allow_unmatched=True",
+        )
+    pairs = pairs[pairs["_merge"] == "both"]
+    differences = pairs[on].assign(**{value: pairs[f"{value}_a"] - pairs[f"{value}_b"]})
+    return bootstrap_mean(differences, value, cluster, samples, seed, level=level)
+
+
+def verdict(
+    published_delta: float, interval: Interval, *, at_least: float = 0.0, within: float | None = None
+) -> Verdict:
+    """What a measured difference says about a published one.
+
+    The rule, for a published difference that is not zero. Count both in the direction the paper claims
+    (multiply by the sign of `published_delta`), so that the claim is "the difference exceeds `at_least`":
+
+    - `reproduced`: the whole interval lies above `at_least`;
+    - `not reproduced`: the whole interval lies below `at_least`;
+    - `inconclusive`: the interval holds `at_least`, or there is no interval.
+
+    `at_least` = 0 judges the direction alone. For a published difference of zero the claim is "no difference
+    worth naming": `reproduced` where the interval lies inside [−within, within], `not reproduced` where it lies
+    wholly outside, `inconclusive` otherwise, and also where `within` does not say what is worth naming.
+
+    Args:
+        published_delta: the paper's difference, or its sign.
+        interval: the measured difference, the same way round.
+        at_least: smallest difference that counts, not negative, in the interval's units.
+        within: for a published difference of 0; positive, in the interval's units.
+    """
+    if np.isnan(published_delta) or not at_least >= 0 or (within is not None and not within > 0):
+        found = f"published_delta is {published_delta}, at_least {at_least}, within {within}"
+        raise RossamError("verdict", found, "pass a number, a threshold that is not negative, a margin above 0")
+    low, high = (interval.low, interval.high) if published_delta >= 0 else (-interval.high, -interval.low)
+    if published_delta != 0:
+        holds, fails = low > at_least, high < at_least
+    elif within is None:
+        return "inconclusive"
+    else:
+        holds, fails = -within <= low and high <= within, low > within or high < -within
+    return "reproduced" if holds else "not reproduced" if fails else "inconclusive"
+
+
+def _units(table: pd.DataFrame, values: list[str], cluster: str, unit: Sequence[str] = UNIT) -> pd.DataFrame:
+    """One row a unit, averaged over seeds; the columns of `unit` that the table has, `cluster` and `values`."""
+    missing = [column for column in [*values, cluster] if column not in table.columns]
+    if missing:
+        found = f"columns {missing} are missing; there are {list(table.columns)}"
+        raise RossamError("table of scores", found, "pass a table made by evaluation.scoring, or name its columns")
+    if "protocol" in table.columns and table["protocol"].nunique() > 1:
+        found = f"mixes protocols {sorted(table['protocol'].unique())}"
+        raise RossamError("table of scores", found, "select one: table[table.protocol == 'object']")
+    names = [column for column in unit if column in table.columns]
+    if len(names) < len(unit):
+        if SEED in table.columns:
+            found = f"has several seeds but lacks {sorted(set(unit) - set(names))}, which name a unit"
+            raise RossamError("table of scores", found, "keep the columns that name a unit")
+        return table
+    if SEED in table.columns:
+        _refuse_duplicates(table, [*names, SEED])
+        keys = names if cluster in names else [*names, cluster]
+        return table.groupby(keys, observed=True, sort=True)[values].mean().reset_index()
+    _refuse_duplicates(table, names)
+    return table
+
+
+def _refuse_duplicates(table: pd.DataFrame, names: list[str]) -> None:
+    twice = table.duplicated(names)
+    if twice.any():
+        first = table.loc[twice, names].iloc[0].to_dict()
+        found = f"{int(twice.sum())} units stand there more than once, e.g. {first}"
+        raise RossamError("table of scores", found, "pass the rows of one method, and name repeats in a column 'seed'")

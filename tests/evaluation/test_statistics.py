@@ -1,0 +1,137 @@
+"""Intervals that cover what they say, whatever the order of rows; pairs, seeds, verdicts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rossam_core.errors import RossamError
+from rossam_core.evaluation.statistics import Interval, bootstrap_mean, paired_difference, verdict
+
+
+def videos(rng, clusters, per_cluster=(1, 30)):
+    """Scores in [0, 1] whose mean differs from video to video (expectation 2/3), with videos of unequal length."""
+    counts = rng.integers(*per_cluster, clusters)
+    video = np.repeat(np.arange(clusters), counts)
+    level = rng.beta(2, 1, clusters).clip(0.01, 0.99)[video]
+    table = pd.DataFrame({"video": video, "frame": 1, "object_id": np.arange(len(video))})
+    return table.assign(iou=rng.beta(8 * level, 8 * (1 - level)))
+
+
+def same(a, b):
+    return (a.n, a.clusters) == (b.n, b.clusters) and np.allclose([a.mean, a.low, a.high], [b.mean, b.low, b.high])
+
+
+@pytest.mark.parametrize("clusters", [24, 40])
+def test_the_95_percent_interval_covers_the_truth_in_93_to_97_percent_of_draws(clusters):
+    rng = np.random.default_rng(clusters)
+    found = [bootstrap_mean(videos(rng, clusters), samples=1000, seed=draw) for draw in range(1000)]
+    assert 0.93 <= np.mean([i.low <= 2 / 3 <= i.high for i in found]) <= 0.97
+
+
+def test_treating_objects_as_independent_would_cover_far_less():
+    rng = np.random.default_rng(3)
+    tables = [videos(rng, 24) for _ in range(100)]
+    found = [bootstrap_mean(t, cluster="object_id", samples=300) for t in tables]
+    assert np.mean([i.low <= 2 / 3 <= i.high for i in found]) < 0.75
+
+
+def test_same_seed_same_interval_other_seed_nearly(rng):
+    table = videos(rng, 20)
+    assert bootstrap_mean(table, seed=1) == bootstrap_mean(table, seed=1)
+    a, b = bootstrap_mean(table, seed=1), bootstrap_mean(table, seed=2)
+    assert a.low != b.low and abs(a.low - b.low) < 0.1 * (a.high - a.low)
+
+
+def test_order_of_rows_does_not_matter(rng):
+    table = videos(rng, 20)
+    assert same(bootstrap_mean(table), bootstrap_mean(table.sample(frac=1, random_state=1)))
+
+
+def test_the_mean_is_over_units_and_counts_are_told():
+    table = pd.DataFrame({"video": ["a", "a", "a", "b", "c"], "iou": [1.0, 1.0, 1.0, 0.0, np.nan]})
+    found = bootstrap_mean(table)
+    assert (found.mean, found.n, found.clusters, found.excluded) == (0.75, 4, 2, 1)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.scaled(100).mean == 75
+
+
+def test_without_videos_to_resample_there_is_a_reason_instead_of_an_interval():
+    one = bootstrap_mean(pd.DataFrame({"video": ["a", "a"], "iou": [0.2, 0.4]}))
+    assert one.mean == pytest.approx(0.3) and np.isnan(one.low) and np.isnan(one.high) and "one video" in one.note
+    none = bootstrap_mean(pd.DataFrame({"video": ["a"], "iou": [np.nan]}))
+    assert np.isnan(none.mean) and none.n == 0 and none.excluded == 1 and none.note
+
+
+def test_pairing_is_narrower_on_correlated_scores_and_antisymmetric(rng):
+    a = videos(rng, 30)
+    b = a.assign(iou=(a["iou"] - 0.05 + rng.normal(0, 0.02, len(a))))
+    found, back = paired_difference(a, b), paired_difference(b, a)
+    alone = bootstrap_mean(a)
+    assert found.mean == pytest.approx(a["iou"].mean() - b["iou"].mean())
+    assert found.high - found.low < 0.2 * (alone.high - alone.low)
+    assert found.low <= 0.05 <= found.high
+    assert found.mean == pytest.approx(-back.mean)
+    assert paired_difference(a, a).high == 0
+    assert same(found, paired_difference(a, b.sample(frac=1, random_state=3)))
+
+
+def test_units_that_differ_are_an_error_unless_allowed(rng):
+    a = videos(rng, 10)
+    b = a.iloc[3:]
+    with pytest.raises(RossamError, match="3 units are in the first table only, 0 in the second"):
+        paired_difference(a, b)
+    assert paired_difference(a, b, allow_unmatched=True).n == len(b)
+
+
+def test_a_unit_without_a_score_in_either_table_is_excluded_from_both(rng):
+    a, b = videos(rng, 10), videos(rng, 10)
+    b = a.assign(iou=0.5)
+    b.loc[0, "iou"] = np.nan
+    found = paired_difference(a, b)
+    assert found.excluded == 1 and found.mean == pytest.approx(a["iou"][1:].mean() - 0.5)
+
+
+def test_seeds_are_averaged_first(rng):
+    a = videos(rng, 12)
+    seeds = pd.concat([a.assign(seed=s, iou=a["iou"] + shift) for s, shift in enumerate((-0.1, 0.0, 0.1))])
+    assert same(bootstrap_mean(seeds), bootstrap_mean(a))
+    assert paired_difference(seeds, a).mean == pytest.approx(0, abs=1e-12)
+
+
+def test_mixed_methods_or_protocols_are_refused(rng):
+    a = videos(rng, 5)
+    with pytest.raises(RossamError, match="more than once"):
+        bootstrap_mean(pd.concat([a, a]))
+    with pytest.raises(RossamError, match="mixes protocols"):
+        bootstrap_mean(pd.concat([a.assign(protocol="object"), a.assign(protocol="frame")]))
+    with pytest.raises(RossamError, match="missing"):
+        bootstrap_mean(a, value="dice")
+
+
+@pytest.mark.parametrize(
+    ("published", "low", "high", "options", "expected"),
+    [
+        (+13, 0.01, 0.20, {}, "reproduced"),
+        (+13, -0.20, -0.01, {}, "not reproduced"),
+        (+13, -0.01, 0.20, {}, "inconclusive"),
+        (-0.6, -0.20, -0.01, {}, "reproduced"),
+        (-0.6, 0.01, 0.20, {}, "not reproduced"),
+        (+13, 0.01, 0.20, {"at_least": 0.05}, "inconclusive"),
+        (+13, 0.01, 0.04, {"at_least": 0.05}, "not reproduced"),
+        (-13, -0.20, -0.06, {"at_least": 0.05}, "reproduced"),
+        (+13, np.nan, np.nan, {}, "inconclusive"),
+        (0, -0.01, 0.01, {}, "inconclusive"),
+        (0, -0.01, 0.01, {"within": 0.02}, "reproduced"),
+        (0, 0.03, 0.05, {"within": 0.02}, "not reproduced"),
+        (0, -0.01, 0.05, {"within": 0.02}, "inconclusive"),
+    ],
+)
+def test_verdict_follows_its_rule(published, low, high, options, expected):
+    assert verdict(published, Interval((low + high) / 2, low, high, 10, 5), **options) == expected
+
+
+def test_verdict_refuses_what_it_cannot_judge():
+    interval = Interval(0.1, 0.0, 0.2, 10, 5)
+    for arguments, options in [((np.nan,), {}), ((1,), {"at_least": -1}), ((0,), {"within": 0})]:
+        with pytest.raises(RossamError):
+            verdict(*arguments, interval, **options)
