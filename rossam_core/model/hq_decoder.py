@@ -1,0 +1,134 @@
+"""SAM's mask decoder with HQ-SAM's second output, for many prompts on many images at once.
+
+In: image embeddings, early encoder features and box prompts, with the number of prompts of each image. Out: for
+every prompt SAM's single mask (output token 0), the HQ mask, and the predicted IoU of SAM's.
+Parameter names are those of HQ-SAM's checkpoints (Ke et al., Segment Anything in High Quality, NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from segment_anything.modeling import MaskDecoder
+from segment_anything.modeling.mask_decoder import MLP
+from torch import Tensor, nn
+
+from .sam import Architecture, ChannelNorm, mask_decoder_settings
+
+HF_TOKEN = 5
+"""Place of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""
+
+
+class MaskLogits(NamedTuple):
+    """Masks of ΣN prompts, those of the first image first; h = w = S/4. Float32; above 0 is foreground."""
+
+    sam: Tensor
+    """ΣN×h×w: SAM's single-mask output."""
+    hq: Tensor | None
+    """ΣN×h×w: HQ-SAM's output alone (`hq_token_only`), None without an HQ head. HQ-SAM's own mask is sam + hq."""
+    iou: Tensor
+    """ΣN: predicted IoU of `sam`, about 0 to 1."""
+
+
+class BoxMaskDecoder(MaskDecoder):
+    """SAM's decoder restricted to its single-mask output, batched over images with any number of prompts each."""
+
+    def __init__(self, arch: Architecture):
+        super().__init__(**mask_decoder_settings(arch))
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        early: Tensor | None,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        image_index: Tensor,
+    ) -> MaskLogits:
+        """Decode ΣN prompts.
+
+        Args:
+            image_embeddings: B×C×H×W.
+            early: B×H×W×D, the encoder's early feature; unused without an HQ head.
+            image_pe: 1×C×H×W, positional encoding of the embedding grid.
+            sparse_prompt_embeddings: ΣN×T×C.
+            dense_prompt_embeddings: 1×C×1×1, SAM's embedding of "no mask given".
+            image_index: ΣN int64, the image each prompt belongs to.
+        """
+        image = image_embeddings + dense_prompt_embeddings
+        tokens, upscaled = self._attend(image[image_index], image_pe, sparse_prompt_embeddings)
+        return MaskLogits(self._sam_mask(tokens, upscaled), None, self._iou(tokens))
+
+    def _output_tokens(self) -> Tensor:
+        """IoU token, then one token a mask: T'×C."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def _attend(self, image: Tensor, image_pe: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Two-way attention between tokens and image: tokens ΣN×(T'+T)×C, upscaled features ΣN×C/8×4H×4W."""
+        n, c, h, w = image.shape
+        tokens = torch.cat([self._output_tokens().expand(n, -1, -1), prompts], dim=1)
+        tokens, image = self.transformer(image, image_pe, tokens)
+        # ΣN×HW×C -> ΣN×C×H×W
+        return tokens, self.output_upscaling(image.transpose(1, 2).reshape(n, c, h, w))
+
+    def _sam_mask(self, tokens: Tensor, upscaled: Tensor) -> Tensor:
+        return _weighted_sum(self.output_hypernetworks_mlps[0](tokens[:, 1]), upscaled)
+
+    def _iou(self, tokens: Tensor) -> Tensor:
+        return self.iou_prediction_head(tokens[:, 0])[:, 0].float()
+
+
+class HQMaskDecoder(BoxMaskDecoder):
+    """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with the early encoder's."""
+
+    def __init__(self, arch: Architecture):
+        super().__init__(arch)
+        c = arch.prompt_dim
+        self.hf_token = nn.Embedding(1, c)
+        self.hf_mlp = MLP(c, c, c // 8, 3)
+        self.compress_vit_feat = nn.Sequential(
+            nn.ConvTranspose2d(arch.dim, c, kernel_size=2, stride=2),
+            ChannelNorm(c),
+            nn.GELU(),
+            nn.ConvTranspose2d(c, c // 8, kernel_size=2, stride=2),
+        )
+        self.embedding_encoder = nn.Sequential(
+            nn.ConvTranspose2d(c, c // 4, kernel_size=2, stride=2),
+            ChannelNorm(c // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(c // 4, c // 8, kernel_size=2, stride=2),
+        )
+        self.embedding_maskfeature = nn.Sequential(
+            nn.Conv2d(c // 8, c // 4, kernel_size=3, padding=1),
+            ChannelNorm(c // 4),
+            nn.GELU(),
+            nn.Conv2d(c // 4, c // 8, kernel_size=3, padding=1),
+        )
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        early: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        image_index: Tensor,
+    ) -> MaskLogits:
+        """As `BoxMaskDecoder.forward`, with `hq`. What depends on the image alone is computed once an image."""
+        # B×H×W×D -> B×D×H×W
+        hq_features = self.embedding_encoder(image_embeddings) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
+        image = image_embeddings + dense_prompt_embeddings
+        tokens, upscaled = self._attend(image[image_index], image_pe, sparse_prompt_embeddings)
+        fused = self.embedding_maskfeature(upscaled) + hq_features[image_index]
+        hq = _weighted_sum(self.hf_mlp(tokens[:, HF_TOKEN]), fused)
+        return MaskLogits(self._sam_mask(tokens, upscaled), hq, self._iou(tokens))
+
+    def _output_tokens(self) -> Tensor:
+        return torch.cat([super()._output_tokens(), self.hf_token.weight])
+
+
+def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
+    """Σ_c weights[n, c]·features[n, c, :, :] as float32; N×C and N×C×H×W -> N×H×W."""
+    n, _, h, w = features.shape
+    return torch.bmm(weights[:, None], features.flatten(2)).view(n, h, w).float()

@@ -1,0 +1,230 @@
+"""Segment Anything: `segment_anything`'s own modules, with queries, keys and values apart and fused attention.
+
+In: a backbone's name. Out: the three parts of SAM (image encoder, prompt encoder, mask decoder settings) whose
+parameter names are those of SAM's checkpoints, but for `attn.qkv`, which is `attn.{q,k,v}_proj` here so that LoRA
+can sit on Q and V alone (ROS-SAM, section 3.3). Every architectural constant stands in `ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from segment_anything.modeling import ImageEncoderViT, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import RossamError
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""RGB, 0-255: SAM's normalisation and the colour its input is padded with."""
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The constants of one SAM (Kirillov et al. 2023, appendix A; ViT-T is ours)."""
+
+    dim: int
+    """Width of the image encoder."""
+    depth: int
+    heads: int
+    global_attention: tuple[int, ...]
+    """Blocks that attend over the whole image; the others attend within windows."""
+    input_size: int = 1024
+    """Side of the square input in pixels."""
+    window: int = 14
+    """Side of an attention window in tokens."""
+    patch: int = 16
+    prompt_dim: int = 256
+    """Width of image embedding, prompts and mask decoder."""
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp_dim: int = 2048
+
+    @property
+    def grid(self) -> int:
+        """Side of the image embedding in tokens."""
+        return self.input_size // self.patch
+
+
+ARCHITECTURES = {
+    "vit_t": Architecture(192, 12, 3, (2, 5, 8, 11), input_size=256, window=8),
+    "vit_b": Architecture(768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": Architecture(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": Architecture(1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def architecture(backbone: str, **overrides) -> Architecture:
+    """Constants of `backbone`, some of them replaced (a reduced depth for tests, say).
+
+    Raises:
+        RossamError: unknown backbone or constant, an input that patches do not fill, no block with global attention.
+    """
+    if backbone not in ARCHITECTURES:
+        raise RossamError(f"backbone {backbone}", "is not known", f"use one of {', '.join(ARCHITECTURES)}")
+    try:
+        arch = dataclasses.replace(ARCHITECTURES[backbone], **overrides)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(Architecture))
+        raise RossamError(f"backbone {backbone}", str(error), f"override only {known}") from error
+    if arch.input_size % arch.patch:
+        raise RossamError(
+            f"backbone {backbone}",
+            f"input_size {arch.input_size} is no multiple of the patch size {arch.patch}",
+            f"use {arch.grid * arch.patch}",
+        )
+    if not any(index < arch.depth for index in arch.global_attention):
+        raise RossamError(
+            f"backbone {backbone}",
+            f"none of its {arch.depth} blocks has global attention (asked for at {arch.global_attention})",
+            "name at least one block below the depth in global_attention",
+        )
+    return arch
+
+
+class SplitAttention(nn.Module):
+    """Multi-head attention over a token grid, B×H×W×C to B×H×W×C, with SAM's decomposed relative positions.
+
+        softmax(q·kᵀ / √d + q·R_h[row] + q·R_w[column]) · v
+
+    where R_h depends on the rows of query and key, R_w on their columns. Both terms are folded into the product,
+
+        q·kᵀ / √d + q·R_h[row] + q·R_w[column] = [q, √d·q·R_h, √d·q·R_w] · [k, e_row, e_column]ᵀ / √d
+
+    with unit vectors e, so that no HW×HW bias is ever stored and fused attention runs forward and backward.
+    """
+
+    def __init__(self, dim: int, heads: int, grid: int):
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, dim // heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        # B×H×W×C -> B×heads×HW×d
+        q, k, v = (
+            project(x).view(b, h * w, self.heads, -1).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        d = q.shape[-1]
+        places = _unit_vectors(h, w, k).expand(b, self.heads, -1, -1)
+        x = F.scaled_dot_product_attention(
+            torch.cat([q, self._position_terms(q, h, w)], dim=-1),
+            torch.cat([k, places], dim=-1),
+            F.pad(v, (0, h + w)),  # fused kernels want one width for all three
+            scale=d**-0.5,
+        )[..., :d]
+        # B×heads×HW×d -> B×H×W×C
+        return self.proj(x.transpose(1, 2).reshape(b, h, w, c))
+
+    def _position_terms(self, q: Tensor, h: int, w: int) -> Tensor:
+        """√d·q·R_h for every row and √d·q·R_w for every column: B×heads×HW×(H+W)."""
+        q = q.unflatten(2, (h, w)) * q.shape[-1] ** 0.5
+        rel_h = torch.einsum("bnhwd,hdk->bnhwk", q, _relative(self.rel_pos_h, h))
+        rel_w = torch.einsum("bnhwd,wdk->bnhwk", q, _relative(self.rel_pos_w, w))
+        return torch.cat([rel_h, rel_w], dim=-1).flatten(2, 3)
+
+
+def _relative(table: Tensor, size: int) -> Tensor:
+    """Embedding of query position i relative to key position k, table[i - k + size - 1], at [i, :, k]."""
+    return table.unfold(0, size, 1).flip(-1)
+
+
+def _unit_vectors(h: int, w: int, like: Tensor) -> Tensor:
+    """For each of HW tokens the unit vector of its row and of its column: HW×(H+W)."""
+    rows = torch.eye(h, dtype=like.dtype, device=like.device).repeat_interleave(w, dim=0)
+    columns = torch.eye(w, dtype=like.dtype, device=like.device).repeat(h, 1)
+    return torch.cat([rows, columns], dim=1)
+
+
+class ChannelNorm(LayerNorm2d):
+    """`LayerNorm2d` by torch's fused kernel: layer norm over the channels of B×C×H×W."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+def fuse_channel_norms(module: nn.Module) -> None:
+    """Replace every `LayerNorm2d` below `module` by a `ChannelNorm` that holds the same parameters."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is LayerNorm2d:
+                fused = ChannelNorm(len(child.weight), child.eps)
+                fused.weight, fused.bias = child.weight, child.bias
+                setattr(parent, name, fused)
+
+
+class ImageEncoder(ImageEncoderViT):
+    """SAM's vision transformer. Position embeddings are learned, so the input has the one size it was built for."""
+
+    def __init__(self, arch: Architecture):
+        super().__init__(
+            img_size=arch.input_size,
+            patch_size=arch.patch,
+            embed_dim=arch.dim,
+            depth=arch.depth,
+            num_heads=arch.heads,
+            out_chans=arch.prompt_dim,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=arch.window,
+            global_attn_indexes=arch.global_attention,
+        )
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for block in self.blocks:
+            block.attn = SplitAttention(arch.dim, arch.heads, block.window_size or arch.grid)
+        self.early_block = min(arch.global_attention)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode normalised images.
+
+        Args:
+            x: B×3×S×S.
+
+        Returns:
+            The image embedding, B×256×S/16×S/16 (after the neck), and the early feature, B×S/16×S/16×C, channels
+            last: the output of the first block with global attention, HQ-SAM's `interm_embeddings[0]`.
+        """
+        x = self.patch_embed(x) + self.pos_embed
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index == self.early_block:
+                early = x
+        return self.neck(x.permute(0, 3, 1, 2)), early  # B×H×W×C -> B×C×H×W
+
+
+def build_prompt_encoder(arch: Architecture) -> PromptEncoder:
+    """SAM's prompt encoder."""
+    return PromptEncoder(
+        embed_dim=arch.prompt_dim,
+        image_embedding_size=(arch.grid, arch.grid),
+        input_image_size=(arch.input_size, arch.input_size),
+        mask_in_chans=16,
+    )
+
+
+def mask_decoder_settings(arch: Architecture) -> dict:
+    """Arguments of `segment_anything.modeling.MaskDecoder`, a fresh transformer among them."""
+    return {
+        "transformer_dim": arch.prompt_dim,
+        "transformer": TwoWayTransformer(
+            depth=arch.decoder_depth,
+            embedding_dim=arch.prompt_dim,
+            num_heads=arch.decoder_heads,
+            mlp_dim=arch.decoder_mlp_dim,
+        ),
+        "num_multimask_outputs": 3,
+        "iou_head_depth": 3,
+        "iou_head_hidden_dim": 256,
+    }
