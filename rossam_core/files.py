@@ -33,6 +33,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())  # on the disk before it takes the name: a power cut leaves the old file
         os.replace(temporary, path)
     except OSError as error:
         raise RossamError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import Recipe
 from ..errors import RossamError
+from ..files import read_json
 from .checkpoints import default_checkpoint, load_checkpoint
 from .hq_decoder import BoxMaskDecoder, HQMaskDecoder, MaskLogits
 from .lora import add_lora, default_rank
@@ -196,8 +198,8 @@ def build_model(
     Args:
         method: `sam`, `hq-sam` or `ros-sam`.
         backbone: `vit_t`, `vit_b`, `vit_l` or `vit_h`.
-        checkpoint: `default` (see `default_checkpoint`), a weights file of ours or an official `.pth`, or None for
-            fresh weights.
+        checkpoint: `default` (see `default_checkpoint`), a weights file of ours or an official `.pth`, the folder of
+            a fine-tuning run (its best weights, see `build_from_run`), or None for fresh weights.
         recipe: `paper` and `corrected` start the HQ head from its prior. `released` starts ros-sam's HQ head fresh,
             as the released code does; a file named by path may then hold an HQ head, which is loaded, or none.
         lora_rank: of ros-sam's adapters; None: half the encoder's width. Fresh adapters change no output.
@@ -212,6 +214,8 @@ def build_model(
         raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}")
     if recipe not in get_args(Recipe):
         raise RossamError(f"recipe {recipe}", "is not known", f"use one of {', '.join(get_args(Recipe))}")
+    if checkpoint is not None and os.path.isdir(checkpoint):
+        return _expect(build_from_run(checkpoint), method, backbone, checkpoint)
     arch = architecture(backbone, **overrides)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the processor's; a GPU's generator stays as it is
@@ -229,3 +233,34 @@ def build_model(
             resize_positions="input_size" in overrides,
         )
     return model.eval()
+
+
+def build_from_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegmenter:
+    """The network a fine-tuning run has trained: its base with the trained groups on top, in `eval` mode.
+
+    Args:
+        run_dir: holds `run.json` and `weights_best.safetensors`, `weights_last.safetensors`.
+        which: `best` (validation IoU) or `last`.
+
+    Raises:
+        RossamError: no run there, or a base that is not the one the groups were trained on.
+    """
+    path = Path(run_dir) / "run.json"
+    run = read_json(path).get("run", {})
+    try:
+        training = run["training"]
+        recipe = "released" if training["fresh_hq_head"] else "paper"
+        chosen = {"lora_rank": training["lora_rank"], "seed": training["seed"], **run["architecture"]}
+        base = (run["method"], run["backbone"], run["checkpoint"])
+    except KeyError as error:
+        raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
+    model = build_model(*base, recipe, **chosen)
+    load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
+    return model
+
+
+def _expect(model: PromptableSegmenter, method: str, backbone: str, where: str | os.PathLike) -> PromptableSegmenter:
+    if (model.method, model.backbone) != (method, backbone):
+        found = f"holds a run of {model.method} {model.backbone}, expected {method} {backbone}"
+        raise RossamError(where, found, "ask for the method and backbone of the run, or name another folder")
+    return model
