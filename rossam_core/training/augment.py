@@ -1,0 +1,303 @@
+"""Training views of a frame: scale jitter, rotation, mirroring, crop and padding as ONE affine map.
+
+In: a `Frame`, the model's input side S, an `AugmentConfig`, a numpy Generator. Out: a `Sample` whose image, boxes
+and masks all went through the same 2×3 matrix; nothing is resampled twice, and every object that did not come
+along is counted with its reason.
+
+Matrices map pixel-edge coordinates of the frame to pixel-edge coordinates of the S×S input: `x' = A x + b`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..config import Config
+from ..data import masks as mask_forms
+from ..data.records import Frame, ObjectAnnotation
+
+NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
+
+
+class AugmentConfig(Config):
+    """How a training view is drawn (paper section 3.2.3, supplement Figure 9)."""
+
+    scale: tuple[float, float] = (0.1, 4.0)
+    """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
+    scale_of: Literal["frame", "input"] = "frame"
+    """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
+    `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built)."""
+    rotation: bool = True
+    """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
+    diagonal_flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a half turn, mmdet's "diagonal" flip (released code: 0.1)."""
+    mirror: float = Field(0.0, ge=0, le=1)
+    """Probability of a left-right mirror image (ours, `corrected`: 0.5, since seen from above both occur)."""
+    photometric: bool = False
+    """Brightness, contrast, saturation, hue and channel order as mmdet's PhotoMetricDistortion (released code)."""
+    keep_object_in_view: bool = True
+    """Draw the crop so that the middle of one object, drawn at random, lies in it (ours: a view without objects
+    teaches nothing). False: any crop (released code)."""
+    pad_value: tuple[float, float, float] = (144.0, 144.0, 144.0)
+    """RGB of what lies outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
+    min_area: float = Field(16.0, ge=1)
+    """Objects with fewer visible input pixels leave. Ours: 16, one cell of the mask decoder; released code: 1."""
+    max_objects: int | None = Field(64, ge=1)
+    """Objects a view keeps, drawn at random beyond that (ours, after SAM section 4: memory); None = all."""
+    box_jitter: float = Field(0.0, ge=0, lt=0.5)
+    """Every side of a prompt moves by up to this fraction of the box's width or height, uniformly (paper and
+    released code: 0; `corrected`: 0.1, after SAM appendix A)."""
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> AugmentConfig:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale is {self.scale}, expected two numbers with 0 < low <= high")
+        return self
+
+
+class Sample(NamedTuple):
+    """One training view.
+
+    Attributes:
+        image: float32 S×S×3, RGB 0-255.
+        boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; tight on `masks` without jitter.
+        masks: bool N×S×S, what is visible of each object.
+        kept: indices into `frame.objects`, one a row of `boxes`.
+        dropped: reason → number of the frame's objects that are not here.
+        matrix: float64 2×3, frame → input.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray
+    kept: tuple[int, ...]
+    dropped: Counter
+    matrix: np.ndarray
+
+
+def augment(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+    """One random training view of a frame, S×S with S = `size`; a pure function of its arguments."""
+    matrix = draw_matrix(frame, size, config, rng)
+    boxes, masks, kept, dropped = warp_objects(frame, matrix, size, config, rng)
+    image = warp_image(frame.image(), matrix, size)
+    if config.photometric:
+        image = distort_colours(image, rng)
+    image[~inside_frame(matrix, frame.size_hw, size)] = config.pad_value
+    boxes = jitter_boxes(boxes, config.box_jitter, size, rng)
+    return Sample(image, boxes, masks, kept, dropped, matrix)
+
+
+def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tuple[float, float, float]) -> Sample:
+    """The view inference takes of object `index`: its window, `size / rate` frame pixels wide, centred on its box,
+    moved inside the frame, and wider where the object needs it (1.5 × its longer side).
+
+    Returns:
+        A `Sample` with that one object; none where its mask is missing or empty.
+    """
+    box = np.array(frame.objects[index].box_xyxy)
+    low, high = np.floor(box[:2]), np.ceil(box[2:])  # xy
+    frame_wh = np.array(frame.size_hw[::-1])
+    window = max(round(size / rate), min(np.ceil(1.5 * (high - low).max()), frame_wh.max()))
+    corner = np.clip((low + high - window) // 2, 0, np.maximum(frame_wh - window, 0))
+    matrix = np.hstack([np.eye(2), -corner[:, None]]) * (size / window)
+    exact = AugmentConfig(min_area=1, max_objects=None)
+    alone = frame.with_objects([frame.objects[index]])
+    boxes, masks, kept, dropped = warp_objects(alone, matrix, size, exact, np.random.default_rng(0))
+    image = warp_image(frame.image(), matrix, size)
+    image[~inside_frame(matrix, frame.size_hw, size)] = pad_value
+    return Sample(image, boxes, masks, tuple(index for _ in kept), dropped, matrix)
+
+
+def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Frame → input, float64 2×3: scale, turn (the canvas grows to hold the turned frame), mirror, crop.
+
+    A canvas wider than S is cropped at a whole-pixel offset; a narrower one sits at the left (top), so that padding
+    comes out at the right (bottom).
+    """
+    h, w = frame.size_hw
+    scale = rng.uniform(*config.scale) * (1.0 if config.scale_of == "frame" else size / max(h, w))
+    angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
+    half_turn, mirrored = rng.random() < config.diagonal_flip, rng.random() < config.mirror
+
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * (-turn if half_turn else turn)
+    if mirrored:
+        linear = np.diag([-1.0, 1.0]) @ linear
+    corners = linear @ np.array([[0, w, w, 0], [0, 0, h, h]], dtype=float)  # 2×4
+    origin, canvas = corners.min(axis=1), np.ptp(corners, axis=1)  # xy
+
+    room = np.maximum(np.ceil(canvas - size - 1e-6), 0).astype(int)  # largest crop offset, xy
+    low, high = np.zeros(2, int), room
+    with_masks = [o for o in frame.objects if o.has_mask]
+    if config.keep_object_in_view and with_masks:
+        x0, y0, x1, y1 = with_masks[rng.integers(len(with_masks))].box_xyxy
+        middle = linear @ ((x0 + x1) / 2, (y0 + y1) / 2) - origin  # on the canvas
+        low = np.clip(np.ceil(middle - size).astype(int), 0, room)
+        high = np.clip(np.floor(middle).astype(int), low, room)
+    offset = rng.integers(low, high, endpoint=True)
+    return np.hstack([linear, -(origin + offset)[:, None]])
+
+
+def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """uint8 H×W×3 → float32 S×S×3 in 0-255.
+
+    Enlarging is bicubic, clamped to 0-255. Shrinking first averages over areas down to the final pixel size, so that
+    a scale of 0.1 does not alias. Outside the frame its edge pixels repeat; `inside_frame` says where that is.
+    """
+    image, matrix = _area_prefilter(image, matrix)
+    warped = cv2.warpAffine(
+        image, _to_pixel_centres(matrix), (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )  # cv2 saturates uint8, so bicubic overshoot clamps
+    return warped.astype(np.float32)
+
+
+def inside_frame(matrix: np.ndarray, size_hw: tuple[int, int], size: int) -> np.ndarray:
+    """bool S×S: input pixels whose centre comes from inside the frame."""
+    (a, b, tx), (c, d, ty) = cv2.invertAffineTransform(matrix)
+    centres = np.arange(size) + 0.5
+    x = a * centres[None, :] + b * centres[:, None] + tx
+    y = c * centres[None, :] + d * centres[:, None] + ty
+    return (x > 0) & (x < size_hw[1]) & (y > 0) & (y < size_hw[0])
+
+
+def warp_objects(
+    frame: Frame, matrix: np.ndarray, size: int, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], Counter]:
+    """Boxes float32 N×4, masks bool N×S×S, kept indices and reasons of the others (see `Sample`).
+
+    Boxes are refitted to the warped masks, since the box of a turned object is not its turned box.
+    """
+    dropped: Counter = Counter()
+    found: dict[int, np.ndarray] = {}
+    cap = config.max_objects or len(frame.objects)
+    for index in rng.permutation(len(frame.objects)).tolist():
+        if not frame.objects[index].has_mask:
+            dropped[NO_MASK] += 1
+        elif len(found) == cap:
+            dropped[OVER_CAP] += 1
+        else:
+            mask = warp_mask(frame.objects[index], frame.size_hw, matrix, size)
+            if mask is None:
+                dropped[OUT_OF_VIEW] += 1
+            elif mask.sum() < config.min_area:
+                dropped[TOO_SMALL] += 1
+            else:
+                found[index] = mask
+    kept = tuple(sorted(found))
+    masks = np.array([found[i] for i in kept], dtype=bool).reshape(-1, size, size)
+    boxes = np.array([mask_forms.box_of(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
+    return boxes, masks, kept, dropped
+
+
+def warp_mask(
+    annotation: ObjectAnnotation, size_hw: tuple[int, int], matrix: np.ndarray, size: int
+) -> np.ndarray | None:
+    """bool S×S, or None where the object's outline does not reach into the view.
+
+    Polygons are moved vertex by vertex and rasterised once, at the final size. Run-length masks are warped
+    bilinearly, after area averaging where they shrink, and cut at one half.
+    """
+    if isinstance(annotation.segmentation, list):
+        polygons = [np.reshape(p, (-1, 2)) @ matrix[:, :2].T + matrix[:, 2] for p in annotation.segmentation]
+        x0, y0, x1, y1 = _part_in_view(np.concatenate(polygons), size)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        part = mask_forms.decode([(p - (x0, y0)).ravel().tolist() for p in polygons], (y1 - y0, x1 - x0))
+    else:
+        mask = annotation.mask(size_hw)
+        if not mask.any():
+            return None
+        left, top, right, bottom = (int(v) for v in mask_forms.box_of(mask))
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=float)
+        x0, y0, x1, y1 = _part_in_view(corners @ matrix[:, :2].T + matrix[:, 2], size)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        part = _warp_bitmap(mask[top:bottom, left:right], matrix, (left, top), (x0, y0, x1, y1))
+    whole = np.zeros((size, size), dtype=bool)
+    whole[y0:y1, x0:x1] = part
+    return whole
+
+
+def jitter_boxes(boxes: np.ndarray, fraction: float, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Each side of each box (float32 N×4) moved by up to `fraction` < ½ of its width or height, then cut to the input.
+
+    A box keeps its sides in order, since neither reaches its middle and the middle lies in the input.
+    """
+    if fraction == 0 or len(boxes) == 0:
+        return boxes
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)  # N×4: w, h, w, h
+    moved = boxes + rng.uniform(-fraction, fraction, boxes.shape) * sides
+    return np.clip(moved, 0, size).astype(np.float32)
+
+
+def distort_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 H×W×3 RGB 0-255 → the same, brighter or darker, more or less contrasted, tinted (Liu et al. 2016, SSD).
+
+    Each of these with probability one half: brightness ±32; contrast × 0.5-1.5, before or after the colour changes;
+    saturation × 0.5-1.5; hue ± 18 degrees; channels in another order. The result is clipped to 0-255.
+    """
+    brighter, contrasted, late, saturated, tinted, shuffled = rng.random(6) < 0.5
+    brightness, contrast = rng.uniform(-32, 32), rng.uniform(0.5, 1.5)
+    saturation, hue, order = rng.uniform(0.5, 1.5), rng.uniform(-18, 18), rng.permutation(3)
+    if brighter:
+        image = image + np.float32(brightness)
+    if contrasted and not late:
+        image = image * np.float32(contrast)
+    if saturated or tinted:
+        hsv = cv2.cvtColor(np.clip(image, 0, 255).astype(np.float32), cv2.COLOR_RGB2HSV)  # H 0-360, S 0-1, V 0-255
+        if saturated:
+            hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
+        if tinted:
+            hsv[..., 0] = (hsv[..., 0] + hue) % 360
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if contrasted and late:
+        image = image * np.float32(contrast)
+    if shuffled:
+        image = image[..., order]
+    return np.clip(image, 0, 255)
+
+
+def _scale_of(matrix: np.ndarray) -> float:
+    """Input pixels a frame pixel; the linear part is a similarity."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def _to_pixel_centres(matrix: np.ndarray) -> np.ndarray:
+    """The same map between cv2's coordinates, which number pixel centres from 0: `x' = A (x + ½) + b − ½`."""
+    linear, shift = matrix[:, :2], matrix[:, 2]
+    return np.hstack([linear, (linear @ (0.5, 0.5) + shift - 0.5)[:, None]])
+
+
+def _area_prefilter(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the map shrinks: the image averaged down to the final pixel size, and the map that remains."""
+    scale = _scale_of(matrix)
+    if scale >= 1:
+        return image, matrix
+    h, w = image.shape[:2]
+    small_w, small_h = max(round(w * scale), 1), max(round(h * scale), 1)
+    small = cv2.resize(image, (small_w, small_h), interpolation=cv2.INTER_AREA)
+    return small, np.hstack([matrix[:, :2] * (w / small_w, h / small_h), matrix[:, 2:]])
+
+
+def _warp_bitmap(
+    part: np.ndarray, matrix: np.ndarray, corner_xy: tuple[int, int], view: tuple[int, int, int, int]
+) -> np.ndarray:
+    """A bool patch whose corner is `corner_xy` in the frame, seen through `view` (x0, y0, x1, y1 of the input)."""
+    margin = int(np.ceil(2 / min(_scale_of(matrix), 1)))  # background for the filters to fade into
+    bitmap = np.pad(part.astype(np.float32), margin)
+    shift = matrix[:, :2] @ (np.array(corner_xy) - margin) + matrix[:, 2] - view[:2]
+    bitmap, local = _area_prefilter(bitmap, np.hstack([matrix[:, :2], shift[:, None]]))
+    size_wh = (view[2] - view[0], view[3] - view[1])
+    return cv2.warpAffine(bitmap, _to_pixel_centres(local), size_wh, flags=cv2.INTER_LINEAR) >= 0.5
+
+
+def _part_in_view(points_xy: np.ndarray, size: int) -> tuple[int, int, int, int]:
+    """Whole-pixel bounds (x0, y0, x1, y1) of the points, cut to the input; x0 ≥ x1 or y0 ≥ y1 where they miss it."""
+    low = np.clip(np.floor(points_xy.min(axis=0)), 0, size).astype(int)
+    high = np.clip(np.ceil(points_xy.max(axis=0)), 0, size).astype(int)
+    return low[0], low[1], high[0], high[1]

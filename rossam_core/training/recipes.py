@@ -1,0 +1,227 @@
+"""What a training run is made of, and the three recipes: `paper`, `released`, `corrected`.
+
+In: a recipe's name and overrides. Out: a `TrainingConfig`; with a network and data it makes a `RunConfig`.
+Every place where paper, released code and good practice part is one field here, in `LossConfig` or in
+`AugmentConfig`, with the source of each value; the rows of Tables 3 and 4 and the bars of Figure 7 are overrides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..config import Config, DataConfig, Method, Recipe, parse_config
+from ..errors import RossamError
+from .augment import AugmentConfig
+from .losses import LossConfig
+
+MaskName = Literal["sam", "hq", "both"]
+
+
+class GroupConfig(Config):
+    """How one parameter group moves."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate, whatever the batch and the number of processes (paper section 3.2.3: 1e-3; released code:
+    1e-3 for the HQ head, 1e-4 for LoRA and last block)."""
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    """Paper: not given, so constant; released code: `step` for the HQ head, constant for the encoder."""
+
+
+class PhaseConfig(Config):
+    """What one step updates, and by which mask's loss. Steps take the phases in turn."""
+
+    groups: tuple[str, ...] = Field(min_length=1)
+    """Parameter groups that are updated; all others are frozen in this step."""
+    mask: MaskName
+    """Whose loss: SAM's mask, the HQ head's, or the sum of both losses."""
+
+
+class TrainingConfig(Config):
+    """One fine-tuning run, but for the network and the data. The defaults are the recipe `paper`."""
+
+    groups: dict[str, GroupConfig] = Field(
+        default_factory=lambda: {name: GroupConfig() for name in ("lora", "last_block", "sam_decoder", "hq_head")}
+    )
+    """Learning rate and schedule of each group that a phase names; more entries do no harm."""
+    phases: tuple[PhaseConfig, ...] = Field(
+        (
+            PhaseConfig(groups=("lora", "last_block", "sam_decoder"), mask="sam"),
+            PhaseConfig(groups=("lora", "last_block", "hq_head"), mask="hq"),
+        ),
+        min_length=1,
+    )
+    """Alternation. Paper section 3.2.2: between SAM's mask and the HQ mask, the encoder in both. Released code: even
+    steps the encoder, odd steps the HQ head, always by the HQ mask, so SAM's decoder never trains. Corrected: one
+    phase with everything, since one forward pass gives both masks."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Released code: Adam (the paper names none). Corrected: AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Released code: torch's defaults."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Released code: 0. Corrected: 0.01, AdamW's default."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the gradient over all groups of a phase; None = unlimited (released code). Corrected: 1."""
+    step_every: float = Field(1 / 12, gt=0, le=1)
+    """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4 of 48
+    epochs)."""
+    step_factor: float = Field(0.1, gt=0, le=1)
+    """See `step_every` (released code: 0.1)."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Fraction of the run over which learning rates rise linearly from 0 (released code: 0). Corrected: 0.05."""
+
+    epochs: float = Field(24.0, gt=0)
+    """Passes over the training frames (paper section 3.2.3: 24; released code: 48)."""
+    samples: int | None = Field(None, ge=1)
+    """Views to train on, instead of `epochs`; rounded up to whole batches."""
+    batch: int = Field(8, ge=1)
+    """Frames a step, over all processes (paper: not given, ours 8; released code: 1 a process)."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Frames a process runs forward and backward at once; smaller saves memory and changes nothing else but
+    rounding. None = all of its share."""
+    augment: AugmentConfig = AugmentConfig()
+    """How views are drawn."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
+
+    lora_rank: int | None = Field(None, ge=1)
+    """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width, which is
+    512 there. Corrected: 16."""
+    fresh_hq_head: bool = False
+    """Start ros-sam's HQ head from random weights although a prior for it exists (released code: names HQ-SAM's
+    weights but never loads them). Paper: False."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast where the processor multiplies it in hardware (ours; losses stay float32)."""
+    seed: int = 0
+    """Seed of fresh weights, of the order of frames, and of every view."""
+
+    validate_every: int = Field(2000, ge=1)
+    """Samples between two validations; one more at the end (ours)."""
+    validation_objects: int = Field(128, ge=0)
+    """Objects of the validation frames that are looked at, evenly spaced (ours); 0 = no validation, best = last."""
+    validation_rate: float = Field(2.0, gt=0)
+    """Upsampling rate of the validation windows (paper section 3.2.4: 2)."""
+    checkpoint_every: int = Field(2000, ge=1)
+    """Samples between two checkpoints; a killed run goes on from the last one (ours)."""
+    workers: int = Field(0, ge=0)
+    """Processes that prepare views for each training process; 0 = it prepares them itself."""
+
+    @model_validator(mode="after")
+    def _phases_name_known_groups(self) -> TrainingConfig:
+        missing = sorted({group for phase in self.phases for group in phase.groups} - set(self.groups))
+        if missing:
+            raise ValueError(f"phases name {', '.join(missing)}, which `groups` gives no learning rate")
+        return self
+
+    @property
+    def trained_groups(self) -> tuple[str, ...]:
+        """Groups that any phase updates, in the order they are named."""
+        return tuple(dict.fromkeys(group for phase in self.phases for group in phase.groups))
+
+    def total_samples(self, frames: int) -> int:
+        """Views of the whole run on `frames` frames: a multiple of the batch, at least one."""
+        wanted = self.samples or max(round(self.epochs * frames), 1)
+        return -(-wanted // self.batch) * self.batch
+
+    def rate_factor(self, group: str, progress: float) -> float:
+        """Learning rate of `group` as a fraction of its peak, `progress` in [0, 1] of the run's samples being seen."""
+        rise = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+        match self.groups[group].schedule:
+            case "step":
+                return rise * self.step_factor ** int(progress / self.step_every + 1e-9)
+            case "cosine":
+                return rise * (1 + math.cos(math.pi * max(progress - self.warmup, 0) / (1 - self.warmup))) / 2
+        return rise
+
+
+class RunConfig(Config):
+    """A fine-tuning run as `fit` takes it, and as its folder keeps it."""
+
+    method: Method = "ros-sam"
+    """`sam`, `hq-sam` or `ros-sam`; LoRA needs `ros-sam`, the HQ mask any but `sam`."""
+    backbone: str = "vit_t"
+    """See `ModelConfig`."""
+    checkpoint: str | None = "default"
+    """Weights to start from; see `ModelConfig`."""
+    recipe: Recipe = "paper"
+    """Name of the recipe that `training` was made from: a label for reports, since every effect is in `training`."""
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    """Constants of the backbone that are replaced, e.g. `{"depth": 2}` in tests; the checkpoint must fit them."""
+    training: TrainingConfig = TrainingConfig()
+    """What trains, on what, how long."""
+    data: DataConfig | None = None
+    """Frames to train and validate on; None where `fit` is given them."""
+    device: str = "auto"
+    """`auto` (cuda, then mps, then cpu), or a torch device."""
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "released": {
+        "groups": {
+            "lora": {"learning_rate": 1e-4},
+            "last_block": {"learning_rate": 1e-4},
+            "hq_head": {"learning_rate": 1e-3, "schedule": "step"},
+        },
+        "phases": [{"groups": ["lora", "last_block"], "mask": "hq"}, {"groups": ["hq_head"], "mask": "hq"}],
+        "epochs": 48,
+        "batch": 1,
+        "fresh_hq_head": True,
+        "loss": {"foreground_weight": 10.0},
+        "augment": {
+            "scale_of": "input",
+            "rotation": False,
+            "diagonal_flip": 0.1,
+            "photometric": True,
+            "keep_object_in_view": False,
+            "min_area": 1,
+            "max_objects": None,
+        },
+    },
+    "corrected": {
+        "groups": {
+            "lora": {"learning_rate": 5e-4, "schedule": "cosine"},
+            "last_block": {"learning_rate": 1e-4, "schedule": "cosine"},
+            "sam_decoder": {"learning_rate": 1e-4, "schedule": "cosine"},
+            "hq_head": {"learning_rate": 5e-4, "schedule": "cosine"},
+        },
+        "phases": [{"groups": ["lora", "last_block", "sam_decoder", "hq_head"], "mask": "both"}],
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "warmup": 0.05,
+        "lora_rank": 16,
+        "loss": {"sampling": "dense"},
+        "augment": {"mirror": 0.5, "pad_value": (123.675, 116.28, 103.53), "box_jitter": 0.1},
+    },
+}
+"""What each recipe changes of `TrainingConfig`'s defaults."""
+
+
+def recipe(name: Recipe, **overrides: Any) -> TrainingConfig:
+    """The named recipe with overrides; mappings are merged key by key, everything else is replaced.
+
+    >>> recipe("paper", batch=4, augment={"scale": (1, 1)}).augment.rotation
+    True
+
+    Raises:
+        RossamError: unknown recipe, unknown keys or bad values, all at once.
+    """
+    if name not in RECIPES:
+        raise RossamError(f"recipe {name}", "is not known", f"use one of {', '.join(RECIPES)}")
+    values = merged(TrainingConfig().model_dump(), RECIPES[name])
+    return parse_config(TrainingConfig, merged(values, overrides), where=f"recipe {name}")
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`; where both hold a mapping, these are merged in turn."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Config):
+            value = value.model_dump()
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result

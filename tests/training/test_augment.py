@@ -1,0 +1,224 @@
+"""Training views: one matrix for image, boxes and masks; nothing aliases, wraps or leaves without being counted."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+from rossam_core.config import InferenceConfig
+from rossam_core.data import masks as mask_forms
+from rossam_core.data.records import Frame, ObjectAnnotation
+from rossam_core.inference.crops import cut, plan
+from rossam_core.training.augment import (
+    AugmentConfig,
+    augment,
+    centred_view,
+    distort_colours,
+    inside_frame,
+    jitter_boxes,
+    warp_image,
+    warp_objects,
+)
+
+PLAIN = AugmentConfig(scale=(1, 1), rotation=False, keep_object_in_view=False, min_area=1)
+ELLIPSE = (60.0, 45.0, 30.0, 18.0)  # middle x, y and half axes, in the frame
+
+
+def inside_ellipse(x, y):
+    cx, cy, a, b = ELLIPSE
+    return ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1
+
+
+def as_polygon():
+    t = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    cx, cy, a, b = ELLIPSE
+    return [np.stack([cx + a * np.cos(t), cy + b * np.sin(t)], axis=1).ravel().tolist()]
+
+
+def as_bitmap(size_hw):
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
+    return inside_ellipse(x, y)
+
+
+def rectangle(object_id, x0, y0, x1, y1, with_mask=True):
+    polygon = [[x0, y0, x1, y0, x1, y1, x0, y1]] if with_mask else None
+    return ObjectAnnotation(object_id, "plane", (x0, y0, x1, y1), polygon)
+
+
+@pytest.fixture
+def make_frame(tmp_path):
+    def make(image, objects):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return Frame("made", "v", 1, path, image.shape[:2], tuple(objects))
+
+    return make
+
+
+@pytest.fixture
+def noise(rng):
+    return rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=["polygon", "rle"])
+def ellipse_frame(request, make_frame):
+    """A bright ellipse on dark ground, its mask in either form."""
+    bitmap = as_bitmap((90, 120))
+    segmentation = as_polygon() if request.param == "polygon" else mask_forms.encode(bitmap)
+    image = np.where(bitmap[..., None], np.uint8(220), np.uint8(30)).repeat(3, axis=2)
+    return make_frame(image, [ObjectAnnotation(1, "ship", mask_forms.box_of(bitmap), segmentation)])
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_at_scale_one_a_view_is_a_cut_of_the_frame_bit_for_bit(noise, make_frame, rng):
+    whole = mask_forms.encode(np.ones((90, 120), bool))
+    frame = make_frame(noise, [ObjectAnnotation(1, "x", (0, 0, 120, 90), whole), rectangle(2, 30, 20, 90, 70)])
+    for _ in range(5):
+        sample = augment(frame, 64, PLAIN, rng)
+        x, y = (-sample.matrix[:, 2]).astype(int)
+        np.testing.assert_array_equal(sample.image, noise[y : y + 64, x : x + 64].astype(np.float32))
+        expected = [o.mask((90, 120))[y : y + 64, x : x + 64] for o in frame.objects]
+        np.testing.assert_array_equal(sample.masks, expected)
+
+
+def test_a_small_frame_sits_at_the_top_left_and_gray_fills_the_rest(noise, make_frame, rng):
+    frame = make_frame(noise, [rectangle(1, 0, 0, 120, 90)])
+    sample = augment(frame, 128, PLAIN.model_copy(update={"scale": (0.5, 0.5)}), rng)
+    small = cv2.resize(noise, (60, 45), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(sample.image[:45, :60], small.astype(np.float32))
+    assert (sample.image[45:] == 144).all() and (sample.image[:, 60:] == 144).all()
+    np.testing.assert_array_equal(sample.boxes, [[0, 0, 60, 45]])
+
+
+def test_the_mask_is_the_shape_seen_through_the_matrix_and_the_box_is_tight_on_it(ellipse_frame):
+    config = AugmentConfig(scale=(0.3, 3.0), mirror=0.5, diagonal_flip=0.5)
+    compared = 0
+    for seed in range(30):
+        sample = augment(ellipse_frame, 128, config, np.random.default_rng(seed))
+        if not len(sample.masks):
+            continue
+        (a, b, tx), (c, d, ty) = cv2.invertAffineTransform(sample.matrix)
+        v, u = np.mgrid[:128, :128] + 0.5
+        expected = inside_ellipse(a * u + b * v + tx, c * u + d * v + ty)
+        assert np.array_equal(sample.boxes[0], mask_forms.box_of(sample.masks[0]))
+        bright = (sample.image[..., 0] > 125) & inside_frame(sample.matrix, (90, 120), 128)
+        if expected.sum() > 300:  # half a pixel of outline costs a smaller shape more
+            assert iou(sample.masks[0], expected) > 0.93
+            assert iou(sample.masks[0], bright & ~(sample.image[..., 0] == 144)) > 0.93
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("rotation", [False, True])
+def test_a_scale_of_a_tenth_does_not_alias(rotation, make_frame, rng):
+    """A checkerboard of single pixels has one true value at a tenth of the size: its mean."""
+    board = (np.indices((600, 600)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    frame = make_frame(np.repeat(board[..., None], 3, axis=2), [])
+    sample = augment(frame, 64, PLAIN.model_copy(update={"scale": (0.1, 0.1), "rotation": rotation}), rng)
+    seen = sample.image[inside_frame(sample.matrix, frame.size_hw, 64)]
+    assert len(seen) >= 1500
+    np.testing.assert_allclose(seen, 127.5, atol=1)
+
+
+def test_bicubic_overshoot_clamps_instead_of_wrapping():
+    step = np.zeros((20, 20, 3), np.uint8)
+    step[:, 10:] = 255
+    image = warp_image(step, np.array([[4.0, 0, 0], [0, 4.0, 0]]), 80)
+    assert (np.diff(image[..., 0], axis=1) >= 0).all()  # from 0 up to 255, without a speck
+    assert (image[:, :32] == 0).all() and (image[:, 48:] == 255).all()
+
+
+def test_every_object_is_kept_or_counted_with_its_reason(noise, make_frame, rng):
+    frame = make_frame(
+        noise,
+        [
+            rectangle(1, 5, 5, 25, 25),
+            rectangle(2, 5, 5, 25, 25, with_mask=False),
+            rectangle(3, 100, 70, 110, 80),  # beyond the 64 × 64 corner
+            rectangle(4, 62, 10, 80, 11),  # two pixels reach into it
+            rectangle(5, 30, 30, 50, 50),
+        ],
+    )
+    corner = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    config = PLAIN.model_copy(update={"min_area": 4})
+    _, masks, kept, dropped = warp_objects(frame, corner, 64, config, rng)
+    assert kept == (0, 4) and masks.sum(axis=(1, 2)).tolist() == [400, 400]
+    assert dropped == Counter({"no mask": 1, "out of view": 1, "too small": 1})
+
+    _, _, kept, dropped = warp_objects(frame, corner, 64, config.model_copy(update={"max_objects": 1}), rng)
+    assert len(kept) == 1 and dropped["over the cap"] >= 1
+    assert len(kept) + dropped.total() == 5
+
+
+def test_a_view_is_a_pure_function_of_its_generators_seed(ellipse_frame):
+    config = AugmentConfig(photometric=True, box_jitter=0.1)
+    one, two, other = (augment(ellipse_frame, 64, config, np.random.default_rng(s)) for s in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(one[:3], two[:3], strict=True))
+    assert not np.array_equal(one.matrix, other.matrix)
+
+
+def test_crops_drawn_around_objects_always_show_one(make_frame):
+    frame = make_frame(np.zeros((300, 400, 3), np.uint8), [rectangle(1, 10, 10, 30, 30), rectangle(2, 370, 5, 390, 25)])
+    config = AugmentConfig(scale=(1, 4), min_area=1)
+    shown = [len(augment(frame, 64, config, np.random.default_rng(seed)).kept) for seed in range(40)]
+    anywhere = config.model_copy(update={"keep_object_in_view": False})
+    missed = [len(augment(frame, 64, anywhere, np.random.default_rng(seed)).kept) for seed in range(40)]
+    assert min(shown) >= 1
+    assert min(missed) == 0
+
+
+def test_scale_of_the_input_fits_the_longer_side(noise, make_frame, rng):
+    sample = augment(make_frame(noise, []), 60, PLAIN.model_copy(update={"scale_of": "input"}), rng)
+    np.testing.assert_allclose(sample.matrix[:, :2], np.eye(2) * 0.5)
+
+
+def test_a_centred_view_is_inferences_window(noise, make_frame):
+    """The same window bit for bit at rate 1. Beyond it two bicubic kernels differ (OpenCV −0.75, Pillow −0.5)."""
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    boxes = [(50, 40, 60, 50), (0, 0, 8, 8), (111, 81, 120, 90), (70.4, 30.2, 79.9, 41.5), (10, 10, 90, 60)]
+    frame = make_frame(smooth, [rectangle(i, *box) for i, box in enumerate(boxes)])
+    for rate, tolerance in ((1, 0), (2, 0.5)):
+        config = InferenceConfig(rate=rate)
+        for index, window in enumerate(plan(frame.boxes_xyxy, frame.size_hw, 64, config)):
+            view = centred_view(frame, index, 64, rate, (1, 2, 3))
+            (scale, _, tx), (_, _, ty) = view.matrix
+            assert (-tx / scale, -ty / scale, scale) == pytest.approx(
+                (window.x0, window.y0, 64 / max(window.width, window.height))
+            )
+            theirs = cut(smooth, window, 64, pad_value=(1, 2, 3))
+            if window.width == 64 / rate:
+                assert np.abs(view.image - theirs).mean() <= tolerance
+            assert view.kept == (index,)
+
+
+def test_a_frame_smaller_than_the_window_is_padded_at_the_bottom_right(make_frame):
+    frame = make_frame(np.full((20, 24, 3), 200, np.uint8), [rectangle(1, 5, 5, 15, 15)])
+    view = centred_view(frame, 0, 64, 2.0, (1, 2, 3))
+    assert (view.image[:40, :48] == 200).all()
+    assert (view.image[40:] == (1, 2, 3)).all() and (view.image[:, 48:] == (1, 2, 3)).all()
+
+
+def test_colours_stay_in_range_and_change_as_often_as_not(noise):
+    image = noise.astype(np.float32)
+    outcomes = [distort_colours(image, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(o.dtype == np.float32 and o.min() >= 0 and o.max() <= 255 for o in outcomes)
+    assert not np.array_equal(outcomes[0], outcomes[1])
+    assert np.array_equal(image, noise)  # the input is not written to
+
+
+def test_jittered_boxes_keep_their_order_and_stay_inside(rng):
+    boxes = np.array([[0, 0, 64, 64], [10, 20, 11, 60], [63, 63, 64, 64]], np.float32).repeat(200, axis=0)
+    moved = jitter_boxes(boxes, 0.49, 64, rng)
+    assert moved.min() >= 0 and moved.max() <= 64
+    assert (moved[:, 2:] > moved[:, :2]).all()
+    assert np.abs(moved - boxes)[200:400, 0].max() <= 0.49
+    assert jitter_boxes(boxes, 0, 64, rng) is boxes
+
+
+def test_a_scale_range_out_of_order_is_refused():
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        AugmentConfig(scale=(4.0, 0.1))
