@@ -20,8 +20,10 @@ that was cut off goes on where it was.
   --fresh           forget this profile's report and results first
   --device NAME     cpu, cuda, mps; default: the best there is
   --set KEY=VALUE   override a key of the profile, e.g. --set inference.rate=4 (may be repeated)
+  --report DIR      folder to write to (default: reports/PROFILE)
   --list            list profiles and their notebooks
   --test [ARG...]   run the tests instead (further arguments go to pytest)
+  --lab             start JupyterLab on the notebooks, in the same environment
   --help            this text
 
 Environment: an active conda environment or venv that has what pyproject.toml asks for is used as it is;
@@ -35,11 +37,10 @@ for argument in "$@"; do
 done
 want=()
 mode=run
-if [ "${1:-}" = --test ]; then
-  mode=test
-  want=(--test)
-  shift
-fi
+case ${1:-} in
+  --test) mode=test; want=(--test); shift ;;
+  --lab) mode=lab; shift ;;
+esac
 
 find_python() {
   local candidate
@@ -94,14 +95,15 @@ if [ -z "${python:-}" ]; then
     echo "Making the environment .venv (once; PyTorch is large)"
     base=$(find_python)
     "$base" -m venv --clear .venv
-    if ! install "$python" -m pip install --disable-pip-version-check -r requirements.lock; then
+    if install "$python" -m pip install --disable-pip-version-check -r requirements.lock; then
+      install "$python" -m pip install --disable-pip-version-check --no-deps -e .
+    else
       echo "The exact versions of requirements.lock do not install here; trying the ranges of pyproject.toml."
-      install "$python" -m pip install --disable-pip-version-check ".[test]" || {
+      install "$python" -m pip install --disable-pip-version-check -e ".[test]" || {
         echo "error: the packages could not be installed; the log is .venv/install.log" >&2
         echo "  Remedy: check the network and the free disk space (df -h .), then start again." >&2
         exit 1
       }
-      "$python" -m pip uninstall -q -y rossam-core
     fi
   fi
 fi
@@ -110,5 +112,8 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PATH=$(dirname "$python"):$PATH PYTHONUTF8=1 JUPYTER_PREFER_ENV_PATH=1
 if [ $mode = test ]; then
   exec "$python" -m pytest "$@"
+fi
+if [ $mode = lab ]; then
+  exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
 fi
 exec "$python" -m rossam_core.cli run "$@"

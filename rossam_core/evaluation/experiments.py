@@ -1,0 +1,270 @@
+"""Rows of tables → scored objects, computed once and kept.
+
+In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
+a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
+settings, the data's fingerprint, the weights' hash, and the source that computes it. What is there under that
+key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one row.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field
+
+from ..config import CONFIGS, Config, InferenceConfig, Method, Profile, parse_config
+from ..data.loading import load_frames, scored_split
+from ..data.records import FrameSet
+from ..devices import has_fast_bfloat16, resolve_device
+from ..errors import RossamError
+from ..files import atomic_path, cache_dir, read_json, source_digest, stable_hash, write_json
+from ..inference.predictor import Predictor
+from ..model.checkpoints import weights_hash
+from ..model.rossam import PromptableSegmenter, build_model
+from ..progress import track
+from ..training.loop import fit
+from ..training.recipes import RunConfig, merged, recipe
+from ..training.runs import load_run
+from .baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
+from .scoring import predict_frames, score
+
+BASELINES = {"box": BoxBaseline, "ellipse": EllipseBaseline, "grabcut": GrabCutBaseline}
+TABLES = CONFIGS / "experiments.yaml"
+
+
+class RowSpec(Config):
+    """One row of one table, as `experiments.yaml` writes it."""
+
+    label: str
+    """What the table's first column says."""
+    published: str | None = None
+    """Row name in `published.csv`; None for rows the paper does not have."""
+    method: Method | None = None
+    baseline: Literal["box", "ellipse", "grabcut"] | None = None
+    inference: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's inference settings."""
+    training: dict[str, Any] | None = None
+    """Overrides of the profile's fine-tuning; None for a model that is not fine-tuned."""
+
+    @property
+    def kind(self) -> str:
+        """Colour and legend key: the method's or the baseline's name."""
+        return self.method or self.baseline
+
+
+class TableSpec(Config):
+    """One table: what it asks, and its rows in order."""
+
+    title: str
+    question: str
+    rows: tuple[RowSpec, ...]
+
+    def row(self, label: str) -> RowSpec:
+        """The row of that label."""
+        for row in self.rows:
+            if row.label == label:
+                return row
+        raise RossamError(
+            f"{TABLES} {self.title}", f"has no row {label!r}", f"its rows are {[r.label for r in self.rows]}"
+        )
+
+
+def table_specs() -> dict[str, TableSpec]:
+    """All tables of `experiments.yaml`, checked."""
+    values = yaml.safe_load(TABLES.read_text(encoding="utf-8"))
+    return {name: parse_config(TableSpec, table, where=f"{TABLES} {name}") for name, table in values.items()}
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row and what was measured for it.
+
+    Attributes:
+        spec: the row as `experiments.yaml` has it.
+        scores: one row a scored unit, all protocols (see `scoring.score`).
+        key: content hash the scores are kept under.
+        seconds: time the prediction and scoring took when they were computed.
+        objects: number of prompts answered.
+    """
+
+    spec: RowSpec
+    scores: pd.DataFrame
+    key: str
+    seconds: float
+    objects: int
+
+    def units(self, protocol: str = "object") -> pd.DataFrame:
+        """Scored units of one protocol."""
+        return self.scores[self.scores["protocol"] == protocol]
+
+
+class Experiments:
+    """A profile's data, models and results, each made at the first demand.
+
+    Args:
+        profile: settings.
+        cache: folder of results and generated data; default `files.cache_dir()`.
+    """
+
+    def __init__(self, profile: Profile, cache: Path | None = None):
+        self.profile, self.cache = profile, cache or cache_dir()
+        self.device = resolve_device(profile.device)
+        self._models: dict[str, PromptableSegmenter] = {}
+        self._runs: dict[str, Path] = {}
+
+    @cached_property
+    def frames(self) -> FrameSet:
+        """The frames everything is scored on."""
+        return load_frames(self.profile.data, scored_split(self.profile.data), self.cache)
+
+    @cached_property
+    def training_frames(self) -> tuple[FrameSet, FrameSet]:
+        """Frames to train on, and frames to choose the best checkpoint by; neither holds a scored frame.
+
+        NWPU VHR-10 has no third split, so every tenth image of its train split is held out for the choice.
+        """
+        train = load_frames(self.profile.data, "train", self.cache)
+        if scored_split(self.profile.data) == "val":
+            held_out = [frame for i, frame in enumerate(train) if i % 10 == 9]
+            return train.subset([frame for i, frame in enumerate(train) if i % 10 != 9]), train.subset(held_out)
+        return train, load_frames(self.profile.data, "val", self.cache)
+
+    @cached_property
+    def _training_fingerprint(self) -> list[str]:
+        return [frames.fingerprint() for frames in self.training_frames]
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.frames.fingerprint()
+
+    def model(self, method: Method) -> PromptableSegmenter:
+        """The profile's network for `method`, loaded once."""
+        if method not in self._models:
+            settings = self.profile.model
+            self._models[method] = build_model(
+                method, settings.backbone, checkpoint=settings.checkpoint, recipe=settings.recipe
+            ).to(self.device)
+        return self._models[method]
+
+    def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
+        """The fine-tuning run behind a row: the recipe, the profile's budget over it, the row over both."""
+        settings = self.profile.model
+        training = recipe(settings.recipe, **merged(self.profile.training, spec.training or {}), seed=seed)
+        return RunConfig(
+            method=spec.method,
+            backbone=settings.backbone,
+            checkpoint=settings.checkpoint,
+            recipe=settings.recipe,
+            training=training,
+            device=str(self.device),
+        )
+
+    def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
+        """The row's run folder (see `trained`)."""
+        return self.trained(self.run_config(spec, seed))
+
+    def trained(self, run: RunConfig) -> Path:
+        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+        key = stable_hash(
+            [
+                run.model_dump(mode="json", exclude={"device"}),
+                [self._precision(run.training.precision), self.device.type, torch.__version__],
+                self._training_fingerprint,
+                weights_hash(self.model("hq-sam")),
+                source_digest("data", "model", "training"),
+            ]
+        )
+        if key not in self._runs:
+            folder = self.cache / "runs" / key
+            fit(run, folder, *self.training_frames)
+            self._runs[key] = folder
+        return self._runs[key]
+
+    def predictor(self, spec: RowSpec, seed: int = 0):
+        """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
+        if spec.baseline:
+            return BASELINES[spec.baseline]()
+        model = self.model(spec.method) if spec.training is None else load_run(self.run_dir(spec, seed))
+        return Predictor(model, self.inference(spec), device=str(self.device))
+
+    def _precision(self, precision: str) -> str:
+        if precision != "auto":
+            return precision
+        return "bfloat16" if has_fast_bfloat16(self.device.type) else "float32"
+
+    def inference(self, spec: RowSpec) -> InferenceConfig:
+        """The profile's inference settings with the row's overrides."""
+        values = {**self.profile.inference.model_dump(), **spec.inference}
+        return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
+
+    def key(self, spec: RowSpec) -> str:
+        """Hash of everything that may move the row's numbers."""
+        parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples", "baselines"})]
+        if spec.baseline:
+            parts += [spec.baseline, source_digest("data", "evaluation")]
+        else:
+            inference = self.inference(spec)
+            if spec.training is None:
+                weights = weights_hash(self.model(spec.method))
+            else:
+                weights = [self.run_dir(spec, seed).name for seed in self.profile.seeds]
+            parts += [
+                inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
+                [self._precision(inference.precision), self.device.type, torch.__version__],
+                [spec.method, self.profile.model.backbone, weights],
+                source_digest("data", "model", "inference", "evaluation"),
+            ]
+        return stable_hash(parts)
+
+    def result(self, spec: RowSpec) -> RowResult:
+        """The row's scores: loaded where they exist, else computed and kept."""
+        key = self.key(spec)
+        folder = self.cache / "scores" / self.profile.name
+        table_path, facts_path = folder / f"{key}.csv.gz", folder / f"{key}.json"
+        if not facts_path.exists():
+            started = time.perf_counter()
+            scores = self._compute(spec)
+            facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
+            with atomic_path(table_path) as temporary:
+                scores.to_csv(temporary, index=False, compression="gzip")
+            write_json(facts_path, facts)
+        facts = read_json(facts_path)
+        scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
+        return RowResult(spec, scores, key, facts["seconds"], facts["objects"])
+
+    def results(self, table: str) -> list[RowResult]:
+        """All rows of a table of `experiments.yaml`, in order."""
+        specs = table_specs()
+        if table not in specs:
+            raise RossamError(TABLES, f"has no table {table!r}", f"use one of {', '.join(specs)}")
+        return [self.result(spec) for spec in specs[table].rows]
+
+    def _compute(self, spec: RowSpec) -> pd.DataFrame:
+        """Scores of the row; a fine-tuned one has a column `seed`, all seeds' scores one below the other."""
+        if spec.training is None:
+            return self._score(spec, 0)
+        return pd.concat([self._score(spec, seed).assign(seed=seed) for seed in self.profile.seeds])
+
+    def _score(self, spec: RowSpec, seed: int) -> pd.DataFrame:
+        evaluation = self.profile.evaluation
+        predictions = track(
+            predict_frames(self.predictor(spec, seed), self.frames), total=len(self.frames), desc=spec.label
+        )
+        return score(
+            predictions,
+            protocols=evaluation.protocols,
+            dilation_ratio=evaluation.dilation_ratio,
+            size_bins=evaluation.size_bins,
+        )
+
+
+def _prompts(frames: FrameSet) -> int:
+    """Objects that are prompted: those with a mask to be scored against."""
+    return sum(thing.has_mask for frame in frames for thing in frame.objects)

@@ -1,0 +1,212 @@
+"""From measured rows to what tables and figures take: intervals, paired differences, verdicts, long tables.
+
+In: `evaluation.experiments.RowResult`s. Out: `ComparisonRow`s, and DataFrames with a `method` column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..config import InferenceConfig, Profile
+from ..evaluation.experiments import table_specs
+from ..evaluation.statistics import bootstrap_mean, paired_difference, verdict
+from ..inference import crops
+from .objects import ObjectView, cut_object, quantile_rows
+from .pictures import Strategy
+from .tables import ComparisonRow, published
+
+if TYPE_CHECKING:
+    from ..data.records import Frame, FrameSet
+    from ..evaluation.claims import Claim, Judgement
+    from ..evaluation.experiments import RowResult
+
+
+def comparison_rows(
+    table: str, results: Sequence[RowResult], profile: Profile, protocol: str = "object"
+) -> list[ComparisonRow]:
+    """Each row as published and as measured, its paired difference to the first row, and what that says of the claim.
+
+    Args:
+        table: name in `published.csv`; rows without a published number are shown beside, without verdict.
+        results: the table's rows in order, scored on the same frames.
+        profile: gives number of bootstrap samples and seed.
+        protocol: `object` (each object alone) or `frame` (a frame's union mask, as the released code scores).
+    """
+    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
+    first = results[0]
+    rows = []
+    for result in results:
+        units = result.units(protocol)
+        printed = published(table, result.spec.published) if result.spec.published else None
+        difference, judged = None, ""
+        if result is not first:
+            difference = paired_difference(units, first.units(protocol), **options)
+            if printed and first.spec.published:
+                delta = printed.iou - published(table, first.spec.published).iou
+                judged = verdict(delta, difference)
+        iou, biou = (bootstrap_mean(units, value, **options) for value in ("iou", "biou"))
+        rows.append(ComparisonRow(result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind))
+    return rows
+
+
+def units_by_method(results: Sequence[RowResult], protocol: str = "object") -> pd.DataFrame:
+    """All scored units of several rows, one below the other, with a `method` column for plots."""
+    return pd.concat([r.units(protocol).assign(method=r.spec.kind) for r in results], ignore_index=True)
+
+
+def scores_by(results: Sequence[RowResult], by: str, profile: Profile, value: str = "iou") -> pd.DataFrame:
+    """Mean `value` in percent of each group (rows) and setting (columns), with n; groups with most objects first."""
+    columns = {}
+    for result in results:
+        units = result.units().dropna(subset=[value])
+        columns[result.spec.label] = 100 * units.groupby(by, observed=True)[value].mean()
+    counts = results[0].units().dropna(subset=[value]).groupby(by, observed=True)[value].size()
+    table = pd.DataFrame({"n": counts, **columns}).sort_values("n", ascending=False, kind="stable")
+    return table.reset_index(names=by)
+
+
+def crop_strategy(frame: Frame, shown: int, input_size: int, config: InferenceConfig) -> Strategy:
+    """The windows `config` cuts for all of a frame's boxes, and the input that serves box number `shown`."""
+    boxes = frame.boxes_xyxy
+    windows = crops.plan(boxes, frame.size_hw, input_size, config)
+    at = next(i for i, window in enumerate(windows) if shown in window.indices)
+    image = crops.cut(frame.image(), windows[at], input_size, config.interpolation)
+    return Strategy(
+        windows_xyxy=np.array([window.window_xyxy for window in windows]),
+        shown=at,
+        input_image=np.asarray(image, dtype=np.uint8),
+        input_box_xyxy=windows[at].to_input(boxes[[shown]])[0],
+    )
+
+
+def object_statistics(frames: Sequence[Frame]) -> pd.DataFrame:
+    """One row an object with a mask: its names, area (px²), share of the frame, and the width and height of its box."""
+    rows = []
+    for frame in frames:
+        for thing in frame.objects:
+            if not thing.has_mask:
+                continue
+            x0, y0, x1, y1 = thing.box_xyxy
+            area = int(thing.mask(frame.size_hw).sum())
+            share = area / (frame.size_hw[0] * frame.size_hw[1])
+            rows.append((frame.video, frame.index, thing.object_id, thing.category, area, share, x1 - x0, y1 - y0))
+    columns = ["video", "frame", "object_id", "category", "area", "share_of_frame", "width", "height"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+PUBLISHED_DATASET: Mapping[str, str] = {
+    "Images": "10,617 (8,333 train, 2,284 test)",
+    "Largest image": "2160×1080",
+    "Smallest image": "512×512",
+    "Objects with masks": "52,123",
+    "Largest object, px²": "8,422",
+    "Smallest object, px²": "12",
+    "Mean object, px²": "518",
+    "Largest share of its image": "0.023339",
+    "Smallest share of its image": "3.111e-06",
+}
+"""Table 7 of the paper (supplement, section 6), as printed."""
+
+
+def dataset_table(frames: Sequence[Frame]) -> pd.DataFrame:
+    """Table 7: the paper's attributes of its dataset beside those of `frames`."""
+    objects = object_statistics(frames)
+    sizes = sorted({frame.size_hw for frame in frames}, key=lambda hw: hw[0] * hw[1])
+    ours = [
+        f"{len(frames):,}",
+        f"{sizes[-1][1]}×{sizes[-1][0]}",
+        f"{sizes[0][1]}×{sizes[0][0]}",
+        f"{len(objects):,}",
+        f"{objects['area'].max():,}",
+        f"{objects['area'].min():,}",
+        f"{objects['area'].mean():,.0f}",
+        f"{objects['share_of_frame'].max():.6f}",
+        f"{objects['share_of_frame'].min():.3e}",
+    ]
+    return pd.DataFrame({"attribute": list(PUBLISHED_DATASET), "paper": list(PUBLISHED_DATASET.values()), "here": ours})
+
+
+def example_objects(frames: Sequence[Frame], each: int = 3, most: int = 9) -> list[ObjectView]:
+    """`each` objects of every class at even quantiles of area, at most `most` in all (the most frequent classes)."""
+    table = object_statistics(frames)
+    by_frame = {(frame.video, frame.index): frame for frame in frames}
+    quantiles = np.linspace(0.1, 0.95, each)
+    views = []
+    for category in table["category"].value_counts().index[: most // each]:
+        for row in quantile_rows(table[table["category"] == category], "area", quantiles).itertuples():
+            frame = by_frame[row.video, row.frame]
+            thing = next(o for o in frame.objects if o.object_id == row.object_id)
+            target = thing.mask(frame.size_hw)
+            key = f"{frame.key} #{thing.object_id}"
+            views.append(cut_object(frame.image(), thing.box_xyxy, target, {}, key=key, category=category))
+    return views
+
+
+def drop_table(frames: FrameSet) -> pd.DataFrame:
+    """Reasons for which something was left out, how often, and one example; objects without mask among them."""
+    rows = [(drop.reason, drop.where) for drop in frames.drops]
+    rows += [
+        (f"{o.category}: a box but no mask, so not scored", f"{f.key} object {o.object_id}")
+        for f in frames
+        for o in f.objects
+        if not o.has_mask
+    ]
+    rows = rows or [("nothing was left out", "—")]
+    table = pd.DataFrame(rows, columns=["reason", "example"])
+    counted = table.groupby("reason", sort=False)["example"].agg(["size", "first"]).reset_index()
+    counted.columns = ["reason", "times", "example"]
+    return counted.assign(times=counted["times"].where(counted["example"] != "—", 0))
+
+
+def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
+    """What each row took when it was computed: seconds, and milliseconds an object."""
+    rows = [
+        (r.spec.label, r.objects, round(r.seconds, 1), round(1000 * r.seconds / max(r.objects, 1), 1)) for r in results
+    ]
+    return pd.DataFrame(rows, columns=["setting", "objects", "seconds", "ms per object"])
+
+
+def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
+    """The ledger: statement, source, published and measured difference in points, interval, n, verdict."""
+    rows = []
+    for judgement in judgements:
+        claim, measured = judgement.claim, judgement.difference.scaled(100)
+        printed = published_difference(claim)
+        rows.append(
+            {
+                "claim": claim.says,
+                "source": claim.source,
+                "published difference": "not in numbers" if printed is None else f"{printed:+.2f}",
+                "measured difference": f"{measured.mean:+.2f}",
+                "95% interval": f"{measured.low:+.2f} to {measured.high:+.2f}",
+                "n": measured.n,
+                "verdict": judgement.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def published_difference(claim: Claim) -> float | None:
+    """The paper's difference between the claim's rows in points, where both are printed."""
+    specs = table_specs()
+    printed = [
+        (table, row.published)
+        for table, label in (claim.better, claim.than)
+        if (row := specs[table].row(label)).published
+    ]
+    if len(printed) < 2:
+        return None
+    better, than = (getattr(published(*pair), claim.value) for pair in printed)
+    return better - than
+
+
+def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:
+    """One frame with objects from each of `count` videos, evenly spaced over all videos."""
+    first = {frame.video: frame for frame in reversed(frames) if frame.objects}
+    videos = sorted(first)
+    chosen = np.unique(np.linspace(0, len(videos) - 1, min(count, len(videos))).round().astype(int))
+    return [first[videos[i]] for i in chosen]

@@ -1,0 +1,118 @@
+"""What fine-tuning runs leave behind, as tables and pictures: views, logs, audits, recipes, cost.
+
+In: an `Experiments` and rows of its tables; runs not made yet are made. Out: DataFrames, and views for `plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..files import read_json
+from ..training import runs as run_folders
+from ..training.augment import Sample, augment
+from ..training.recipes import RECIPES, RunConfig, recipe
+from .results import example_frames
+
+if TYPE_CHECKING:
+    from ..evaluation.experiments import Experiments, RowResult, RowSpec
+
+SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got a gradient", "changed": "changed"}
+
+
+def training_views(experiments: Experiments, spec: RowSpec, frames: int = 3, each: int = 4) -> list[list[Sample]]:
+    """`each` training views of a few frames with most objects, drawn as the row's run draws them."""
+    run = experiments.run_config(spec, experiments.profile.seeds[0])
+    size = experiments.model("sam").input_size
+    rng = np.random.default_rng(run.training.seed)
+    train, _ = experiments.training_frames
+    busy = sorted(example_frames(train, 12), key=lambda frame: -len(frame.objects))[:frames]
+    return [[augment(frame, size, run.training.augment, rng) for _ in range(each)] for frame in busy]
+
+
+def log(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
+    """The log of the row's run with the profile's first seed (`training.runs.read_log`)."""
+    return run_folders.read_log(experiments.run_dir(spec, experiments.profile.seeds[0]))
+
+
+def audit_table(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
+    """Gradient audit of the row's run: for each group its parameters, and how many tensors moved."""
+    return _audit(experiments.run_dir(spec, experiments.profile.seeds[0]))
+
+
+def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
+    """Gradient audit of a short run of the recipe `released` on the profile's training frames.
+
+    SAM's decoder is named in a phase of its own loss's absence: the released code leaves it trainable, and its
+    mask never reaches the loss.
+    """
+    settings = experiments.profile.model
+    phases = [
+        {"groups": ["lora", "last_block", "sam_decoder"], "mask": "hq"},
+        {"groups": ["hq_head", "sam_decoder"], "mask": "hq"},
+    ]
+    groups = {"sam_decoder": {"learning_rate": 1e-4}}
+    training = recipe("released", samples=samples, phases=phases, groups=groups, validation_objects=0)
+    run = RunConfig(
+        method="ros-sam",
+        backbone=settings.backbone,
+        checkpoint=settings.checkpoint,
+        recipe="released",
+        training=training,
+        device=str(experiments.device),
+    )
+    return _audit(experiments.trained(run))
+
+
+def recipe_table() -> pd.DataFrame:
+    """Fields of `TrainingConfig` in which the recipes differ, one row each, by dotted key."""
+    flat = {name: dict(_flat(recipe(name).model_dump())) for name in RECIPES}
+    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
+    rows = []
+    for key in keys:
+        values = [str(flat[name].get(key, "—")) for name in RECIPES]
+        if len(set(values)) > 1:
+            rows.append((key, *values))
+    return pd.DataFrame(rows, columns=["field", *RECIPES])
+
+
+def cost_table(experiments: Experiments, results: Sequence[RowResult]) -> pd.DataFrame:
+    """Trained parameters, their share of the network, megabytes to store a task, seconds of training, IoU."""
+    rows = []
+    for result in results:
+        whole = sum(p.numel() for p in experiments.model(result.spec.method).parameters())
+        trained, seconds = 0, 0.0
+        if result.spec.training is not None:
+            folder = experiments.run_dir(result.spec, experiments.profile.seeds[0])
+            audit = read_json(folder / run_folders.AUDIT)
+            trained = sum(group["elements"] for group in audit.values() if group["trained"])
+            whole = sum(group["elements"] for group in audit.values())
+            seconds = log(experiments, result.spec)["seconds"].sum()
+        iou = 100 * result.units()["iou"].mean()
+        share, size = 100 * trained / whole, 4 * trained / 1e6
+        rows.append((result.spec.label, trained, share, size, seconds, iou))
+    columns = ["setting", "trained parameters", "percent of all", "MB a task (float32)", "training seconds", "IoU"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _audit(folder) -> pd.DataFrame:
+    audit = read_json(folder / run_folders.AUDIT)
+    rows = [
+        {"group": name.replace("_", " "), "in a phase": "yes" if found["trained"] else "no"}
+        | {title: found[key] for key, title in SHOWN.items()}
+        for name, found in audit.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _flat(values: dict[str, Any], prefix: str = ""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key == "phases":
+            yield key, "; ".join(f"{', '.join(phase['groups'])} by the {phase['mask']} mask" for phase in value)
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,88 @@
+"""Experiments: every row names what exists, is computed once, and is computed anew when anything that matters moves."""
+
+import pandas as pd
+import pytest
+
+from rossam_core.config import load_profile
+from rossam_core.errors import RossamError
+from rossam_core.evaluation.claims import claims
+from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
+from rossam_core.reporting.tables import published
+
+TINY = {
+    "data.limit_frames": 2,
+    "data.synthetic.train_videos": 2,
+    "data.synthetic.val_videos": 1,
+    "data.synthetic.test_videos": 2,
+    "data.synthetic.frames_per_video": 1,
+    "data.synthetic.scenes": ["airport", "sea"],
+    "model.checkpoint": None,
+    "training.samples": 2,
+    "training.batch": 2,
+    "training.validation_objects": 2,
+    "training.lora_rank": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def experiments(cache):
+    return Experiments(load_profile("smoke", TINY), cache)
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4"])
+def test_rows_stand_in_the_papers_order(table):
+    printed = list(published(table)["row"])
+    ours = [row.published for row in table_specs()[table].rows]
+    assert ours == [name for name in printed if name in ours]
+    assert len(ours) == len(printed) or table == "table1"
+
+
+def test_every_claim_names_two_rows_that_exist():
+    specs = table_specs()
+    for claim in claims():
+        for table, label in (claim.better, claim.than):
+            assert specs[table].row(label).label == label
+
+
+def test_a_row_shared_by_two_tables_has_one_key(experiments):
+    one, other = table_specs()["table1"].rows[-1], table_specs()["table2"].row("rate 2, bicubic, only one")
+    assert experiments.key(one) == experiments.key(other)
+
+
+def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, monkeypatch):
+    spec = RowSpec(label="ellipse", baseline="ellipse")
+    first = experiments.result(spec)
+    again = Experiments(experiments.profile, cache)
+    monkeypatch.setattr(again, "_compute", lambda spec: pytest.fail("computed twice"))
+    pd.testing.assert_frame_equal(first.scores, again.result(spec).scores)
+
+
+def test_the_key_follows_settings_but_not_batch_sizes(experiments, cache):
+    spec = RowSpec(label="SAM", method="sam")
+    changed = {
+        key: Experiments(load_profile("smoke", TINY | {key: value}), cache).key(spec)
+        for key, value in {"inference.rate": 4, "inference.batch_size": 3, "data.synthetic.seed": 7}.items()
+    }
+    key = experiments.key(spec)
+    assert changed["inference.batch_size"] == key
+    assert changed["inference.rate"] != key
+    assert changed["data.synthetic.seed"] != key
+
+
+def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiments):
+    spec = RowSpec(label="ROS-SAM", method="ros-sam", training={})
+    result = experiments.result(spec)
+    assert result.units()["iou"].between(0, 1).all()
+    scored = {frame.key for frame in experiments.frames}
+    assert all(frame.key not in scored for frames in experiments.training_frames for frame in frames)
+    assert (experiments.run_dir(spec) / "gradient_audit.json").exists()
+
+
+def test_an_unknown_table_names_the_known_ones(experiments):
+    with pytest.raises(RossamError, match="table1"):
+        experiments.results("table9")

@@ -1,0 +1,113 @@
+"""Plots return figures that belong to nobody, leave matplotlib's settings alone, and draw what they are given."""
+
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from rossam_core.errors import RossamError
+from rossam_core.evaluation.statistics import Interval
+from rossam_core.reporting import plots
+from rossam_core.reporting.objects import cut_object
+from rossam_core.reporting.tables import ComparisonRow, Published
+
+
+@pytest.fixture
+def views(rng):
+    yy, xx = np.mgrid[:64, :80]
+    target = (yy - 30) ** 2 + (xx - 40) ** 2 < 90
+    masks = {"sam": np.roll(target, 4, axis=1), "ros-sam": target, "box": np.zeros_like(target)}
+    image = rng.integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    return [cut_object(image, (30, 20, 50, 40), target, masks, key=f"v/{i}", category="ship") for i in range(3)]
+
+
+@pytest.fixture
+def scores(rng):
+    parts = [
+        pd.DataFrame({"method": m, "video": (np.arange(60) % 6).astype(str), "frame": np.arange(60), "object_id": 1,
+                      "category": np.where(np.arange(60) % 3, "ship", "train"), "area": np.geomspace(20, 5000, 60),
+                      "iou": np.where(np.arange(60) == 5, np.nan, rng.random(60))})
+        for m in ("ellipse", "sam", "ros-sam")
+    ]  # fmt: skip
+    return pd.concat(parts)
+
+
+def all_figures(views, scores):
+    frame = SimpleNamespace(video="v", index=1, size_hw=(64, 80), image=lambda: np.zeros((64, 80, 3), np.uint8),
+                            objects=[SimpleNamespace(has_mask=False, box_xyxy=(3, 3, 9, 9)),
+                                     SimpleNamespace(has_mask=True, mask=lambda s: np.ones(s, bool))])  # fmt: skip
+    rows = [ComparisonRow("SAM", Published(37.25, 37.14), Interval(0.4, 0.3, 0.5, 9, 3), Interval(0.4, 0.3, 0.5, 9, 3)),
+            ComparisonRow("SAM2", Published(36.8, 36.7), reason="no weights")]  # fmt: skip
+    strategy = plots.Strategy(
+        np.array([[0, 0, 32, 32], [8, 8, 40, 40]]), 1, np.zeros((64, 64, 3), np.uint8), (9, 9, 30, 30)
+    )
+    return {
+        "contact_sheet": plots.contact_sheet([frame] * 4),
+        "mask_comparison": plots.mask_comparison(views),
+        "filmstrip": plots.filmstrip(views, ["sam"], titles=["1", "2", "3"], interpolation="nearest"),
+        "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
+        "interval_bars": plots.interval_bars(rows),
+        "score_by_size": plots.score_by_size(scores, samples=20),
+        "class_bars": plots.class_bars(scores, samples=20),
+        "area_histogram": plots.area_histogram({"a": scores["area"].to_numpy()}, marks={"paper": 518}),
+    }
+
+
+def test_every_plot_returns_a_figure_and_touches_nothing_global(views, scores):
+    settings, open_figures = dict(mpl.rcParams), plt.get_fignums()
+    for name, figure in all_figures(views, scores).items():
+        assert isinstance(figure, Figure), name
+        assert figure._repr_png_().startswith(b"\x89PNG"), name
+    assert dict(mpl.rcParams) == settings
+    assert plt.get_fignums() == open_figures
+
+
+def test_no_two_texts_overlap(views, scores):
+    for name, figure in all_figures(views, scores).items():
+        figure.draw_without_rendering()
+        texts = [t for t in figure.findobj(mpl.text.Text) if t.get_visible() and t.get_text().strip()]
+        boxes = [(t.get_text(), t.get_window_extent().padded(-1)) for t in texts]
+        clashes = [(a, b) for i, (a, x) in enumerate(boxes) for b, y in boxes[i + 1 :] if x.overlaps(y)]
+        assert not clashes, (name, clashes)
+
+
+def test_masks_are_compared_in_rows_with_their_iou_below(views):
+    figure = plots.mask_comparison(views)
+    texts = [t.get_text() for t in figure.texts]
+    assert len(figure.axes) == 4 * 3, "ground truth and three methods"
+    assert texts.count("IoU 100.0") == 3 and texts.count("IoU 0.0") == 3
+    assert [t for t in texts if t in plots.LABELS.values()] == ["Ground truth", "SAM", "ROS-SAM", "Filled box"]
+    with pytest.raises(RossamError, match="has no mask of sam2"):
+        plots.mask_comparison(views, ["sam2"])
+
+
+def test_an_outline_lies_on_pixel_edges(views):
+    ax = plots.mask_comparison(views[:1], ["ros-sam"]).axes[0]
+    vertices = ax.patches[-1].get_path().vertices
+    assert np.array_equal(vertices, vertices.round())
+    assert ax.get_xlim() == (0, views[0].image.shape[1])
+
+
+def test_published_and_reason_are_both_shown(views, scores):
+    figure = all_figures(views, scores)["interval_bars"]
+    ax = figure.axes[0]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"] == [37.25, 36.8]
+    assert "no weights" in [t.get_text() for t in ax.texts]
+
+
+def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():
+    assert plots.colour("ros-sam") == plots.COLOURS["ros-sam"]
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert set(plots.COLOURS) < set(plots.LABELS)
+
+
+def test_nothing_to_draw_is_told():
+    with pytest.raises(RossamError, match="no frames"):
+        plots.contact_sheet([])
+    empty = pd.DataFrame({"method": ["sam"], "area": [9.0], "video": ["a"], "iou": [np.nan]})
+    with pytest.raises(RossamError, match="no row with a value"):
+        plots.score_by_size(empty)
