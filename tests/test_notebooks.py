@@ -1,0 +1,96 @@
+"""Notebooks hold prose and calls; the whole of them runs, and a killed run ends with the same tables."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_cells_are_few_and_short_and_define_nothing(notebook):
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) <= 25
+    for cell in code:
+        assert len(cell.source.splitlines()) <= 10, cell.source
+        assert not any(line.lstrip().startswith(("def ", "class ")) for line in cell.source.splitlines())
+
+
+def test_nothing_is_stored_but_the_source(notebook):
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_one_cell_of_parameters_is_the_whole_interface(notebook):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    assert [cell.source for cell in tagged] == ['profile = "demo"\noverrides = "{}"\nreport_dir = ""']
+
+
+def test_it_opens_with_what_it_shows_and_ends_with_what_to_try(notebook):
+    assert notebook.cells[0].source.startswith("# ")
+    assert notebook.cells[-1].source.startswith(("**Try:**", "**Next:**"))
+
+
+def start(cache, report, *arguments):
+    run = ["rossam_core.cli", "run", "--profile", "smoke", "--report", str(report)]
+    command = [sys.executable, "-m", *run, *arguments]
+    environment = {**os.environ, "ROSSAM_CACHE": str(cache), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def tables(report):
+    """Every table of a report but those that hold times: file → text."""
+    kept = sorted(path for path in report.glob("parts/*/*.csv") if path.stem not in ("cost", "machine"))
+    return {path.relative_to(report).as_posix(): path.read_text() for path in kept}
+
+
+def kill_all(process):
+    """SIGKILL to the run and to the kernel it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.timeout(900)
+def test_the_whole_run_is_green_and_a_killed_one_ends_with_the_same_tables(tmp_path):
+    whole = start(tmp_path / "cache", tmp_path / "whole")
+    output, _ = whole.communicate()
+    assert whole.returncode == 0, output
+    page = (tmp_path / "whole/index.html").read_text()
+    assert "Not in this report" not in page
+    assert str(tmp_path / "whole/index.html") in output
+    expected = tables(tmp_path / "whole")
+    assert {"parts/02_inference_pipeline/table1.csv", "parts/11_summary/claims.csv"} <= set(expected)
+
+    broken = start(tmp_path / "other", tmp_path / "resumed", "--from", "02")
+    folder = tmp_path / "other/scores/smoke"
+    waited = time.monotonic() + 300
+    while len(list(folder.glob("*.json"))) < 3 and time.monotonic() < waited:
+        time.sleep(0.2)
+    kill_all(broken)
+    done_before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.csv.gz")}
+    assert len(done_before) >= 3
+    resumed = start(tmp_path / "other", tmp_path / "resumed", "--only", "02")
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 0, output
+    assert done_before.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("*.csv.gz")}.items()
+    again = tables(tmp_path / "resumed")
+    assert again == {name: text for name, text in expected.items() if "02_inference" in name}
+
+    second = start(tmp_path / "other", tmp_path / "resumed", "--only", "02")
+    output, _ = second.communicate()
+    assert "nothing to do" in output
