@@ -210,3 +210,9 @@ def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:
     videos = sorted(first)
     chosen = np.unique(np.linspace(0, len(videos) - 1, min(count, len(videos))).round().astype(int))
     return [first[videos[i]] for i in chosen]
+
+
+def busiest_frame(frames: Sequence[Frame]) -> Frame:
+    """The frame with most objects that have masks, and only those."""
+    kept = [frame.with_objects([o for o in frame.objects if o.has_mask]) for frame in frames]
+    return max(kept, key=lambda frame: len(frame.objects))
