@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One command from a fresh clone to a report. ./run_all.sh --help
 set -euo pipefail
+export ROSSAM_CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
@@ -17,7 +18,7 @@ that was cut off goes on where it was.
   --data DIR        folder of real datasets (nwpu: the folder that holds "NWPU VHR-10 dataset", or one above it)
   --only NN         only the notebook whose name begins with NN, e.g. --only 02
   --from NN         that notebook and those after it
-  --fresh           forget this profile's report and results first
+  --fresh           forget this profile's report and scores first (fine-tuned runs and generated frames are kept)
   --device NAME     cpu, cuda, mps; default: the best there is
   --set KEY=VALUE   override a key of the profile, e.g. --set inference.rate=4 (may be repeated)
   --report DIR      folder to write to (default: reports/PROFILE)
@@ -35,10 +36,10 @@ HELP
 for argument in "$@"; do
   case $argument in -h | --help) usage; exit 0 ;; esac
 done
-want=()
+want=
 mode=run
 case ${1:-} in
-  --test) mode=test; want=(--test); shift ;;
+  --test) mode=test; want=--test; shift ;;
   --lab) mode=lab; shift ;;
 esac
 
@@ -81,7 +82,7 @@ install() {
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
   active=${VIRTUAL_ENV:-$CONDA_PREFIX}
-  if missing=$("$active/bin/python" rossam_core/environment.py "${want[@]}" 2>/dev/null); then
+  if missing=$("$active/bin/python" rossam_core/environment.py $want 2>/dev/null); then
     python=$active/bin/python
   else
     echo "The active environment $active lacks:"
@@ -91,7 +92,7 @@ if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
 fi
 if [ -z "${python:-}" ]; then
   python=$PWD/.venv/bin/python
-  if ! "$python" rossam_core/environment.py "${want[@]}" >/dev/null 2>&1; then
+  if ! "$python" rossam_core/environment.py $want >/dev/null 2>&1; then
     echo "Making the environment .venv (once; PyTorch is large)"
     base=$(find_python)
     "$base" -m venv --clear .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="demo", help="demo (default), smoke, nwpu, or a path to a YAML file")
     run.add_argument("--only", metavar="NN", help="only the notebook whose name begins so, e.g. 02")
     run.add_argument("--from", dest="start", metavar="NN", help="this notebook and those after it")
-    run.add_argument("--fresh", action="store_true", help="forget this profile's report and results first")
+    run.add_argument("--fresh", action="store_true", help="forget this profile's report and scores first")
     run.add_argument("--data", metavar="DIR", help="folder of real data (profile nwpu)")
     run.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
     run.add_argument(
@@ -66,7 +67,10 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign:
             raise RossamError(f"--set {pair}", "has no '='", "write KEY=VALUE, e.g. --set inference.rate=4")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RossamError(f"--set {pair}", f"its value is not valid YAML ({error})", "quote it") from error
     return values
 
 
@@ -76,26 +80,33 @@ def _run(options: argparse.Namespace) -> int:
 
     overrides = _overrides(options.set)
     if options.data:
-        overrides["data.root"] = str(Path(options.data).expanduser().resolve())
+        overrides["data.root"] = options.data
     if options.device:
         overrides["device"] = options.device
     if options.list:
         return _list(notebooks)
     name = options.profile
     if Path(name).suffix in (".yaml", ".yml"):
-        name = str(Path(name).expanduser().resolve())
+        name = str(_from_caller(name))
+    for key in ("data.root", "model.checkpoint"):  # notebooks run in a folder of their own
+        if overrides.get(key) not in (None, "default"):
+            overrides[key] = str(_from_caller(overrides[key]))
     profile = config.load_profile(name, overrides)
-    report_dir = Path(options.report).expanduser().resolve() if options.report else ROOT / "reports" / profile.name
-    if options.fresh:
-        for folder in (report_dir, cache_dir() / "scores" / profile.name):
-            shutil.rmtree(folder, ignore_errors=True)
     names = notebooks.select(profile.notebooks, options.only, options.start)
+    report_dir = _from_caller(options.report) if options.report else ROOT / "reports" / profile.name
+    if options.fresh:
+        _forget(report_dir, profile.name)
     parameters = {"profile": name, "overrides": json.dumps(overrides), "report_dir": str(report_dir)}
     started = time.time()
     outcomes = notebooks.run(
-        names, parameters, report_dir, expected_seconds=notebooks.expected_seconds(names, profile.name)
+        names,
+        parameters,
+        report_dir,
+        settings=profile.model_dump(mode="json"),
+        expected_seconds=notebooks.expected_seconds(names, profile.name),
     )
-    index = build_report(report_dir, profile, provenance.collect(profile, outcomes))
+    found = provenance.collect(profile, notebooks.read_state(report_dir))
+    index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}")
@@ -103,6 +114,21 @@ def _run(options: argparse.Namespace) -> int:
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
     return 1 if failed else 0
+
+
+def _from_caller(path: str | Path) -> Path:
+    """An absolute path; relative ones start where the user stood when calling run_all.sh."""
+    return (Path(os.environ.get("ROSSAM_CALLED_FROM", ".")) / Path(path).expanduser()).resolve()
+
+
+def _forget(report_dir: Path, profile: str) -> None:
+    """Remove a report's own files and the profile's kept scores; nothing else that may lie in the folder."""
+    if (report_dir / "state.json").exists():
+        for name in ("parts", "notebooks"):
+            shutil.rmtree(report_dir / name, ignore_errors=True)
+        for name in ("index.html", "state.json"):
+            (report_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(cache_dir() / "scores" / profile, ignore_errors=True)
 
 
 def _list(notebooks) -> int:

@@ -115,8 +115,6 @@ class EvaluationConfig(Config):
     """Boundary IoU band as a fraction of the image diagonal (Cheng et al. 2021; released code)."""
     bootstrap_samples: int = Field(2000, ge=10)
     """Resamples of videos for the 95% intervals."""
-    baselines: tuple[Literal["box", "ellipse", "grabcut"], ...] = ("box", "ellipse", "grabcut")
-    """Methods that learn nothing, scored beside the models."""
     size_bins: tuple[float, ...] = (0.0, 256.0, 1024.0, 9216.0)
     """Lower area bounds in square pixels: tiny, small (COCO: under 32²), medium (under 96²), large."""
 
@@ -124,14 +122,14 @@ class EvaluationConfig(Config):
 class Profile(Config):
     """One way to run the kit end to end."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Names the report's folder."""
     title: str
     """Heading of the report."""
     notice: str
     """Shown under every table and figure: what was measured on what, and what it must not be taken for."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    methods: tuple[Method, ...] = ("sam",)
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe's `TrainingConfig` (training/recipes.py) for every fine-tuned row: the budget."""
     seeds: tuple[int, ...] = (0,)
@@ -144,10 +142,6 @@ class Profile(Config):
     """`auto` (cuda, then mps, then cpu), or a torch device."""
     seed: int = 0
     """Seed of what is drawn outside the data: bootstrap, jitter, batches."""
-
-    @property
-    def measured_on(self) -> Literal["synthetic", "real"]:
-        return "synthetic" if self.data.source == "synthetic" else "real"
 
     @model_validator(mode="after")
     def _real_data_needs_a_root(self) -> Profile:
@@ -184,14 +178,18 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RossamError(path, "no such profile file", "check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RossamError(path, f"cannot be read ({error})", "name a YAML text file") from error
     except yaml.YAMLError as error:
         raise RossamError(path, f"is not valid YAML ({error})", "correct the line named above") from error
     if not isinstance(values, dict):
         raise RossamError(
             path, f"holds {type(values).__name__}, expected keys and values", "see configs/profiles/demo.yaml"
         )
+    _anchor_paths(values, path.resolve().parent)
     for dotted, value in (overrides or {}).items():
         _set_dotted(values, dotted, value)
+    _anchor_paths(values, Path.cwd())
     return parse_config(Profile, values, where=path)
 
 
@@ -206,6 +204,14 @@ def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -
             f"{len(lines)} problem{'s' if len(lines) > 1 else ''}\n  - " + "\n  - ".join(lines),
             "correct these keys; the fields and their meaning stand in rossam_core/config.py",
         ) from error
+
+
+def _anchor_paths(values: dict, folder: Path) -> None:
+    """Make the paths a profile holds absolute: those in its file start at the file, those of overrides where one is."""
+    for group, key in (("data", "root"), ("model", "checkpoint")):
+        found = values.get(group, {}).get(key) if isinstance(values.get(group, {}), dict) else None
+        if isinstance(found, str | Path) and str(found) != "default":
+            values[group][key] = str(folder / Path(found).expanduser())
 
 
 def _set_dotted(values: dict, dotted: str, value: Any) -> None:

@@ -50,3 +50,16 @@ def test_settings_do_not_change_after_loading():
     profile = load_profile("demo")
     with pytest.raises(ValueError, match="frozen"):
         profile.seed = 3
+
+
+def test_paths_in_a_profile_start_at_its_file_and_those_of_overrides_here(tmp_path, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ntitle: t\nnotice: n\ndata: {source: nwpu-vhr10, root: images}\n")
+    assert load_profile(path).data.root == tmp_path / "images"
+    monkeypatch.chdir(tmp_path / "..")
+    assert load_profile(path, {"data.root": "elsewhere"}).data.root == (tmp_path / ".." / "elsewhere").resolve()
+
+
+def test_a_profile_cannot_name_a_folder_outside_reports():
+    with pytest.raises(RossamError, match="name"):
+        load_profile("demo", {"name": "../.."})

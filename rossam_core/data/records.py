@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import stable_hash
+from ..files import sha256_of, stable_hash
 from . import masks
 from .images import read_image
 
@@ -156,10 +156,10 @@ class FrameSet(Sequence[Frame]):
         return self.subset(frames, drops)
 
     def fingerprint(self) -> str:
-        """Hash of everything that may move a score: keys, sizes, boxes, masks, and image file sizes."""
+        """Hash of everything that may move a score: keys, sizes, boxes, masks, and the images' bytes."""
         return stable_hash(
             [
-                [f.dataset, f.key, f.size_hw, f.image_path.stat().st_size]
+                [f.dataset, f.key, f.size_hw, sha256_of(f.image_path)]
                 + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
                 for f in self.frames
             ]

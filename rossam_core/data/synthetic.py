@@ -12,16 +12,17 @@ that, so neither the number of videos nor which frames are kept moves a byte of 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from ..config import Split, SyntheticConfig
-from ..files import stable_hash, write_bytes
+from ..files import sha256_of, stable_hash, write_bytes
+from ..progress import track
 from . import masks
 from .coco import read_coco_index, write_coco_index
 from .records import Frame, FrameSet, ObjectAnnotation
@@ -33,8 +34,6 @@ from .synthetic_sensor import Sensor
 from .synthetic_static import STATIC_CATEGORIES, still_life
 from .synthetic_world import Scene, World
 
-VERSION = 1
-"""Raise it when any byte of any frame changes; finished folders of other versions are then not reused."""
 MIN_AREA = 12
 """Square pixels; Table 7's smallest object. What shows less is left out (a car: whose box is smaller)."""
 MAX_SWAY = 2
@@ -59,13 +58,13 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
     Raises:
         RossamError: the folder cannot be written.
     """
-    folder = Path(root) / stable_hash([VERSION, config.model_dump(mode="json")])[:16] / split
+    folder = Path(root) / stable_hash([_generator_digest(), config.model_dump(mode="json")])[:16] / split
     index = folder / "index.json"
-    if index.exists():
-        return read_coco_index(index)
+    if (finished := _read_whole(index)) is not None:
+        return finished
     count = {"train": config.train_videos, "val": config.val_videos, "test": config.test_videos}[split]
     frames: list[Frame] = []
-    numbers = tqdm(range(count), desc=f"synthetic {config.variant} {split}", unit="video", disable=not progress)
+    numbers = track(range(count), desc=f"rendering {split} videos") if progress else range(count)
     for number in numbers:
         frames += _video_frames(config, split, number, folder)
     frame_set = FrameSet(f"synthetic-{config.variant} {split}", frames)
@@ -73,12 +72,24 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
     return frame_set
 
 
+@functools.cache
+def _generator_digest() -> str:
+    """Hash of the generator's own source: frames made by another version are not reused."""
+    return stable_hash([sha256_of(path) for path in sorted(Path(__file__).parent.glob("synthetic*.py"))])
+
+
+def _read_whole(index: Path) -> FrameSet | None:
+    """The frames of an index, if it is there and none of its images was cleared away."""
+    frames = read_coco_index(index) if index.exists() else None
+    return frames if frames is not None and all(frame.image_path.exists() for frame in frames) else None
+
+
 def _video_frames(config: SyntheticConfig, split: Split, number: int, folder: Path) -> FrameSet:
     """One video's frames, read back where they are complete."""
     name = f"{config.variant}-{split}-{number:03d}"
     index = folder / name / "index.json"
-    if index.exists():
-        return read_coco_index(index)
+    if (finished := _read_whole(index)) is not None:
+        return finished
     video = Video(config, split, number)
     frames = []
     for moment in video.moments:

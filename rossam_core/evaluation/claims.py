@@ -48,12 +48,12 @@ def claims() -> list[Claim]:
     return [parse_config(Claim, entry, where=f"{CLAIMS} entry {i + 1}") for i, entry in enumerate(entries)]
 
 
-def judge(experiments: Experiments, tables: set[str] | None = None) -> Iterator[Judgement]:
-    """Judge each claim whose rows are in `tables` (None = all); rows not computed yet are computed."""
+def judge(experiments: Experiments) -> Iterator[Judgement]:
+    """Judge each claim whose rows the profile's notebooks show; rows not computed yet are computed."""
     options = {"samples": experiments.profile.evaluation.bootstrap_samples, "seed": experiments.profile.seed}
     specs = table_specs()
     for claim in claims():
-        if tables is not None and not {claim.better[0], claim.than[0]} <= tables:
+        if not {claim.better[0], claim.than[0]} <= experiments.tables:
             continue
         better, than = (
             experiments.result(specs[table].row(label)).units() for table, label in (claim.better, claim.than)

@@ -64,6 +64,11 @@ class TableSpec(Config):
 
     title: str
     question: str
+    """What the table asks."""
+    notebook: str
+    """The notebook that shows it."""
+    dataset: str = "sat-mtb"
+    """What the published numbers were measured on (`published.csv`)."""
     rows: tuple[RowSpec, ...]
 
     def row(self, label: str) -> RowSpec:
@@ -118,6 +123,7 @@ class Experiments:
         self.device = resolve_device(profile.device)
         self._models: dict[str, PromptableSegmenter] = {}
         self._runs: dict[str, Path] = {}
+        self._results: dict[str, RowResult] = {}
 
     @cached_property
     def frames(self) -> FrameSet:
@@ -177,7 +183,7 @@ class Experiments:
                 run.model_dump(mode="json", exclude={"device"}),
                 [self._precision(run.training.precision), self.device.type, torch.__version__],
                 self._training_fingerprint,
-                weights_hash(self.model("hq-sam")),
+                weights_hash(self.model("sam" if run.method == "sam" else "hq-sam")),
                 source_digest("data", "model", "training"),
             ]
         )
@@ -206,7 +212,7 @@ class Experiments:
 
     def key(self, spec: RowSpec) -> str:
         """Hash of everything that may move the row's numbers."""
-        parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples", "baselines"})]
+        parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples"})]
         if spec.baseline:
             parts += [spec.baseline, source_digest("data", "evaluation")]
         else:
@@ -225,10 +231,16 @@ class Experiments:
 
     def result(self, spec: RowSpec) -> RowResult:
         """The row's scores: loaded where they exist, else computed and kept."""
+        known = spec.model_dump_json()
+        if known not in self._results:
+            self._results[known] = self._load_or_compute(spec)
+        return self._results[known]
+
+    def _load_or_compute(self, spec: RowSpec) -> RowResult:
         key = self.key(spec)
         folder = self.cache / "scores" / self.profile.name
         table_path, facts_path = folder / f"{key}.csv.gz", folder / f"{key}.json"
-        if not facts_path.exists():
+        if not (facts_path.exists() and table_path.exists()):
             started = time.perf_counter()
             scores = self._compute(spec)
             facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
@@ -238,6 +250,11 @@ class Experiments:
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
         return RowResult(spec, scores, key, facts["seconds"], facts["objects"])
+
+    @property
+    def tables(self) -> set[str]:
+        """Tables that the profile's notebooks show."""
+        return {name for name, spec in table_specs().items() if spec.notebook in self.profile.notebooks}
 
     def results(self, table: str) -> list[RowResult]:
         """All rows of a table of `experiments.yaml`, in order."""

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import pooch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ProblemList, RossamError
-from ..files import atomic_path
+from ..files import atomic_path, write_bytes
 from .sam import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ def save_weights(
     tensors = {
         name: (value.half() if half and name not in buffers else value).contiguous() for name, value in named.items()
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=notes)
+    write_bytes(path, serialize(tensors, metadata=notes))
 
 
 def save_official(model: PromptableSegmenter, path: str | os.PathLike) -> None:

@@ -25,10 +25,13 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from ..errors import RossamError
-from ..files import read_json, source_digest, stable_hash, write_json, write_text
+from ..files import read_json, sha256_of, stable_hash, write_json, write_text
 from ..progress import VARIABLE, duration, read_status
+from .provenance import commit, peak_gib
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+PACKAGE = Path(__file__).parents[1]
+STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def execute(name: str, parameters: Mapping[str, Any], report_dir: Path, notebook
                 warnings.simplefilter("ignore")
                 papermill.execute_notebook(
                     str(source), str(executed), dict(parameters), kernel_name="python3",
-                    progress_bar=False, log_output=False, extra_arguments=["--log-level=40"], cwd=str(notebooks),
+                    progress_bar=False, log_output=False, start_timeout=300, extra_arguments=["--log-level=40"],
+                    cwd=str(notebooks),
                 )  # fmt: skip
         except PapermillExecutionError as error:
             shutil.copyfile(executed, target.with_suffix(".failed.ipynb"))
@@ -115,19 +119,22 @@ def run(
     parameters: Mapping[str, Any],
     report_dir: Path,
     notebooks: Path = NOTEBOOKS,
+    *,
+    settings: Any = None,
     expected_seconds: Mapping[str, float] | None = None,
 ) -> list[Outcome]:
     """Run notebooks in order, keeping what is done; after a failure the rest still runs.
 
-    A notebook is kept when its own source, its parameters and the package's source are what they were when it
-    was last done and its executed copy is still there.
+    A notebook is kept when its own source, its parameters, the resolved `settings` and all of the package's files
+    (source, configs, weights) are what they were when it was last done, and its executed copy is still there.
     """
-    state_path = report_dir / "state.json"
-    state = read_json(state_path) if state_path.exists() else {}
+    state = read_state(report_dir)
     expected = {name: (expected_seconds or {}).get(name, 60.0) for name in names}
     outcomes = []
     for position, name in enumerate(names):
-        key = stable_hash([(notebooks / f"{name}.ipynb").read_text("utf-8"), dict(parameters), _package_digest()])
+        key = stable_hash(
+            [(notebooks / f"{name}.ipynb").read_text("utf-8"), dict(parameters), settings, _package_digest()]
+        )
         last = state.get(name, {})
         label = f"[{position + 1}/{len(names)}] {name}"
         if last.get("key") == key and (report_dir / "notebooks" / f"{name}.html").exists():
@@ -140,30 +147,50 @@ def run(
             try:
                 execute(name, parameters, report_dir, notebooks)
                 outcome = Outcome(name, "done", time.time() - started)
-            except RossamError as error:
-                outcome = Outcome(name, "failed", time.time() - started, str(error))
+            except Exception as error:  # whatever it is, the other notebooks and the report go on
+                kind = "" if isinstance(error, RossamError) else f"{type(error).__name__}: "
+                outcome = Outcome(name, "failed", time.time() - started, f"{kind}{error}")
         outcomes.append(outcome)
         print(f"{label}  {outcome.status} in {duration(outcome.seconds)}", flush=True)
         if outcome.status == "failed":
             print(f"\n{outcome.message}\n", file=sys.stderr, flush=True)
-            state.pop(name, None)
-        else:
-            state[name] = {"key": key, "seconds": outcome.seconds}
-        write_json(state_path, state)
+            (report_dir / "notebooks" / f"{name}.html").unlink(missing_ok=True)
+        state[name] = {
+            "key": key if outcome.status == "done" else None,
+            "status": outcome.status,
+            "seconds": outcome.seconds,
+            "peak_gib": peak_gib(),
+            "commit": commit(),
+        }
+        write_json(report_dir / STATE, state)
     return outcomes
+
+
+def read_state(report_dir: Path) -> dict[str, dict[str, Any]]:
+    """Notebook → how and when it was last run: status, seconds, peak memory so far, commit."""
+    path = report_dir / STATE
+    return read_json(path) if path.exists() else {}
+
+
+def failed(report_dir: Path) -> list[str]:
+    """Notebooks whose last run failed."""
+    return [name for name, last in read_state(report_dir).items() if last["status"] == "failed"]
 
 
 def expected_seconds(names: Sequence[str], profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, float]:
     """Seconds each notebook took on 2 cores, from its metadata (`rossam.seconds.<profile>`); 60 where not measured."""
     seconds = {}
     for name in names:
+        if not (notebooks / f"{name}.ipynb").exists():
+            raise RossamError(f"notebooks: {name}", f"no such notebook in {notebooks}", "correct the profile's list")
         metadata = nbformat.read(notebooks / f"{name}.ipynb", as_version=4).metadata
         seconds[name] = float(metadata.get("rossam", {}).get("seconds", {}).get(profile, 60.0))
     return seconds
 
 
 def _package_digest() -> str:
-    return source_digest("data", "model", "training", "inference", "evaluation", "reporting", "configs", "weights")
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return stable_hash([[str(path.relative_to(PACKAGE)), sha256_of(path)] for path in files])
 
 
 def _indent(source: str) -> str:

@@ -131,8 +131,8 @@ def view_objects(
     Args:
         rows: columns `video, frame, object_id`, as `evaluation.scoring.evaluate` writes them.
         frames: the frames they come from.
-        predictors: method → anything with `.predict(image, boxes_xyxy)`. Each sees all boxes of a frame at once,
-            as in scoring, and every frame once.
+        predictors: method → anything with `.predict(image, boxes_xyxy)`. Each sees all boxes of a frame that are
+            scored (all boxes where none is) at once, and every frame once.
 
     Raises:
         RossamError: a row names a frame or an object that `frames` does not hold.
@@ -145,14 +145,16 @@ def view_objects(
             raise RossamError(f"frame {video}/{index:06d}", "is not among the frames given", "pass the scored frames")
         frame = by_key[video, index]
         image = frame.image()
-        position = {o.object_id: i for i, o in enumerate(frame.objects)}
-        predicted = {name: p.predict(image, frame.boxes_xyxy) for name, p in predictors.items()}
+        prompted = [o for o in frame.objects if o.has_mask] or frame.objects
+        position = {o.object_id: i for i, o in enumerate(prompted)}
+        boxes_xyxy = np.array([o.box_xyxy for o in prompted], dtype=float)
+        predicted = {name: p.predict(image, boxes_xyxy) for name, p in predictors.items()}
         for object_id in dict.fromkeys(key[2] for key in wanted if key[:2] == (video, index)):
             if object_id not in position:
                 raise RossamError(
                     f"frame {frame.key}", f"has no object {object_id}", "pass the frames that were scored"
                 )
-            annotation = frame.objects[position[object_id]]
+            annotation = prompted[position[object_id]]
             views[video, index, object_id] = cut_object(
                 image,
                 annotation.box_xyxy,

@@ -12,7 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +73,9 @@ def settings_table(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 
-def machine_table(precision: str = "") -> pd.DataFrame:
+def machine_table() -> pd.DataFrame:
     """Hardware and versions, one row each."""
     rows = [*hardware().items(), *versions().items()]
-    if precision:
-        rows.insert(3, ("precision", precision))
     return pd.DataFrame(rows, columns=["what", "value"])
 
 
@@ -88,22 +86,23 @@ def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
     return pd.DataFrame([*rows, ("in all", sum(groups.values()))], columns=["group", "parameters"])
 
 
-def collect(profile: Profile, outcomes: Sequence[Any], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the report prints at its end."""
-    seconds = {outcome.notebook: f"{duration(outcome.seconds)} ({outcome.status})" for outcome in outcomes}
+def collect(profile: Profile, state: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the report prints at its end; `state` is `notebooks.read_state`: how each notebook was last run."""
+    runs = {name: f"{duration(last['seconds'])}, {last['status']}" for name, last in sorted(state.items())}
+    commits = sorted({last["commit"] for last in state.values()})
+    seeds = ", ".join(map(str, profile.seeds))
     return {
-        "Commit": commit(),
-        "Command": "./run_all.sh --profile " + profile.name,
-        "Seeds": f"data {profile.data.synthetic.seed}, everything else {profile.seed}",
+        "Commit": commits[0] if len(commits) == 1 else commits,
+        "Last command": "./run_all.sh " + " ".join(sys.argv[2:]),
+        "Seeds": f"data {profile.data.synthetic.seed}, training {seeds}, everything else {profile.seed}",
         "Hardware": hardware(),
         "Versions": versions(),
-        "Notebooks": seconds,
-        "Peak memory of a notebook": f"{_peak_gib():.1f} GiB",
-        **(extra or {}),
+        "Notebooks": runs,
+        "Peak memory of a notebook": f"{max((last['peak_gib'] for last in state.values()), default=0):.1f} GiB",
     }
 
 
-def _peak_gib() -> float:
+def peak_gib() -> float:
     """Largest resident set of any process this one has waited for."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)

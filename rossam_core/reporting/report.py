@@ -61,11 +61,11 @@ class Part:
 
         `options` go to `Table.from_frame` (labels, decimals, missing) when `data` is a DataFrame.
         """
-        return self._table("table", key, data, caption, options)
-
-    def claims(self, data: pd.DataFrame | Table, caption: str = "", **options) -> Table:
-        """The claim ledger: as `table`, but shown in a section of its own at the report's end."""
-        return self._table("claims", "claims", data, caption, options)
+        table = (data if isinstance(data, Table) else Table.from_frame(data, **options)).with_notice(self.notice)
+        name = f"{_slug(key, 'table key')}.csv"
+        write_text(self.folder / name, table.to_csv())
+        self._put(f"table {key}", {"kind": "table", "table": table.to_json(), "file": name, "caption": caption})
+        return table
 
     def figure(self, key: str, figure: Figure, caption: str, alt: str, *, hero: bool = False) -> Figure:
         """Save a figure with the notice in it and return it for the notebook to display; nothing is closed.
@@ -114,13 +114,6 @@ class Part:
         """
         self._put("provenance", {"kind": "provenance", "values": json.loads(json.dumps(values, default=str))})
 
-    def _table(self, kind: str, key: str, data: pd.DataFrame | Table, caption: str, options: Mapping) -> Table:
-        table = (data if isinstance(data, Table) else Table.from_frame(data, **options)).with_notice(self.notice)
-        name = f"{_slug(key, 'table key')}.csv"
-        write_text(self.folder / name, table.to_csv())
-        self._put(f"table {key}", {"kind": kind, "table": table.to_json(), "file": name, "caption": caption})
-        return table
-
     def _put(self, key: str, item: dict[str, Any]) -> None:
         self._items[key] = item | {"key": key}
         self._write()
@@ -141,26 +134,32 @@ def read_parts(report_dir: str | Path) -> list[dict[str, Any]]:
     return parts
 
 
-def build_report(report_dir: str | Path, profile: Profile, provenance: Mapping[str, Any] | None = None) -> Path:
+def build_report(
+    report_dir: str | Path,
+    profile: Profile,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    failed: Sequence[str] = (),
+) -> Path:
     """Write `index.html` from all parts found, and remove files in them that no part names any more.
 
     Args:
         report_dir: holds `parts/`, and `notebooks/<name>.html` where executed notebooks were exported.
         profile: gives title, notice, and the notebooks to expect; those without a part are named as not run.
         provenance: as in `Part.provenance`, over what the notebooks gave.
+        failed: notebooks whose last run failed; the page says so, since their sections may be incomplete.
 
     Returns:
         The path of `index.html`.
     """
     report_dir = Path(report_dir)
     parts = read_parts(report_dir)
-    sections, claims, hero, sources = [], [], None, {}
+    sections, hero, sources = [], None, {}
     for part in sorted(parts, key=_page_order):
         _prune(report_dir / part["folder"], part["items"])
         woven = _with_prose(part["items"], report_dir / "notebooks" / f"{part['notebook']}.ipynb")
         items = [_page_item(item, part, i) for i, item in enumerate(woven)]
         hero = next((item for item in reversed(items) if item.get("hero")), hero)
-        claims += [item for item in items if item["kind"] == "claims"]
         for item in items:
             sources |= item.get("values", {})
         notebook = f"notebooks/{part['notebook']}.html"
@@ -170,7 +169,7 @@ def build_report(report_dir: str | Path, profile: Profile, provenance: Mapping[s
                 "number": _number(part["notebook"]),
                 "title": part["title"],
                 "intro": markdown(part["intro"]),
-                "items": [item for item in items if item["kind"] not in ("claims", "provenance")],
+                "items": [item for item in items if item["kind"] != "provenance"],
                 "notebook": notebook if (report_dir / notebook).exists() else None,
             }
         )
@@ -182,8 +181,8 @@ def build_report(report_dir: str | Path, profile: Profile, provenance: Mapping[s
             profile=profile,
             hero=hero,
             sections=sections,
-            claims=claims,
-            absent=[name for name in profile.notebooks if name not in done],
+            absent=[name for name in profile.notebooks if name not in done and name not in failed],
+            failed=failed,
             provenance=sources | dict(provenance or {}),
             colours=COLOURS,
             labels=LABELS,
@@ -274,7 +273,7 @@ def _page_item(item: Mapping[str, Any], part: Mapping[str, Any], position: int) 
     page = dict(item) | {"id": f"{part['notebook']}-{position}", "notice": part["notice"]}
     if item["kind"] == "text":
         page["html"] = markdown(item["markdown"])
-    if item["kind"] in ("table", "claims"):
+    if item["kind"] == "table":
         page["html"] = Markup(Table.from_json(item["table"]).to_html())
     if "file" in item:
         page["path"] = f"{part['folder']}/{item['file']}"

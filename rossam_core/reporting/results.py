@@ -37,19 +37,23 @@ def comparison_rows(
         protocol: `object` (each object alone) or `frame` (a frame's union mask, as the released code scores).
     """
     options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
-    first = results[0]
+    first, dataset = results[0], table_specs()[table].dataset
     rows = []
     for result in results:
         units = result.units(protocol)
-        printed = published(table, result.spec.published) if result.spec.published else None
+        printed = published(table, result.spec.published, dataset) if result.spec.published else None
         difference, judged = None, ""
         if result is not first:
             difference = paired_difference(units, first.units(protocol), **options)
             if printed and first.spec.published:
-                delta = printed.iou - published(table, first.spec.published).iou
+                delta = printed.iou - published(table, first.spec.published, dataset).iou
                 judged = verdict(delta, difference)
         iou, biou = (bootstrap_mean(units, value, **options) for value in ("iou", "biou"))
-        rows.append(ComparisonRow(result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind))
+        rows.append(
+            ComparisonRow(
+                result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind, dataset=dataset
+            )
+        )
     return rows
 
 
@@ -155,6 +159,11 @@ def drop_table(frames: FrameSet) -> pd.DataFrame:
         for o in f.objects
         if not o.has_mask
     ]
+    rows += [
+        ("shows too little of itself (under 12 px²)", f.key)
+        for f in frames
+        for _ in range(f.attributes.get("left_out_too_small", 0))
+    ]
     rows = rows or [("nothing was left out", "—")]
     table = pd.DataFrame(rows, columns=["reason", "example"])
     counted = table.groupby("reason", sort=False)["example"].agg(["size", "first"]).reset_index()
@@ -194,7 +203,7 @@ def published_difference(claim: Claim) -> float | None:
     """The paper's difference between the claim's rows in points, where both are printed."""
     specs = table_specs()
     printed = [
-        (table, row.published)
+        (table, row.published, specs[table].dataset)
         for table, label in (claim.better, claim.than)
         if (row := specs[table].row(label)).published
     ]

@@ -46,16 +46,11 @@ def audit_table(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
 def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
     """Gradient audit of a short run of the recipe `released` on the profile's training frames.
 
-    SAM's decoder is named in a phase of its own loss's absence: the released code leaves it trainable, and its
-    mask never reaches the loss.
+    There the HQ head sits on a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: the recipe
+    has no phase that moves SAM's decoder.
     """
     settings = experiments.profile.model
-    phases = [
-        {"groups": ["lora", "last_block", "sam_decoder"], "mask": "hq"},
-        {"groups": ["hq_head", "sam_decoder"], "mask": "hq"},
-    ]
-    groups = {"sam_decoder": {"learning_rate": 1e-4}}
-    training = recipe("released", samples=samples, phases=phases, groups=groups, validation_objects=0)
+    training = recipe("released", samples=samples, validation_objects=0)
     run = RunConfig(
         method="ros-sam",
         backbone=settings.backbone,

@@ -27,6 +27,7 @@ __all__ = ["ComparisonRow", "Published", "Table", "comparison_table", "published
 NOT_PUBLISHED = "not in the paper"
 NO_VERDICT = "no claim tested"
 FIRST_ROW = "first row"
+DATASETS = {"sat-mtb": "SAT-MTB", "isaid": "iSAID", "nwpu-vhr10": "NWPU VHR-10"}
 
 
 class Published(NamedTuple):
@@ -71,6 +72,7 @@ class ComparisonRow:
         verdict: `reproduced`, `not reproduced`, `inconclusive`, or empty.
         reason: why a measured number is missing.
         method: name of the method, for its colour in plots.
+        dataset: what the published number was measured on; it stands in the heading.
     """
 
     setting: str
@@ -81,6 +83,7 @@ class ComparisonRow:
     verdict: str = ""
     reason: str = ""
     method: str = ""
+    dataset: str = ""
 
 
 def published_rows(
@@ -120,7 +123,12 @@ def comparison_table(rows: Sequence[ComparisonRow], *, notice: str = "") -> Tabl
     best = max((row.iou.mean for row in rows if row.iou), default=None)
     shown = len(_COMPARISON_COLUMNS) - (not any(row.verdict for row in rows))
     cells = tuple(_comparison_cells(row, rows[0], best)[:shown] for row in rows)
-    return Table(_COMPARISON_COLUMNS[:shown], cells, notice=notice)
+    dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "")
+    columns = [
+        replace(column, group=f"Published, {dataset}") if column.group == "Published" and dataset else column
+        for column in _COMPARISON_COLUMNS[:shown]
+    ]
+    return Table(tuple(columns), cells, notice=notice)
 
 
 _COMPARISON_COLUMNS = (

@@ -215,7 +215,7 @@ def validate(
         watched: frame number and object number of each object.
 
     Returns:
-        `iou` of the mask that the run trains, by which the best weights are chosen (the model's own, or SAM's where
+        `iou` of the mask that the run trains, by which the best weights are chosen (the HQ mask, or SAM's where
         only SAM's is trained), `iou_<name>` of every mask the model makes, `objects` seen, `seconds`.
     """
     started = time.perf_counter()
@@ -238,8 +238,7 @@ def validate(
     *sums, objects = accelerator.reduce(totals, reduction="sum").tolist()
     means = {name: value / max(objects, 1) for name, value in zip(names, sums, strict=True)}
     trains_sam_alone = {phase.mask for phase in training.phases} == {"sam"}
-    chosen = means["sam" if trains_sam_alone else model.default_mask_source]
-    row = {"iou": chosen} | {f"iou_{name}": value for name, value in means.items()}
+    row = {"iou": means["sam" if trains_sam_alone else "hq"]} | {f"iou_{name}": value for name, value in means.items()}
     return row | {"objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
 
 

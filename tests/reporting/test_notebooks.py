@@ -75,3 +75,16 @@ def test_the_html_loads_nothing_from_elsewhere(folder, tmp_path):
     assert "hello" in html
     for attribute in ('src="http', "src='http", 'href="http', '@import url("http'):
         assert attribute not in html
+
+
+def test_changed_settings_run_it_again_and_a_failure_is_remembered(folder, tmp_path, capsys):
+    write_notebook(folder, "00_a", "1 + 1")
+    report = tmp_path / "report"
+    first, again, changed = (
+        notebooks.run(["00_a"], {}, report, folder, settings={"rate": rate})[0].status for rate in (2, 2, 4)
+    )
+    assert (first, again, changed) == ("done", "kept", "done")
+    write_notebook(folder, "00_a", "1 / 0")
+    notebooks.run(["00_a"], {}, report, folder)
+    assert notebooks.failed(report) == ["00_a"]
+    assert not (report / "notebooks/00_a.html").exists()

@@ -51,7 +51,7 @@ def write_parts(folder: Path):
     compare = Part(folder, "06_comparison", "Comparison", "", NOTICE)
     compare.text("A [link](https://example.org) in prose, and [a bad one](javascript:alert(1)).")
     compare.viewer("objects", views(), "All objects")
-    compare.claims(pd.DataFrame({"claim": ["bicubic beats bilinear"], "verdict": ["reproduced"]}))
+    compare.table("claims", pd.DataFrame({"claim": ["bicubic beats bilinear"], "verdict": ["reproduced"]}))
     compare.provenance({"commit": "abc", "seeds": [0, 1], "versions": {"torch": "2.15"}, "peak memory": None})
     return data, compare
 
@@ -107,7 +107,7 @@ def test_all_sections_are_in_the_contents_and_what_did_not_run_is_named(tmp_path
     write_parts(tmp_path)
     page = Page(build_report(tmp_path, profile, {"duration": "13 min"}))
     contents = [a["href"] for tag, a in page.elements if tag == "a" and a.get("href", "").startswith("#")]
-    assert contents == ["#main", "#top", "#01_data", "#06_comparison", "#claims", "#provenance", "#harmful-link"]
+    assert contents == ["#main", "#top", "#01_data", "#06_comparison", "#provenance", "#harmful-link"]
     assert "<code>02_inference_pipeline</code>" in page.text
     for expected in ("bicubic beats bilinear", "0, 1", "not recorded", "2.15", "13 min"):
         assert expected in page.text
