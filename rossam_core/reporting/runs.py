@@ -24,13 +24,14 @@ SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got
 
 
 def training_views(experiments: Experiments, spec: RowSpec, frames: int = 3, each: int = 4) -> list[list[Sample]]:
-    """`each` training views of a few frames with most objects, drawn as the row's run draws them."""
+    """`each` training views of a few frames with masks, drawn as the row's run draws them."""
     run = experiments.run_config(spec, experiments.profile.seeds[0])
     size = experiments.model("sam").input_size
     rng = np.random.default_rng(run.training.seed)
     train, _ = experiments.training_frames
-    busy = sorted(example_frames(train, 12), key=lambda frame: -len(frame.objects))[:frames]
-    return [[augment(frame, size, run.training.augment, rng) for _ in range(each)] for frame in busy]
+    with_masks = [frame for frame in train if any(thing.has_mask for thing in frame.objects)]
+    chosen = example_frames(with_masks, frames)
+    return [[augment(frame, size, run.training.augment, rng) for _ in range(each)] for frame in chosen]
 
 
 def log(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
