@@ -1,0 +1,106 @@
+"""Settings of the tiny prior's training, its three phases and their learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from ..config import Config
+
+EXTENDABLE = ("small_samples", "sam_samples", "hq_samples", "workers", "threads")
+"""Settings that may differ when a run is resumed: how long it lasts, and how many helpers it has."""
+
+
+class PretrainConfig(Config):
+    """How the tiny prior is trained. All values are ours: neither paper nor released code trains a prior."""
+
+    seed: int = 0
+    """Seed of fresh weights and of every scene."""
+    backbone: str = "vit_t"
+    """Architecture to train from nothing."""
+    small_samples: int = Field(28_800, ge=0)
+    """Images of half the input's side seen first, each once; encoder, prompt encoder and SAM's decoder train."""
+    sam_samples: int = Field(6_400, ge=0)
+    """Full-size images seen next, each once; the same parameters train."""
+    hq_samples: int = Field(2_000, ge=0)
+    """Full-size images seen last; the HQ head alone trains, on SAM as it then is."""
+    batch_size: int = Field(16, ge=1)
+    """Images a step, over all processes."""
+    close_up: float = Field(0.7, ge=0, le=1)
+    """Share of images that are a window around one object, as inference cuts it (context 1.3 to 4): what is asked
+    for stands in the middle, so that the encoder learns to look before it must search."""
+    boxes_per_image: int = Field(4, ge=1)
+    """Objects prompted in an image, at most; large ones are drawn more often (weight: square root of the side)."""
+    small_lr: float = Field(6e-4, gt=0)
+    """Peak learning rate on small images."""
+    sam_lr: float = Field(6e-4, gt=0)
+    """Peak learning rate on full-size images."""
+    hq_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of the HQ head."""
+    warmup_samples: int = Field(1_600, ge=0)
+    """Images over which the rate rises linearly, at most a tenth of the phase."""
+    cooldown: float = Field(0.6, ge=0, le=1)
+    """Last share of a phase, in which the rate falls to 0 as a half cosine. It is constant before, so that a run
+    can be made longer or shorter while it lasts. On small images it stays constant to the end."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW, on matrices only."""
+    layout_weight: float = Field(1.0, ge=0)
+    """Weight of the layout loss (`layout_loss`), a scaffold that keeps the encoder from falling silent."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of a step's gradient."""
+    target_stride: int = Field(2, ge=1)
+    """Pixels a cell of the planes the loss compares: logits upsampled, exact masks averaged down. Finer than the
+    logits (stride 4), so that small objects' outlines are learnt to a fraction of a logit cell."""
+    box_jitter: float = Field(0.05, ge=0, lt=0.3)
+    """Half of the boxes are moved: each edge by a normal draw of this fraction of the side (at most three times)."""
+    held_out_scenes: int = Field(96, ge=1)
+    """Generated scenes, none of them trained on, by which the best weights are chosen."""
+    validate_every: int = Field(1_600, ge=1)
+    """Images between two looks at the held-out scenes; also between two checkpoints."""
+    workers: int = Field(1, ge=0)
+    """Processes that draw scenes; 0: the training process itself."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of the network on a CPU; None: torch's own choice. On a busy machine one thread in each of several
+    processes gets further than several threads, which wait for one another at every layer."""
+    precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
+    """`auto`: bfloat16 autocast where the processor multiplies it in hardware."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of the run."""
+
+    name: str
+    method: str
+    groups: tuple[str, ...]
+    """Parameter groups that train."""
+    shrink: int
+    """Images measure the backbone's input side divided by this."""
+    samples: int
+    lr: float
+    cooldown: float
+    weights: str
+    """File of the best weights, in the run folder."""
+
+
+def phases(config: PretrainConfig) -> tuple[Phase, ...]:
+    """SAM on small images, SAM on full-size images, the HQ head on a frozen SAM."""
+    whole = ("encoder", "last_block", "prompt_encoder", "sam_decoder")
+    return (
+        Phase("small", "sam", whole, 2, config.small_samples, config.small_lr, 0.0, "small.safetensors"),
+        Phase("sam", "sam", whole, 1, config.sam_samples, config.sam_lr, config.cooldown, "sam.safetensors"),
+        Phase("hq", "hq-sam", ("hq_head",), 1, config.hq_samples, config.hq_lr, config.cooldown, "weights.safetensors"),
+    )
+
+
+def learning_rate(config: PretrainConfig, phase: Phase, samples: int) -> float:
+    """Rate after `samples` images: linear warm-up, constant, half a cosine to 0 over the last `cooldown` share."""
+    warmup = min(config.warmup_samples, phase.samples / 10)
+    start = phase.samples * (1 - phase.cooldown)
+    if samples < warmup:
+        return phase.lr * (samples + config.batch_size) / (warmup + config.batch_size)
+    if samples <= start:
+        return phase.lr
+    return phase.lr * 0.5 * (1 + math.cos(math.pi * min((samples - start) / (phase.samples - start), 1)))
