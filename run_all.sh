@@ -111,6 +111,8 @@ fi
 
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PATH=$(dirname "$python"):$PATH PYTHONUTF8=1 JUPYTER_PREFER_ENV_PATH=1
+# threads that wait give way: on a busy machine spinning ones slow everything down several times
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 if [ $mode = test ]; then
   exec "$python" -m pytest "$@"
 fi
