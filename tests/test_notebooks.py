@@ -99,7 +99,7 @@ def test_the_whole_run_is_green_and_a_killed_one_ends_with_the_same_tables(tmp_p
 
 @pytest.mark.timeout(900)
 def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_path):
-    few = ["--data", str(real_data), "--set", "data.limit_frames=6", "--set", "evaluation.bootstrap_samples=50"]
+    few = ["--data", str(real_data), "--set", "data.limit_frames=12", "--set", "evaluation.bootstrap_samples=50"]
     short = ["--set", "training.samples=4", "--set", "training.batch=4", "--set", "training.validation_objects=4"]
     process = start(tmp_path / "cache", tmp_path / "report", "--profile", "nwpu", "--from", "07", *few, *short)
     output, _ = process.communicate()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from rossam_core.config import parse_config
 from rossam_core.errors import RossamError
 from rossam_core.training import loop, runs
 
@@ -52,7 +53,7 @@ def test_weights_agree_with_those_of_one_process(pair):
     gradient's own size, passes that on at full size where a gradient is next to nothing. Hence the distance is
     measured over all weights, against the distance that training went: 1 in 1000."""
     one, two = (load_file(runs.weights_file(folder, "last")) for folder in pair)
-    run = runs.parse_config(runs.RunConfig, json.loads((pair[0] / "run.json").read_text())["run"], "run.json")
+    run = parse_config(runs.RunConfig, json.loads((pair[0] / "run.json").read_text())["run"], "run.json")
     base, ended = (dict(m.named_parameters()) for m in (runs.build_base(run), runs.load_run(pair[0], "last")))
     went = sum((ended[name] - base[name]).square().sum().item() for name in base) ** 0.5
     apart = sum((one[name] - two[name]).square().sum().item() for name in one) ** 0.5
