@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ProblemList, RossamError
-from ..files import atomic_path, write_bytes
+from ..files import atomic_path, cache_dir, write_bytes
 from .sam import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -84,11 +84,6 @@ OFFICIAL = (
 )
 
 
-def cache_folder() -> Path:
-    """Where official files lie: `$ROSSAM_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ROSSAM_CACHE") or pooch.os_cache("rossam")).expanduser()
-
-
 def default_checkpoint(backbone: str, hq: bool) -> Path:
     """The prior of `backbone`: shipped with the package, or the official file, fetched into the cache if absent.
 
@@ -110,11 +105,11 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
     official = next((file for file in OFFICIAL if (file.backbone, file.hq) == (backbone, hq)), None)
     if official is None:
         raise RossamError(f"backbone {backbone}", "has no default checkpoint", "name a weights file")
-    path = cache_folder() / official.name
+    path = cache_dir() / official.name
     if path.is_file():
         return path
     try:
-        return Path(pooch.retrieve(official.url, official.known_hash, official.name, cache_folder(), progressbar=True))
+        return Path(pooch.retrieve(official.url, official.known_hash, official.name, cache_dir(), progressbar=True))
     except (OSError, ValueError) as error:  # no network, no space, no such page; or another hash
         raise RossamError(
             path,
