@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 
 import torch
 
@@ -31,6 +32,11 @@ def has_fast_bfloat16(device_type: str) -> bool:
         probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(probe and probe())
     return False
+
+
+def core_count() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def autocast(device: torch.device, precision: str = "auto") -> contextlib.AbstractContextManager:

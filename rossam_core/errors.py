@@ -19,6 +19,9 @@ class RossamError(ValueError):
         self.where, self.found, self.remedy = str(where), found, remedy
         super().__init__(f"{where}: {found}\n  Remedy: {remedy}")
 
+    def __reduce__(self):  # from one process to another
+        return RossamError, (self.where, self.found, self.remedy)
+
 
 class ProblemList:
     """Collects every problem of one input, so that a user hears of all of them at once.

@@ -28,9 +28,10 @@ class AugmentConfig(Config):
 
     scale: tuple[float, float] = (0.1, 4.0)
     """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
-    scale_of: Literal["frame", "input"] = "frame"
+    scale_of: Literal["frame", "input", "window"] = "frame"
     """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
-    `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built)."""
+    `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
+    `window`: one object, drawn at random, is seen as inference sees it (`window_side`; ours, `corrected`)."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)
@@ -40,8 +41,8 @@ class AugmentConfig(Config):
     photometric: bool = False
     """Brightness, contrast, saturation, hue and channel order as mmdet's PhotoMetricDistortion (released code)."""
     keep_object_in_view: bool = True
-    """Draw the crop so that the middle of one object, drawn at random, lies in it (ours: a view without objects
-    teaches nothing). False: any crop (released code)."""
+    """Draw the crop so that one object, drawn at random, lies in it, whole where it fits (ours: a view without
+    objects teaches nothing). False: any crop (released code)."""
     pad_value: tuple[float, float, float] = (144.0, 144.0, 144.0)
     """RGB of what lies outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
     min_area: float = Field(16.0, ge=1)
@@ -57,6 +58,8 @@ class AugmentConfig(Config):
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale is {self.scale}, expected two numbers with 0 < low <= high")
+        if self.scale_of == "window" and not self.keep_object_in_view:
+            raise ValueError("scale_of is 'window', which needs keep_object_in_view: the window is that object's")
         return self
 
 
@@ -102,7 +105,7 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
     box = np.array(frame.objects[index].box_xyxy)
     low, high = np.floor(box[:2]), np.ceil(box[2:])  # xy
     frame_wh = np.array(frame.size_hw[::-1])
-    window = max(round(size / rate), min(np.ceil(1.5 * (high - low).max()), frame_wh.max()))
+    window = window_side(box, frame.size_hw, size, rate)
     corner = np.clip((low + high - window) // 2, 0, np.maximum(frame_wh - window, 0))
     matrix = np.hstack([np.eye(2), -corner[:, None]]) * (size / window)
     exact = AugmentConfig(min_area=1, max_objects=None)
@@ -113,6 +116,12 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
     return Sample(image, boxes, masks, tuple(index for _ in kept), dropped, matrix)
 
 
+def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, rate: float = 2.0) -> int:
+    """Frame pixels that inference shows of an object: size / rate, or 1.5 × its longer side, at most the frame's."""
+    extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
+    return int(max(round(size / rate), min(np.ceil(1.5 * extent), max(size_hw))))
+
+
 def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Frame → input, float64 2×3: scale, turn (the canvas grows to hold the turned frame), mirror, crop.
 
@@ -120,7 +129,11 @@ def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.G
     comes out at the right (bottom).
     """
     h, w = frame.size_hw
-    scale = rng.uniform(*config.scale) * (1.0 if config.scale_of == "frame" else size / max(h, w))
+    with_masks = [o for o in frame.objects if o.has_mask]
+    chosen = with_masks[rng.integers(len(with_masks))] if config.keep_object_in_view and with_masks else None
+    box = np.array(chosen.box_xyxy if chosen else (0, 0, w, h))
+    unit = {"frame": 1.0, "input": size / max(h, w), "window": size / window_side(box, frame.size_hw, size)}
+    scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
     half_turn, mirrored = rng.random() < config.diagonal_flip, rng.random() < config.mirror
 
@@ -128,17 +141,18 @@ def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.G
     linear = scale * (-turn if half_turn else turn)
     if mirrored:
         linear = np.diag([-1.0, 1.0]) @ linear
-    corners = linear @ np.array([[0, w, w, 0], [0, 0, h, h]], dtype=float)  # 2×4
+    corners = linear @ _corners(0, 0, w, h)  # 2×4
     origin, canvas = corners.min(axis=1), np.ptp(corners, axis=1)  # xy
 
     room = np.maximum(np.ceil(canvas - size - 1e-6), 0).astype(int)  # largest crop offset, xy
     low, high = np.zeros(2, int), room
-    with_masks = [o for o in frame.objects if o.has_mask]
-    if config.keep_object_in_view and with_masks:
-        x0, y0, x1, y1 = with_masks[rng.integers(len(with_masks))].box_xyxy
-        middle = linear @ ((x0 + x1) / 2, (y0 + y1) / 2) - origin  # on the canvas
-        low = np.clip(np.ceil(middle - size).astype(int), 0, room)
-        high = np.clip(np.floor(middle).astype(int), low, room)
+    if chosen:
+        on_canvas = linear @ _corners(*box) - origin[:, None]
+        first, last = on_canvas.min(axis=1), on_canvas.max(axis=1)
+        middle = (first + last) / 2
+        first, last = np.where(last - first > size, middle, (first, last))  # too large: its middle has to do
+        low = np.clip(np.ceil(last - size).astype(int), 0, room)
+        high = np.clip(np.floor(first).astype(int), low, room)
     offset = rng.integers(low, high, endpoint=True)
     return np.hstack([linear, -(origin + offset)[:, None]])
 
@@ -213,8 +227,8 @@ def warp_mask(
         if not mask.any():
             return None
         left, top, right, bottom = (int(v) for v in mask_forms.box_of(mask))
-        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=float)
-        x0, y0, x1, y1 = _part_in_view(corners @ matrix[:, :2].T + matrix[:, 2], size)
+        corners = matrix[:, :2] @ _corners(left, top, right, bottom) + matrix[:, 2:]
+        x0, y0, x1, y1 = _part_in_view(corners.T, size)
         if x0 >= x1 or y0 >= y1:
             return None
         part = _warp_bitmap(mask[top:bottom, left:right], matrix, (left, top), (x0, y0, x1, y1))
@@ -260,6 +274,11 @@ def distort_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if shuffled:
         image = image[..., order]
     return np.clip(image, 0, 255)
+
+
+def _corners(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    """A box's corners, float64 2×4."""
+    return np.array([[x0, x1, x1, x0], [y0, y0, y1, y1]], dtype=float)
 
 
 def _scale_of(matrix: np.ndarray) -> float:

@@ -15,10 +15,12 @@ from rossam_core.training.augment import (
     augment,
     centred_view,
     distort_colours,
+    draw_matrix,
     inside_frame,
     jitter_boxes,
     warp_image,
     warp_objects,
+    window_side,
 )
 
 PLAIN = AugmentConfig(scale=(1, 1), rotation=False, keep_object_in_view=False, min_area=1)
@@ -222,3 +224,27 @@ def test_jittered_boxes_keep_their_order_and_stay_inside(rng):
 def test_a_scale_range_out_of_order_is_refused():
     with pytest.raises(ValueError, match="0 < low <= high"):
         AugmentConfig(scale=(4.0, 0.1))
+
+
+def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_frame):
+    """A wide object's window holds 1.5 × its side; a small one's measures size / rate."""
+    config = AugmentConfig(scale=(1, 1), scale_of="window", rotation=False)
+    for box, side in (((20, 30, 100, 60), 120), ((20, 30, 30, 40), 64)):
+        frame = make_frame(noise, [rectangle(1, *map(float, box))])
+        matrix = draw_matrix(frame, 128, config, np.random.default_rng(3))
+        assert window_side(np.array(box), frame.size_hw, 128) == side
+        np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
+
+
+def test_an_object_that_fits_is_whole_in_the_crop_drawn_around_it(noise, make_frame):
+    frame = make_frame(noise, [rectangle(1, 40.0, 30.0, 60.0, 44.0)])
+    config = AugmentConfig(scale=(0.5, 4.0))
+    for seed in range(40):
+        view = augment(frame, 128, config, np.random.default_rng(seed))
+        scale = np.sqrt(np.linalg.det(view.matrix[:, :2]))
+        assert view.masks[0].sum() == pytest.approx(20 * 14 * scale**2, rel=0.2 / min(scale, 1))
+
+
+def test_a_scale_of_the_window_needs_the_window_of_an_object():
+    with pytest.raises(ValueError, match="needs keep_object_in_view"):
+        AugmentConfig(scale_of="window", keep_object_in_view=False)
