@@ -35,7 +35,7 @@ def test_what_fit_complains_about_comes_through(spread, tiny, tiny_frames, tmp_p
     cores.fit_on_cores(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
     (tmp_path / "run" / runs.AUDIT).unlink()
     other = run.model_copy(update={"training": run.training.model_copy(update={"weight_decay": 0.5})})
-    with pytest.raises(RossamError, match="weight_decay: the folder's run has 0.0, this one 0.5"):
+    with pytest.raises(RossamError, match=r"weight_decay: the folder.s run has 0\.0, this one 0\.5"):
         cores.fit_on_cores(other, tmp_path / "run", tiny_frames, tiny_frames[:2])
 
 
