@@ -22,6 +22,8 @@ Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
 Split = Literal["train", "val", "test"]
 Scene = Literal["airport", "sea", "rail", "road"]
 Recipe = Literal["paper", "released", "corrected"]
+OWN_SOURCES = ("coco", "authors")
+"""Sources of data that nobody publishes under one name, so that no folder can be theirs by default."""
 
 
 class Config(BaseModel):
@@ -57,13 +59,29 @@ class SyntheticConfig(Config):
     """Scenes, taken in turn by successive videos. Cars of `road` have boxes only, as in the paper."""
 
 
+class SampleConfig(Config):
+    """Which of a video dataset's frames are used (`data/sampling.py`)."""
+
+    fraction: float = Field(0.25, gt=0, le=1)
+    """Share of each video's usable frames (paper section 4.1: a quarter, at random)."""
+    seed: int = 0
+    """Of the draw (the paper's is not published)."""
+    exclude_categories: tuple[str, ...] = ("car",)
+    """Frames that show nothing else are not usable (paper section 4.1: cars, as good as filled boxes)."""
+
+
 class DataConfig(Config):
     """Which frames."""
 
-    source: Literal["synthetic", "nwpu-vhr10", "coco"] = "synthetic"
+    source: Literal["synthetic", "nwpu-vhr10", "coco", "sat-mtb", "authors", "isaid", "satsot", "viso", "ootb"] = (
+        "synthetic"
+    )
     """`synthetic`, a dataset reader's name, or `coco` for one's own annotations."""
     root: Path | None = None
-    """Folder of a real dataset (`--data DIR`); the readers find their files below it."""
+    """Folder of a real dataset, or one that holds it (`--data DIR`); the readers find their files below it. None: where
+    `rossam fetch` puts the dataset, `ROSSAM_CACHE/data/NAME`."""
+    sample: SampleConfig | None = None
+    """Draw from the frames of `sat-mtb` or `authors`, train and test alike; None = all frames."""
     synthetic: SyntheticConfig = SyntheticConfig()
     limit_frames: int | None = Field(None, ge=1)
     """Use only this many frames a split, evenly spaced (tests); None = all."""
@@ -73,11 +91,17 @@ class ModelConfig(Config):
     """Which network."""
 
     backbone: str = "vit_t"
-    """`vit_t` (shipped prior), `vit_b`, `vit_l` (the paper's), `vit_h`; `hiera_*` for SAM2."""
+    """Of SAM, HQ-SAM and ROS-SAM: `vit_t` (shipped prior), `vit_b`, `vit_l` (the paper's), `vit_h`."""
+    sam2_backbone: str = "hiera_t"
+    """Of SAM2: `hiera_t` (shipped prior), `hiera_tiny`, `hiera_small`, `hiera_base_plus`, `hiera_large` (SAM 2.1)."""
     checkpoint: str | None = "default"
-    """`default` (shipped prior or official file), a path, or None for fresh weights."""
+    """`default` (shipped prior or official file), a path, or None for fresh weights. A path is SAM's; SAM2 then
+    keeps its default."""
     recipe: Recipe = "paper"
     """How gaps and contradictions between paper and released code are settled (README, Recipes)."""
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    """Constants of `backbone` that are replaced, e.g. `{depth: 2, global_attention: [1]}` in tests (`model/sam.py`);
+    weights must fit, so as a rule with `checkpoint: null`. SAM2 keeps its own."""
 
 
 class InferenceConfig(Config):
@@ -129,9 +153,15 @@ class Profile(Config):
     notice: str
     """Shown under every table and figure: what was measured on what, and what it must not be taken for."""
     data: DataConfig = DataConfig()
+    """What everything is scored on but the tables below."""
+    datasets: dict[str, DataConfig] = Field(default_factory=dict)
+    """What tables of another dataset (`dataset` in experiments.yaml) are scored on, by the dataset's name."""
     model: ModelConfig = ModelConfig()
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe's `TrainingConfig` (training/recipes.py) for every fine-tuned row: the budget."""
+    budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Overrides of `training` for the fine-tuned rows of single tables: name in experiments.yaml → overrides. Within
+    a table every row has the same budget."""
     seeds: tuple[int, ...] = (0,)
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()
@@ -144,12 +174,13 @@ class Profile(Config):
     """Seed of what is drawn outside the data: bootstrap, jitter, batches."""
 
     @model_validator(mode="after")
-    def _real_data_needs_a_root(self) -> Profile:
-        if self.data.source != "synthetic" and self.data.root is None:
-            raise ValueError(
-                f"data.source is {self.data.source!r} but data.root is not set: name the folder with "
-                "--data DIR, or data.root in the profile"
-            )
+    def _own_data_needs_a_root(self) -> Profile:
+        for place, data in {"data": self.data, **{f"datasets.{k}": v for k, v in self.datasets.items()}}.items():
+            if data.source in OWN_SOURCES and data.root is None:
+                raise ValueError(
+                    f"{place}.source is {data.source!r} but {place}.root is not set: name the folder with "
+                    f"{'--data DIR' if place == 'data' else f'--set {place}.root=DIR'}, or {place}.root in the profile"
+                )
         return self
 
 
@@ -208,10 +239,13 @@ def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -
 
 def _anchor_paths(values: dict, folder: Path) -> None:
     """Make the paths a profile holds absolute: those in its file start at the file, those of overrides where one is."""
-    for group, key in (("data", "root"), ("model", "checkpoint")):
-        found = values.get(group, {}).get(key) if isinstance(values.get(group, {}), dict) else None
+    datasets = values.get("datasets", {})
+    places = [(values.get("data"), "root"), (values.get("model"), "checkpoint")]
+    places += [(data, "root") for data in datasets.values()] if isinstance(datasets, dict) else []
+    for group, key in places:
+        found = group.get(key) if isinstance(group, dict) else None
         if isinstance(found, str | Path) and str(found) != "default":
-            values[group][key] = str(folder / Path(found).expanduser())
+            group[key] = str(folder / Path(found).expanduser())
 
 
 def _set_dotted(values: dict, dotted: str, value: Any) -> None:

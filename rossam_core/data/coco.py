@@ -308,7 +308,7 @@ def _read_object(
         problems.extend((place, f"bbox {item['bbox']} ({box_convention}), as xyxy {fault}") for _, fault in faults)
     if segmentation is not None:
         try:
-            _check_segmentation(segmentation, size_hw)
+            check_segmentation(segmentation, size_hw)
         except ValueError as fault:
             problems.add(place, str(fault))
     attributes = item.get("attributes")
@@ -317,7 +317,7 @@ def _read_object(
     )
 
 
-def _check_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> None:
+def check_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> None:
     """`ValueError` with what keeps a segmentation from being decoded; decodes nothing."""
     if isinstance(segmentation, dict):
         return masks.check_rle(segmentation, size_hw)

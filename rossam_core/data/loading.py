@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..config import DataConfig, Split
+from ..config import OWN_SOURCES, DataConfig, SampleConfig, Split
 from ..errors import RossamError
-from ..files import cache_dir
+from ..files import cache_dir, stable_hash, write_bytes
+from .authors_format import read_authors_format
+from .catalogue import place_of
 from .coco import read_coco
+from .fetch import locate
+from .isaid import read_isaid
 from .nwpu_vhr10 import read_nwpu_vhr10
+from .ootb import read_ootb
 from .records import Drop, FrameSet
+from .sampling import apply, draw_manifest, read_manifest
+from .sat_mtb import read_sat_mtb
+from .satsot import read_satsot
 from .synthetic import generate
+from .viso import read_viso
+
+SPLITS: dict[str, tuple[Split, ...]] = {
+    "synthetic": ("train", "val", "test"),
+    "coco": ("train", "val", "test"),
+    "nwpu-vhr10": ("train", "val"),
+    "isaid": ("train", "val"),
+    "sat-mtb": ("train", "val", "test"),
+    "authors": ("train", "val", "test"),
+    "satsot": ("test",),
+    "viso": ("test",),
+    "ootb": ("test",),
+}
+"""Splits each source offers. SAT-MTB and the authors' files are published as train and test: their val is every
+tenth video of train, which train then lacks."""
 
 
 def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progress: bool = True) -> FrameSet:
@@ -20,21 +44,107 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progr
 
     Sources without a split of that name raise `RossamError`: nothing is tested on what it was trained on.
     """
-    if data.source == "synthetic":
-        root = (cache or cache_dir()) / "synthetic"
-        frames = generate(data.synthetic, split, root, progress=progress)
-    elif data.source == "nwpu-vhr10":
-        if split == "test":
-            raise RossamError("nwpu-vhr10", "has splits 'train' and 'val', not 'test'", "score on 'val'")
-        frames = read_nwpu_vhr10(data.root, split)
-    else:
-        frames = read_coco(data.root / f"{split}.json", data.root / "images", name=data.root.name)
+    if split not in SPLITS[data.source]:
+        offered = ", ".join(SPLITS[data.source])
+        raise RossamError(data.source, f"has no split {split!r}", f"it offers {offered}")
+    root = None if data.source == "synthetic" else root_of(data)
+    match data.source:
+        case "synthetic":
+            frames = generate(data.synthetic, split, (cache or cache_dir()) / "synthetic", progress=progress)
+        case "coco":
+            frames = read_coco(root / f"{split}.json", root / "images", name=root.name)
+        case "nwpu-vhr10":
+            frames = read_nwpu_vhr10(root, split)
+        case "isaid":
+            frames = read_isaid(root, split, cache, progress=progress)
+        case "sat-mtb" | "authors":
+            frames = _hold_out(lambda name: _sampled(_published(data, root, name, cache), data.sample, cache), split)
+        case "satsot":
+            frames = read_satsot(root, cache)
+        case "viso":
+            frames = read_viso(root, cache=cache)
+        case "ootb":
+            frames = read_ootb(root, cache)
     return _limit(frames, data.limit_frames)
 
 
+def root_of(data: DataConfig) -> Path:
+    """The folder a real dataset is read from: `data.root` or what it holds, else where `rossam fetch` puts it.
+
+    Raises:
+        RossamError: it is in neither; the remedy says how to get it.
+    """
+    if data.source in OWN_SOURCES:
+        return data.root
+    place = data.root or place_of(data.source)
+    is_wrong = data.root is not None and not data.root.is_dir()
+    if not is_wrong and (found := locate(data.source, data.root)) is not None:
+        return found
+    if not place.is_dir():
+        raise RossamError(
+            place,
+            f"no such folder: the dataset {data.source} is not there",
+            f"run `rossam fetch {data.source}`, which fetches it or says what to do by hand; or name the folder it "
+            "lies in, or that of all datasets, with --data DIR",
+        )
+    return place  # its reader says what it misses there
+
+
 def scored_split(data: DataConfig) -> Split:
-    """The split a source is scored on: NWPU VHR-10 has no public test split."""
-    return "val" if data.source == "nwpu-vhr10" else "test"
+    """The split a source is scored on: NWPU VHR-10 and iSAID have no public test split."""
+    return "test" if "test" in SPLITS[data.source] else "val"
+
+
+def _hold_out(read: Callable[[str], FrameSet], split: Split) -> FrameSet:
+    """A split of a source that is published as train and test: every tenth video of train is val."""
+    if split == "test":
+        return read("test")
+    frames = read("train")
+    held_out = set(frames.videos[9::10] or frames.videos[1:][-1:])  # of fewer than ten videos, the last
+    chosen = [frame for frame in frames if (frame.video in held_out) == (split == "val")]
+    return FrameSet(f"{frames.name} ({split})", chosen, frames.drops)
+
+
+def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = None) -> Path:
+    """Where the manifest of a draw from `frames` is kept: another file for other files on disk, boxes or settings."""
+    states = []
+    for frame in frames:
+        state = frame.image_path.stat()
+        states.append([frame.key, state.st_size, state.st_mtime_ns, [list(o.box_xyxy) for o in frame.objects]])
+    key = stable_hash([str(frames[0].image_path) if len(frames) else "", states, sample.model_dump(mode="json")])
+    name = f"{frames.name.replace(' ', '-')}-seed-{sample.seed}-{key[:12]}.json"
+    return (cache or cache_dir()) / "samples" / name
+
+
+def keep_manifests(data: DataConfig, folder: Path, cache: Path | None = None) -> list[Path]:
+    """Copy the manifests of a source's draws, `train.json` and `test.json`, to `folder`: beside what was made of them."""
+    kept = []
+    for split in ("train", "test") if data.sample is not None else ():
+        frames = _published(data, root_of(data), split, cache)
+        manifest = sample_path(frames, data.sample, cache)
+        if manifest.exists():
+            write_bytes(folder / f"{split}.json", manifest.read_bytes())
+            kept.append(folder / f"{split}.json")
+    return kept
+
+
+def _published(data: DataConfig, root: Path, split: str, cache: Path | None) -> FrameSet:
+    """All frames of a split as its authors made it."""
+    if data.source == "sat-mtb":
+        return read_sat_mtb(root, split, cache=cache)
+    return read_authors_format(root, split, cache)
+
+
+def _sampled(frames: FrameSet, sample: SampleConfig | None, cache: Path | None) -> FrameSet:
+    """The drawn frames, all others in the drop log; the manifest is drawn and hashed once, and kept."""
+    if sample is None:
+        return frames
+    path = sample_path(frames, sample, cache)
+    if path.exists():
+        return apply(frames, read_manifest(path), verify=False)
+    manifest = draw_manifest(frames, sample.fraction, sample.seed, exclude_categories=sample.exclude_categories)
+    manifest.write(path)
+    return apply(frames, manifest, verify=False)
 
 
 def _limit(frames: FrameSet, limit: int | None) -> FrameSet:

@@ -1,0 +1,128 @@
+"""The catalogue of datasets and checkpoints: `configs/downloads.yaml`, read and checked.
+
+In: a name. Out: what it is, where its files lie and weigh, under which licence, what its folder must hold, and
+where it goes on this machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from ..config import CONFIGS, Config, parse_config
+from ..errors import RossamError
+from ..files import cache_dir
+from .download import Known
+
+CATALOGUE = CONFIGS / "downloads.yaml"
+
+
+class Source(Config):
+    """One file to fetch."""
+
+    name: str
+    urls: tuple[str, ...]
+    bytes: int | None = None
+    bytes_about: int | None = None
+    """A rounded size, for the user and the disk, where the exact one is not known."""
+    md5: str | None = None
+    sha256: str | None = None
+
+    @property
+    def known(self) -> Known:
+        return Known(self.bytes, self.md5, self.sha256)
+
+    @property
+    def weight(self) -> int | None:
+        """Bytes, as well as we know."""
+        return self.bytes or self.bytes_about
+
+
+class Rule(Config):
+    """Something a dataset's folder must hold."""
+
+    what: str
+    globs: tuple[str, ...]
+    """Patterns below the dataset's folder; `../` at the start means beside it."""
+    count: int | None = None
+    """How many there are, where it is published; otherwise at least one is expected."""
+    md5: str | None = None
+    needed: bool = True
+    """False: counted, but nobody misses it."""
+
+
+class Entry(Config):
+    """A dataset or checkpoint of the catalogue."""
+
+    title: str
+    kind: Literal["checkpoint", "dataset"]
+    licence: str
+    page: str
+    files: tuple[Source, ...] = ()
+    zenodo: str | None = None
+    """Number of a Zenodo record whose listing names the files."""
+    by_hand: tuple[str, ...] = ()
+    """What to do where no address serves the files."""
+    anchors: tuple[str, ...] = ()
+    """Patterns any of which, matching below a folder, makes it the dataset's."""
+    layout: tuple[Rule, ...] = ()
+
+    @property
+    def weight(self) -> int | None:
+        """Bytes of all files, as well as we know; None where no file is listed or one's size is unknown."""
+        weights = [source.weight for source in self.files]
+        return None if not weights or None in weights else sum(weights)
+
+
+class _Catalogue(Config):
+    entries: dict[str, Entry] = Field(default_factory=dict)
+
+
+@functools.cache
+def catalogue() -> dict[str, Entry]:
+    """All entries by name, in the order of the file."""
+    values = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    return parse_config(_Catalogue, {"entries": values}, where=CATALOGUE).entries
+
+
+def entry_named(name: str) -> Entry:
+    """The entry of that name; an unknown one is a `RossamError` that names the nearest."""
+    entries = catalogue()
+    if name not in entries:
+        near = difflib.get_close_matches(name.lower(), entries, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RossamError(
+            f"fetch {name}", "no dataset or checkpoint of that name", f"{hint}known: {', '.join(entries)}"
+        )
+    return entries[name]
+
+
+def steps_by_hand(name: str, data: Path | None = None) -> list[str]:
+    """What to do, one step each, for an entry that is not served by address; empty for all others."""
+    entry = entry_named(name)
+    if not entry.by_hand:
+        return []
+    return [f"Page: {entry.page}", *(step.replace("{place}", str(place_of(name, data))) for step in entry.by_hand)]
+
+
+def place_of(name: str, data: Path | None = None) -> Path:
+    """Where an entry is, or is to go: in the cache, a dataset in `data` where that is given."""
+    entry = entry_named(name)
+    if entry.kind == "checkpoint":
+        return cache_dir() / "checkpoints" / entry.files[0].name
+    return (data or cache_dir() / "data") / name
+
+
+def size_text(size: int | None) -> str:
+    """`1249524607` → `1.25 GB`."""
+    if size is None:
+        return "size unknown"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,204 @@
+"""What the readers of real datasets share: finding the folder, telling every fault at once, remembering the result.
+
+In: a folder a user named. Out: the dataset's own folder, a `Report` of problems and drops, and a `FrameSet`
+that is read from its files once and from a COCO index afterwards, as long as no file below it has changed.
+
+What is a problem and what a drop: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
+counts that disagree) stops the reading with one error that lists all of them. A single object that cannot be
+used (no area, outside the frame, NaN) is left out and logged, unless most rows of its file are so: then the file
+is not what it is taken for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ProblemList, RossamError
+from ..files import cache_dir, source_digest, stable_hash
+from .boxes import box_problems
+from .coco import read_coco_index, write_coco_index
+from .images import image_size_hw
+from .records import Drop, FrameSet
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MOSTLY = 0.5
+"""Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""
+
+
+class Report:
+    """Problems and drops of one dataset, each with its file (relative to the dataset) and its place in it.
+
+    `at` is a line number, or a name such as `annotation 3`.
+
+    Args:
+        root: the dataset's folder.
+        remedy: what to do about problems.
+    """
+
+    def __init__(self, root: Path, remedy: str):
+        self.root, self.remedy = root, remedy
+        self.problems, self.drops = ProblemList(root), []
+
+    def problem(self, path: Path, found: str, at: int | str | None = None) -> None:
+        self.problems.add(self._place(path, at), found)
+
+    def drop(self, path: Path, reason: str, at: int | str | None = None) -> None:
+        self.drops.append(Drop(self._place(path, at), reason))
+
+    def raise_if_any(self) -> None:
+        self.problems.raise_if_any(self.remedy)
+
+    def _place(self, path: Path, at: int | str | None) -> str:
+        place = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return place if at is None else f"{place} {f'line {at}' if isinstance(at, int) else at}"
+
+
+def find_folder(root: str | os.PathLike, is_dataset: Callable[[Path], bool], layout: str, how_to_get: str) -> Path:
+    """`root`, or the first folder at most two levels below it, that `is_dataset`.
+
+    Raises:
+        RossamError: none is; names the path, the layout expected, and how to get the dataset.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise RossamError(root, f"no such folder; expected\n{layout}", how_to_get)
+    level = [root]
+    for _ in range(3):
+        for folder in level:
+            if is_dataset(folder):
+                return folder
+        level = [child for folder in level for child in subfolders(folder)]
+    raise RossamError(root, f"no such dataset in it or two folders below; expected\n{layout}", how_to_get)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in `folder`, sorted by name; none where it does not exist. Hidden ones are passed over."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return [folder / name for name in names]
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of these suffixes in `folder`, sorted by name; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in suffixes)
+    return [folder / name for name in names if not name.startswith(".")]
+
+
+def numbered_files(folder: Path, suffixes: tuple[str, ...], report: Report) -> dict[int, Path]:
+    """Files by the number their stem is, in order. A stem that is none is logged, a number twice is a problem."""
+    numbered: dict[int, Path] = {}
+    for path in list_files(folder, suffixes):
+        if not re.fullmatch(r"[0-9]{1,9}", path.stem):
+            report.drop(path, "its name is not a frame number")
+        elif int(path.stem) in numbered:
+            report.problem(path, f"is frame {int(path.stem)}, as {numbered[int(path.stem)].name} is")
+        else:
+            numbered[int(path.stem)] = path
+    return dict(sorted(numbered.items()))
+
+
+def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
+    """Height and width from the image's header; where it cannot be read, a problem and None."""
+    try:
+        return image_size_hw(path)
+    except RossamError as error:
+        report.problem(path, error.found)
+        return None
+
+
+def usable_boxes(
+    boxes_xyxy: Sequence, size_hw: tuple[int, int], path: Path, places: Sequence[int | str], report: Report
+) -> np.ndarray:
+    """Which boxes of a file hold a pixel of the frame, bool N; the others are logged, or a problem if they are most.
+
+    Args:
+        boxes_xyxy: N boxes in pixel-edge coordinates.
+        path: the file they are from.
+        places: line number or name of each.
+    """
+    usable = np.ones(len(boxes_xyxy), bool)
+    faults = box_problems(np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4), size_hw)
+    for index, fault in faults:
+        usable[index] = False
+        report.drop(path, f"box {fault}", places[index])
+    if len(faults) > max(1, MOSTLY * len(boxes_xyxy)):
+        index, fault = faults[0]
+        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes_xyxy)} boxes cannot be used", places[index])
+    return usable
+
+
+def indexed(
+    name: str,
+    root: Path,
+    folders: Iterable[Path],
+    options: dict,
+    cache: Path | None,
+    read: Callable[[], FrameSet],
+) -> FrameSet:
+    """What `read` returns, from an index in the cache folder where there is a fitting one.
+
+    An index fits as long as path, size and time of change of every file below `folders`, the options, and
+    this room's source are as they were. A newer one replaces it.
+
+    Args:
+        folders: files and folders that `read` looks at.
+        cache: folder for indices; None = `files.cache_dir()`.
+    """
+    origin = stable_hash([str(root.resolve()), options])[:12]
+    state = stable_hash([source_digest("data"), sorted(_file_states(folders))])[:16]
+    folder = (cache or cache_dir()) / "indices"
+    path = folder / f"{name}-{origin}-{state}.json"
+    if path.exists():
+        try:
+            with _collector_paused():
+                frames = read_coco_index(path)
+            if all(frame.image_path.exists() for frame in frames):
+                return frames
+        except RossamError:
+            path.unlink(missing_ok=True)  # damaged: an index is only ever a copy
+    frames = read()
+    write_coco_index(frames, path, image_root=root)
+    for stale in folder.glob(f"{name}-{origin}-*.json"):
+        if stale != path:
+            stale.unlink(missing_ok=True)
+    return frames
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without garbage collection, which takes longer than the reading where millions of small objects come up."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _file_states(paths: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
+    """Path, size, and time of change of every file in or below `paths`."""
+    for path in paths:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        yield from _file_states([Path(entry.path)])
+                    else:
+                        state = entry.stat()
+                        yield entry.path, state.st_size, state.st_mtime_ns
+        elif path.exists():
+            state = path.stat()
+            yield str(path), state.st_size, state.st_mtime_ns

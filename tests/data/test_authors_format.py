@@ -1,0 +1,50 @@
+"""The reader of the authors' format on hand-written arrays."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rossam_core.data.authors_format import read_authors_format
+from rossam_core.errors import RossamError
+
+
+def write(root, stem, boxes, stack):
+    for part in ("img", "boxes", "onehotmask"):
+        (root / "train" / part).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(root / f"train/img/{stem}.png")
+    np.save(root / f"train/boxes/{stem}.npy", np.array(boxes, dtype=np.float64))
+    np.save(root / f"train/onehotmask/{stem}.npy", stack)
+
+
+def test_boxes_and_masks_belong_together_by_row(tmp_path):
+    stack = np.zeros((2, 6, 8), np.uint8)
+    stack[0, 1:3, 2:5], stack[1, 4:, 6:] = 255, 255
+    write(tmp_path, "ship_03_000012", [[2, 1, 5, 3], [5.5, 4, 8, 6]], stack)
+    (frame,) = read_authors_format(tmp_path, "train", tmp_path / "cache")
+    assert (frame.key, frame.size_hw) == ("ship_03/000012", (6, 8))
+    assert [(o.object_id, o.category, o.box_xyxy) for o in frame.objects] == [
+        (1, "ship", (2, 1, 5, 3)),
+        (2, "ship", (5.5, 4, 8, 6)),
+    ]
+    for item, plane in zip(frame.objects, stack, strict=True):
+        np.testing.assert_array_equal(item.mask(frame.size_hw), plane > 0)
+
+
+def test_names_tell_video_and_frame(tmp_path):
+    stems = {
+        "train-2_7": ("train-2", 7),
+        "P0005": ("P", 5),
+        "0012": ("0012", 1),
+        "a_1": ("a_1", 1),
+        "a_01": ("a_01", 1),
+    }
+    for stem in stems:
+        write(tmp_path, stem, np.zeros((0, 4)), np.zeros((0, 6, 8), np.uint8))
+    frames = read_authors_format(tmp_path, "train", tmp_path / "cache")
+    assert {f.image_path.stem: (f.video, f.index) for f in frames} == stems
+    assert frames.object_count == 0
+
+
+def test_a_missing_split_says_what_is_expected(tmp_path):
+    with pytest.raises(RossamError, match=r"no such dataset(?s:.)*<split>/onehotmask(?s:.)*Zenodo record 15253996"):
+        read_authors_format(tmp_path, "train")

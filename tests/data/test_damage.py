@@ -1,0 +1,53 @@
+"""Every kind of damage to every format ends in a clear error or a logged drop that names the damaged file."""
+
+import shutil
+import warnings
+
+import pytest
+
+from rossam_core.data.records import FrameSet
+from rossam_core.data.twins import WRITERS, write_twin
+from rossam_core.errors import RossamError
+
+from .broken import DAMAGE
+from .scenes import READERS, made_frames
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twins")
+    frames = made_frames(folder / "source")
+    return {name: write_twin(frames, name, folder / name) for name in WRITERS}
+
+
+def read_all(format, root, cache) -> FrameSet:
+    """The frames, after every pixel and every mask has been read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frames = READERS[format](root, cache)
+        for frame in frames:
+            frame.image()
+            for item in frame.objects:
+                if item.has_mask:
+                    item.mask(frame.size_hw)
+    return frames
+
+
+@pytest.mark.parametrize(("format", "kind"), [(format, kind) for format, kinds in DAMAGE.items() for kind in kinds])
+def test_damage_is_told_with_the_name_of_its_file(twins, tmp_path, format, kind):
+    root = tmp_path / "data"
+    shutil.copytree(twins[format.split()[0]], root)
+    whole = read_all(format, root, tmp_path / "cache")
+    damaged = DAMAGE[format][kind](root)
+    try:
+        frames = read_all(format, root, tmp_path / "cache")
+        told = "\n".join(f"{drop.where}: {drop.reason}" for drop in frames.drops if drop not in whole.drops)
+    except RossamError as error:
+        told = str(error)
+        assert "Remedy: " in told
+    assert damaged.stem in told.replace(str(tmp_path), "")
+
+
+def test_every_format_is_damaged_in_twelve_ways_at_least():
+    assert set(DAMAGE) == set(READERS)
+    assert min(map(len, DAMAGE.values())) >= 12

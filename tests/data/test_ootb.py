@@ -1,0 +1,21 @@
+"""The OOTB reader on a hand-written sequence."""
+
+from PIL import Image
+
+from rossam_core.data.ootb import read_ootb
+
+
+def test_corners_become_the_upright_box_around_them_and_stay(tmp_path):
+    for name in ("ship_10", "ship_2"):
+        (tmp_path / name / "img").mkdir(parents=True)
+        Image.new("RGB", (30, 20)).save(tmp_path / name / "img/0001.jpg")
+        (tmp_path / name / "groundtruth.txt").write_text("10,2,18,10,10,18.5,2,10\n")
+    (tmp_path / "anno").mkdir()
+    (tmp_path / "anno/ship_2.txt").write_text("1,0,0,0,0,1,0,0,0,0,1,1,0,0,1,1\n")
+    frames = read_ootb(tmp_path, tmp_path / "cache")
+    assert [f.video for f in frames] == ["ship_2", "ship_10"]
+    item = frames[0].objects[0]
+    assert item.box_xyxy == (2, 2, 18, 18.5)
+    assert item.attributes["corners"] == [[10, 2], [18, 10], [10, 18.5], [2, 10]]
+    assert frames[0].attributes["flags"] == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1]
+    assert [drop.where for drop in frames.drops] == ["anno/ship_10.txt"]

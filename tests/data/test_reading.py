@@ -1,0 +1,87 @@
+"""The index that readers keep: used while nothing below the dataset has changed, and never a source of faults."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from rossam_core.data import reading
+from rossam_core.data.records import Frame, FrameSet
+from rossam_core.errors import RossamError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    Image.new("RGB", (8, 6)).save(root / "1.png")
+    return root
+
+
+@pytest.fixture
+def read(dataset, tmp_path):
+    """`read(**options)` → the frames, and whether they were read anew."""
+    calls = []
+
+    def make() -> FrameSet:
+        calls.append(1)
+        return FrameSet("made", [Frame("made", "v", 1, dataset / "1.png", (6, 8))])
+
+    def read(**options):
+        calls.clear()
+        return reading.indexed("made", dataset, [dataset], options, tmp_path / "cache", make), bool(calls)
+
+    return read
+
+
+def test_the_second_reading_is_from_the_index(read):
+    first, anew = read()
+    again, from_files = read()
+    assert anew and not from_files and again.frames == first.frames
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "2.txt").write_text("new"),
+        lambda root: (root / "1.png").unlink() or Image.new("RGB", (8, 6), (1, 2, 3)).save(root / "1.png"),
+        lambda root: os.utime(root / "1.png", ns=(1, 1)),
+    ],
+)
+def test_any_change_of_a_file_is_seen_and_the_old_index_removed(read, dataset, tmp_path, change):
+    read()
+    change(dataset)
+    assert read()[1] and len(list((tmp_path / "cache/indices").iterdir())) == 1
+
+
+def test_each_set_of_options_has_its_own_index(read):
+    assert read(split="train")[1] and read(split="test")[1] and not read(split="train")[1]
+
+
+def test_a_damaged_index_is_made_anew(read, tmp_path):
+    read()
+    (index,) = (tmp_path / "cache/indices").iterdir()
+    index.write_text(index.read_text()[:100])
+    assert read()[1] and not read()[1]
+
+
+def test_a_missing_dataset_names_path_layout_and_source(tmp_path):
+    for root, found in ((tmp_path / "gone", "no such folder"), (tmp_path, "no such dataset")):
+        with pytest.raises(RossamError, match=rf"{root}: {found}(?s:.)*THE LAYOUT(?s:.)*Remedy: GET IT"):
+            reading.find_folder(root, lambda folder: False, "THE LAYOUT", "GET IT")
+
+
+def test_a_dataset_is_found_two_folders_below(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert reading.find_folder(tmp_path, lambda folder: folder.name == "b", "", "") == tmp_path / "a/b"
+
+
+def test_single_bad_boxes_are_logged_and_a_file_of_them_is_a_problem(tmp_path):
+    report = reading.Report(tmp_path, "mend it")
+    good, bad = [1, 1, 3, 3], [3, 3, 1, 1]
+    usable = reading.usable_boxes([good, bad, good], (9, 9), tmp_path / "gt.txt", [1, 2, 3], report)
+    assert usable.tolist() == [True, False, True]
+    assert report.drops[0].where == "gt.txt line 2" and not len(report.problems)
+    reading.usable_boxes([good, bad, bad], (9, 9), tmp_path / "gt.txt", [1, 2, 3], report)
+    with pytest.raises(RossamError, match=r"gt\.txt line 2: .*inverted.*2 of 3 boxes(?s:.)*mend it"):
+        report.raise_if_any()
