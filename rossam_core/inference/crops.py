@@ -6,7 +6,7 @@ logits on the window's own frame pixels. No model is involved.
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
 frame pixels inside the frame. The model's input is S×S; a window that is smaller than it (only where the frame
-is smaller than the window) fills the top left, and padding the rest, as in SAM.
+is smaller than the window) fills the top left, and padding the rest, as in SAM; SAM2 has a whole frame stretched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class CropPlan:
 
     @property
     def scale_xy(self) -> tuple[float, float]:
-        """Input pixels a frame pixel is wide and high (equal but for rounding to whole input pixels)."""
+        """Input pixels a frame pixel is wide and high (equal, but for rounding and where a frame is made square)."""
         return self.content_hw[1] / self.width, self.content_hw[0] / self.height
 
     def holds(self, hull: Sequence[int]) -> bool:
@@ -86,10 +86,17 @@ def pixel_hulls(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 # --- plan -------------------------------------------------------------------------------------------------------
 
 
-def plan(boxes_xyxy: np.ndarray, size_hw: tuple[int, int], input_size: int, config: InferenceConfig) -> list[CropPlan]:
+def plan(
+    boxes_xyxy: np.ndarray,
+    size_hw: tuple[int, int],
+    input_size: int,
+    config: InferenceConfig,
+    resize: Literal["longest_side", "square"] = "longest_side",
+) -> list[CropPlan]:
     """Windows that together serve every box exactly once.
 
-    - `direct`: the whole frame, its longer side scaled to the input (SAM's `ResizeLongestSide`).
+    - `direct`: the whole frame, its longer side scaled to the input (SAM's `ResizeLongestSide`) or, by `resize`,
+      both sides (SAM2).
     - `tiled`: windows of side S / rate on a grid that overlaps by half a side or more, so that every box up to
       half a side is whole in one of them. A box goes to the tile in which it lies whole and most central; tiles
       that serve no box are left out.
@@ -106,6 +113,7 @@ def plan(boxes_xyxy: np.ndarray, size_hw: tuple[int, int], input_size: int, conf
         boxes_xyxy: N×4, frame pixels; parts outside the frame play no role.
         size_hw: the frame's.
         input_size: S, the model's input side in pixels.
+        resize: the model's own way to make a square of a frame (`PromptableSegmenter.resize`).
 
     Returns:
         Windows in a fixed order; none where there is no box.
@@ -115,7 +123,8 @@ def plan(boxes_xyxy: np.ndarray, size_hw: tuple[int, int], input_size: int, conf
     if not len(hulls):
         return []
     if config.mode == "direct":
-        return [_window(hulls[0], max(size_hw), size_hw, input_size, everyone)]
+        frame = _window(hulls[0], max(size_hw), size_hw, input_size, everyone)
+        return [replace(frame, content_hw=(input_size, input_size))] if resize == "square" else [frame]
 
     base = max(1, round(input_size / config.rate))
     longer = (hulls[:, 2:] - hulls[:, :2]).max(axis=1)

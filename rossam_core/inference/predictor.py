@@ -185,7 +185,7 @@ class Predictor:
     def encode_crop(self, image: np.ndarray, box_xyxy: Box) -> EncodedCrop:
         """Encode the window that `config` gives this box. Arguments and errors as `predict`'s, for one box."""
         image, boxes, size_hw = _checked(image, [box_xyxy], "Predictor.encode_crop")
-        (window,) = crops.plan(boxes, size_hw, self.model.input_size, self.config)
+        (window,) = self._plan(boxes, size_hw)
         return EncodedCrop(window, self._encode([self._cut(image, window)]), size_hw)
 
     def decode_crop(self, encoded: EncodedCrop, box_xyxy: Box, threshold: float | None = None) -> ObjectMask:
@@ -217,7 +217,7 @@ class Predictor:
             image, boxes_xyxy, size_hw = _checked(image, boxes_xyxy, where)
             job = _Job(boxes_xyxy, size_hw, [None] * len(boxes_xyxy))
             under_way.append(job)
-            for window in crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config):
+            for window in self._plan(boxes_xyxy, size_hw):
                 batch.append((job, window, self._cut(image, window)))
                 if len(batch) == self.config.batch_size:
                     self._run(batch)
@@ -243,6 +243,9 @@ class Predictor:
                 job.masks[i] = _object_mask(
                     logits[j], ious[j], job.boxes_xyxy[i], window, job.size_hw, self.config.mask_threshold
                 )
+
+    def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
+        return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
 
     def _cut(self, image: np.ndarray, window: crops.CropPlan) -> np.ndarray:
         return crops.cut(image, window, self.model.input_size, self.config.interpolation, self.model.pixel_mean)

@@ -1,4 +1,4 @@
-"""Weights in and out: official SAM and HQ-SAM `.pth` files, and ours as safetensors, loaded strictly.
+"""Weights in and out: official files of SAM, HQ-SAM and SAM2, and ours as safetensors, loaded strictly.
 
 In: a model and a file. Out: the model filled, or one error that lists all that does not fit, the model untouched.
 Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is split on load and joined by
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,15 @@ from torch.nn import functional as F
 from ..errors import ProblemList, RossamError
 from ..files import atomic_path, cache_dir, write_bytes
 from .sam import ARCHITECTURES
+from .sam2 import HIERAS
+from .sam2_keys import from_official, is_official, to_official
 
 if TYPE_CHECKING:
     from .rossam import PromptableSegmenter
 
-SHIPPED = {"vit_t": Path(__file__).parent.parent / "weights" / "vit_t.safetensors"}
-"""Priors that come with the package; each holds SAM's weights and an HQ head."""
+_WEIGHTS = Path(__file__).parent.parent / "weights"
+SHIPPED = {"vit_t": _WEIGHTS / "vit_t.safetensors", "hiera_t": _WEIGHTS / "hiera_t.safetensors"}
+"""Priors that come with the package: `vit_t` holds SAM's weights and an HQ head, `hiera_t` SAM2's."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,14 @@ class OfficialFile:
     @property
     def url(self) -> str:
         folder = "huggingface.co/lkeab/hq-sam/resolve/main" if self.hq else "dl.fbaipublicfiles.com/segment_anything"
+        if self.backbone in HIERAS:
+            folder = "dl.fbaipublicfiles.com/segment_anything_2/092824"
         return f"https://{folder}/{self.name}"
+
+    @property
+    def fetch_name(self) -> str:
+        """What `rossam fetch` calls it."""
+        return self.name.removesuffix(".pt") if self.backbone in HIERAS else f"sam{'_hq' * self.hq}_{self.backbone}"
 
     @property
     def known_hash(self) -> str:
@@ -81,6 +92,34 @@ OFFICIAL = (
     OfficialFile("sam_hq_vit_b.pth", "vit_b", True, "c6b8953247bcfdc8bb8ef91e36a6cacc"),
     OfficialFile("sam_hq_vit_l.pth", "vit_l", True, "08947267966e4264fb39523eccc33f86"),
     OfficialFile("sam_hq_vit_h.pth", "vit_h", True, "3560f6b6a5a6edacd814a1325c39640a"),
+    OfficialFile(
+        "sam2.1_hiera_tiny.pt",
+        "hiera_tiny",
+        False,
+        "6aa6761c9da74fbaa74b4c790a0a2007",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    OfficialFile(
+        "sam2.1_hiera_small.pt",
+        "hiera_small",
+        False,
+        "51713b3d1994696d27f35f9c6de6f5ef",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    OfficialFile(
+        "sam2.1_hiera_base_plus.pt",
+        "hiera_base_plus",
+        False,
+        "ec7bd7d23d280d5e3cfa45984c02eda5",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    OfficialFile(
+        "sam2.1_hiera_large.pt",
+        "hiera_large",
+        False,
+        "2b30654b6112c42a115563c638d238d9",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    ),
 )
 
 
@@ -99,22 +138,25 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
             raise RossamError(
                 path,
                 f"the prior of {backbone} that ships with the package is not there",
-                "install the package anew, make the prior with `rossam pretrain`, or name another checkpoint",
+                f"train it with `rossam pretrain RUN_DIR --set backbone={backbone}` and copy its weights.safetensors "
+                "to that path; or install the package anew, or name another checkpoint",
             )
         return path
     official = next((file for file in OFFICIAL if (file.backbone, file.hq) == (backbone, hq)), None)
     if official is None:
         raise RossamError(f"backbone {backbone}", "has no default checkpoint", "name a weights file")
-    path = cache_dir() / official.name
+    folder = cache_dir() / "checkpoints"  # where `rossam fetch` puts them, too
+    path = folder / official.name
     if path.is_file():
         return path
     try:
-        return Path(pooch.retrieve(official.url, official.known_hash, official.name, cache_dir(), progressbar=True))
+        return Path(pooch.retrieve(official.url, official.known_hash, official.name, folder, progressbar=True))
     except (OSError, ValueError) as error:  # no network, no space, no such page; or another hash
         raise RossamError(
             path,
             f"is not in the cache and cannot be fetched ({type(error).__name__}: {error})",
-            f"download {official.url} ({official.known_hash}) elsewhere and place it at {path}; "
+            f"run `rossam fetch {official.fetch_name}`, which resumes what breaks off; or download "
+            f"{official.url} ({official.known_hash}) elsewhere and place it at {path}; "
             "the environment variable ROSSAM_CACHE names another cache folder",
         ) from error
 
@@ -130,13 +172,15 @@ def load_checkpoint(
     """Fill `model` from a file; nothing is changed unless everything fits.
 
     Args:
-        path: a `.safetensors` of ours, or an official `.pth` (its hash is checked where the file's name is known).
+        path: a `.safetensors` of ours, or an official `.pth` or `.pt` (its hash is checked where the file's name is
+            known).
         allow_missing: parameter groups the file may lack altogether; they stay as they are.
         ignore: parameter groups of the file to leave aside, e.g. `("hq_head",)` for a plain SAM from HQ-SAM's file.
         resize_positions: interpolate position embeddings to the model's input size where they differ.
 
     Returns:
-        The file's metadata; empty for a `.pth`. A file that declares itself partial (`groups`) brings those groups
+        The file's metadata; empty for a `.pth`; of an official SAM2 file `ignored_video_memory`, the number of its
+        tensors that single images do not need. A file that declares itself partial (`groups`) brings those groups
         only, and must have been saved on top of the very weights the model holds in the others.
 
     Raises:
@@ -144,7 +188,7 @@ def load_checkpoint(
             and misshapen names, all at once.
     """
     path = Path(path)
-    found, metadata = _read(path)
+    found, metadata = _read(path, model)
     found = {name: value for name, value in found.items() if model.group_of(name) not in ignore}
     own = _named_state(model)
     _check_backbone(path, model, found, metadata)
@@ -202,16 +246,19 @@ def save_weights(
 
 
 def save_official(model: PromptableSegmenter, path: str | os.PathLike) -> None:
-    """Write a `.pth` that the official SAM (or HQ-SAM) code loads: `attn.qkv` joined again.
+    """Write a `.pth` with the official names, for SAM's and HQ-SAM's code: `attn.qkv` joined again.
+
+    SAM2's, below the key `model`, lack the video memory, so its code loads them with `strict=False`.
 
     Raises:
         RossamError: the model still has adapters.
     """
     state = _named_state(model)
     if any(model.group_of(name) == "lora" for name in state):
-        raise RossamError(path, "the model has LoRA adapters, which SAM's code does not know", "call merge_lora first")
+        raise RossamError(path, "the model has adapters, which SAM's code does not know", "call merge_adapters first")
+    official = {"model": to_official(state)} if model.method == "sam2" else _join_qkv(state)
     with atomic_path(path) as temporary:
-        torch.save(_join_qkv(state), temporary)
+        torch.save(official, temporary)
 
 
 def weights_hash(model: PromptableSegmenter, *, without: Collection[str] = ()) -> str:
@@ -230,8 +277,8 @@ def _named_state(model: PromptableSegmenter) -> dict[str, Tensor]:
     return {name.replace(".base_layer.", ".").replace(".default.", "."): value for name, value in state.items()}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, Q, K and V apart, and metadata."""
+def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by our names, and metadata."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "no such file"
         raise RossamError(path, found, "name a weights file: .safetensors of ours, or an official .pth")
@@ -248,9 +295,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"cannot be read as weights ({reason}); it may be truncated: {path.stat().st_size:,} bytes",
             "fetch or copy the file again; a .pth may hold tensors only",
         ) from error
+    if isinstance(state, dict) and set(state) == {"model"}:  # SAM2's
+        state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
         raise RossamError(path, f"holds {keys}, expected tensors by name", "save the model's state_dict alone")
+    if is_official(state):
+        found, ignored = from_official(state, _named_state(model))
+        return found, {"ignored_video_memory": str(ignored)}
     return _split_qkv(state), {}
 
 
@@ -293,19 +345,24 @@ def _join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
+_PATCHES = ("image_encoder.patch_embed.proj.weight", "vision_encoder.backbone.patch_embed.projection.weight")
+_BLOCK = re.compile(r"(?:image_encoder|vision_encoder\.backbone)\.blocks\.(\d+)\.")
+
+
 def _check_backbone(path: Path, model: PromptableSegmenter, found: Mapping[str, Tensor], metadata: Mapping) -> None:
-    patches = found.get("image_encoder.patch_embed.proj.weight")
+    patches = next((found[name] for name in _PATCHES if name in found), None)
     if patches is None:  # a partial file says so itself
         name = metadata.get("backbone", model.backbone)
         if name == model.backbone:
             return
         found_text = f"this is for {name}"
     else:
-        blocks = {name.split(".")[2] for name in found if name.startswith("image_encoder.blocks.")}
+        blocks = {match[1] for match in map(_BLOCK.match, found) if match}
         theirs = (len(patches), len(blocks))
         if theirs == (model.arch.dim, model.arch.depth):
             return
-        name = next((key for key, arch in ARCHITECTURES.items() if (arch.dim, arch.depth) == theirs), "none we know")
+        known = {**ARCHITECTURES, **HIERAS}
+        name = next((key for key, arch in known.items() if (arch.dim, arch.depth) == theirs), "none we know")
         found_text = f"this looks like {name}: dim {theirs[0]}, depth {theirs[1]}"
     raise RossamError(
         path,

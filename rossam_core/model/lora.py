@@ -1,18 +1,23 @@
-"""Low-rank adapters on Q and V of every encoder block (ROS-SAM, section 3.3): W' = W + scale·B·A.
+"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.3), and three others under the same name.
 
 In: a model whose encoder attends through `q_proj` and `v_proj`. Out: the same model, adapted in place by peft, or
-with its adapters merged into plain Linears again.
+with its adapters merged into plain Linears again. Whatever the kind, its parameters are the group `lora`.
 """
 
 from __future__ import annotations
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from typing import Literal, get_args
+
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ..errors import RossamError
 
+AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"
+MARKS = (".lora_", ".hada_", ".ia3_")
+"""What peft's names of adapter parameters hold, and no other name does."""
 
 
 def default_rank(dim: int) -> int:
@@ -20,31 +25,53 @@ def default_rank(dim: int) -> int:
     return dim // 2
 
 
-def add_lora(model: nn.Module, rank: int, scale: float = 1.0) -> None:
-    """Put a fresh adapter on Q and V of every block of `model.image_encoder`, in place.
+def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora", scale: float = 1.0) -> None:
+    """Put a fresh adapter on Q and V of every block of `model.image_encoder`, in place; nothing is frozen.
 
-    A is drawn kaiming_uniform(a=√5) and B is zero, as in the released code, so the model's output does not change
-    until B does. Nothing is frozen.
+    A fresh adapter does not change the model's output (DoRA: but for rounding). With W a Linear's weight, m×n:
+
+    - `lora`: W + scale·B·A, A drawn kaiming_uniform(a=√5), B zero, as in the released code;
+    - `dora`: the same, every row rescaled to a trained length (Liu et al., ICML 2024);
+    - `loha`: W + scale·(B₁A₁ ∘ B₂A₂), the elementwise product of two such (Hyeon-Woo et al., ICLR 2022), each of
+      half the rank, so that it holds as many parameters as LoRA of that rank;
+    - `ia3`: diag(l)·W, m numbers, whatever the rank (Liu et al., NeurIPS 2022).
 
     Args:
-        scale: factor of B·A (released code: 1).
+        rank: of B·A.
+        scale: factor of what is added (released code: 1).
 
     Raises:
-        RossamError: rank below 1.
+        RossamError: rank below 1, or an unknown kind.
     """
     if rank < 1:
         raise RossamError("LoRA rank", f"is {rank}, expected 1 or more", "choose a rank, e.g. half the encoder's width")
     trainable = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
-    config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=TARGETS, lora_dropout=0.0, bias="none")
-    inject_adapter_in_model(config, model)
+    inject_adapter_in_model(_config(kind, rank, scale), model)
     for parameter in model.parameters():  # peft freezes what it does not add
         parameter.requires_grad_(trainable.get(id(parameter), True))
 
 
-def merge_lora(model: nn.Module) -> None:
+def merge_adapters(model: nn.Module) -> None:
     """Fold every adapter into its Linear, in place; a model without adapters stays as it is."""
-    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, module in adapted:
         module.merge()
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter or buffer of that name belongs to an adapter."""
+    return any(mark in name for mark in MARKS)
+
+
+def _config(kind: AdapterKind, rank: int, scale: float) -> PeftConfig:
+    match kind:
+        case "lora" | "dora":
+            return LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=TARGETS, use_dora=kind == "dora")
+        case "loha":
+            half = max(rank // 2, 1)
+            return LoHaConfig(r=half, alpha=scale * half, target_modules=TARGETS)
+        case "ia3":
+            return IA3Config(target_modules=TARGETS, feedforward_modules=[])
+    raise RossamError(f"adapter {kind}", "is not known", f"use one of {', '.join(get_args(AdapterKind))}")

@@ -32,6 +32,8 @@ class AugmentConfig(Config):
     """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
     `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
     `window`: one object, drawn at random, is seen as inference sees it (`window_side`; ours, `corrected`)."""
+    window_rate: float = Field(2.0, gt=0)
+    """Upsampling rate of that window (paper section 3.2.4: 2); no effect on the other two."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)
@@ -116,7 +118,7 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
     return Sample(image, boxes, masks, tuple(index for _ in kept), dropped, matrix)
 
 
-def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, rate: float = 2.0) -> int:
+def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, rate: float) -> int:
     """Frame pixels that inference shows of an object: size / rate, or 1.5 × its longer side, at most the frame's."""
     extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
     return int(max(round(size / rate), min(np.ceil(1.5 * extent), max(size_hw))))
@@ -132,7 +134,11 @@ def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.G
     with_masks = [o for o in frame.objects if o.has_mask]
     chosen = with_masks[rng.integers(len(with_masks))] if config.keep_object_in_view and with_masks else None
     box = np.array(chosen.box_xyxy if chosen else (0, 0, w, h))
-    unit = {"frame": 1.0, "input": size / max(h, w), "window": size / window_side(box, frame.size_hw, size)}
+    unit = {
+        "frame": 1.0,
+        "input": size / max(h, w),
+        "window": size / window_side(box, frame.size_hw, size, config.window_rate),
+    }
     scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
     half_turn, mirrored = rng.random() < config.diagonal_flip, rng.random() < config.mirror

@@ -7,6 +7,7 @@ a script alike; they end when the one that started them does, however that ends.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import socket
@@ -15,14 +16,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
+from .. import progress
 from ..data.records import FrameSet
 from ..devices import core_count, resolve_device
 from ..errors import RossamError
+from ..progress import track
 from . import runs
 from .loop import fit
 from .recipes import RunConfig
@@ -42,24 +47,31 @@ def process_count(run: RunConfig, frames: int) -> int:
     return max(p for p in range(1, MOST + 1) if p <= min(core_count(), frames) and run.training.batch % p == 0)
 
 
-def fit_on_cores(run: RunConfig, run_dir: str | os.PathLike, train: FrameSet, val: FrameSet) -> pd.DataFrame:
-    """`fit(run, run_dir, train, val)`, spread over `process_count` processes.
+def fit_on_cores(
+    run: RunConfig,
+    run_dir: str | os.PathLike,
+    train: FrameSet,
+    val: FrameSet,
+    *,
+    on_event: runs.OnEvent | None = None,
+) -> pd.DataFrame:
+    """`fit`, spread over `process_count` processes; `on_event` hears of new lines of the log as they are written.
 
     Raises:
         RossamError: as `fit` does; or a process ended without a word, for instance killed for memory.
     """
     run_dir, count = Path(run_dir), process_count(run, len(train))
     if count == 1 or (run_dir / runs.AUDIT).exists():
-        return fit(run, run_dir, train, val)
+        return fit(run, run_dir, train, val, on_event=on_event)
     with tempfile.TemporaryDirectory(prefix="rossam-fit-") as folder:
         order = Path(folder) / "order.pickle"
         order.write_bytes(pickle.dumps((run, run_dir, train, val)))
         team = _start(order, count)
         try:
-            while any(process.poll() is None for process in team):
-                _raise_failure(team, Path(folder), run_dir)
-                time.sleep(0.1)
-            _raise_failure(team, Path(folder), run_dir)
+            total = run.training.total_samples(len(train)) // run.training.batch
+            rows = _follow(team, Path(folder), run_dir, on_event)
+            for _ in track((row for row in rows if row["kind"] == "step"), total, f"training {run.method}"):
+                pass
         finally:
             for process in team:
                 process.kill()
@@ -75,6 +87,7 @@ def _start(order: Path, count: int) -> list[subprocess.Popen]:
     threads = str(max(core_count() // count, 1))
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": threads}
+    shared |= {progress.VARIABLE: ""}  # their progress is told here
     command = [sys.executable, "-m", __name__, str(order), str(os.getpid())]
     team = []
     for rank in range(count):
@@ -84,6 +97,25 @@ def _start(order: Path, count: int) -> list[subprocess.Popen]:
                 subprocess.Popen(command, env={**os.environ, **shared, **own}, stdout=words, stderr=subprocess.STDOUT)
             )
     return team
+
+
+def _follow(
+    team: list[subprocess.Popen], folder: Path, run_dir: Path, on_event: runs.OnEvent | None
+) -> Iterator[Mapping[str, Any]]:
+    """Lines of the log, as they come, until all processes have ended well."""
+    log, read, running = run_dir / runs.LOG, 0, True
+    while running:
+        running = any(process.poll() is None for process in team)
+        _raise_failure(team, folder, run_dir)
+        lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        for row in map(json.loads, whole[read:]):
+            if on_event is not None:
+                on_event(row["kind"], row)
+            yield row
+        read = len(whole)
+        if running:
+            time.sleep(0.3)
 
 
 def _raise_failure(team: list[subprocess.Popen], folder: Path, run_dir: Path) -> None:

@@ -1,11 +1,12 @@
-"""The tiny prior: SAM with its HQ head, trained from nothing on procedural images.
+"""The tiny priors: SAM with its HQ head, or SAM2, trained from nothing on procedural images.
 
 In: a `PretrainConfig`. Out: in a run folder, `weights.safetensors` (the best by held-out generated scenes),
 `log.jsonl`, `config.json`, and `checkpoint.pt`, from which an interrupted run goes on.
 
 Three phases: SAM on small images (half the side, four times as many a second), SAM on full-size images, then its
-HQ head alone with SAM frozen, as HQ-SAM came about. Scene n is a function of the seed and n, and the network draws
-nothing at random, so a resumed run repeats an unbroken one. Under `torchrun` the processes share every batch.
+HQ head alone with SAM frozen, as HQ-SAM came about; SAM2 has the first two. Scene n is a function of the seed and n,
+and the network draws nothing at random, so a resumed run repeats an unbroken one. Under `torchrun` the processes
+share every batch.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from ..devices import autocast, resolve_device
 from ..errors import RossamError
 from ..files import atomic_path, read_json, write_json, write_text
 from ..model.checkpoints import load_checkpoint, save_weights
-from ..model.rossam import MaskLogits, PromptableSegmenter, build_model, set_trainable
-from ..model.sam import architecture
+from ..model.rossam import MaskLogits, build_model, input_size, set_trainable
 from ..progress import duration
+from .awake import start_awake
 from .losses import dice_loss
-from .pretrain_config import EXTENDABLE, Phase, PretrainConfig, learning_rate, phases
+from .pretrain_config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
 from .pretrain_scenes import Batch, SceneBatches, held_out_scenes, scene_loader, score
 from .team import Team
 
@@ -141,7 +142,7 @@ def pretrain(
     log = _Log(run / "log.jsonl")
     saved = _read_checkpoint(run / "checkpoint.pt")
     head = _layout_head(config.seed, saved).to(place)
-    source = None
+    source = Path(config.start_from) if config.start_from else None
     for number, phase in enumerate(phases(config)):
         if not phase.samples:
             continue
@@ -166,7 +167,7 @@ def _run_phase(
     log: _Log,
     progress: bool,
 ) -> None:
-    size = architecture(config.backbone).input_size // phase.shrink
+    size = input_size(config.backbone) // phase.shrink
     model = build_model(phase.method, config.backbone, checkpoint=None, seed=config.seed, input_size=size).to(device)
     start_awake(model)
     done, best = (0, -1.0) if state is None else (state["steps"], state["best"])
@@ -238,47 +239,9 @@ def _run_phase(
         if current > best:
             best = current
             notes = {"samples": str(row["samples"]), "phase": phase.name, "held_out_iou": f"{best:.4f}"}
-            save_weights(model, run / phase.weights, notes, half=phase.name == "hq")
+            save_weights(model, run / phase.weights, notes, half=phase.weights == RESULT)
         _write_checkpoint(run / "checkpoint.pt", number, done, best, model, head, optimizer)
     bar.close()
-
-
-@torch.no_grad()
-def start_awake(model: PromptableSegmenter) -> None:
-    """Fresh weights under which the image reaches the embedding from the first step.
-
-    Patches are described by their lowest cosines (brightness and two colour differences, higher frequencies
-    amplified, since images have less of them), blocks begin close to the identity, and the neck passes its input on.
-    With the usual initialisation the decoder learns mean shapes from the box first, and the encoder falls silent.
-    """
-    encoder = model.image_encoder
-    weight = encoder.patch_embed.proj.weight  # C×3×P×P
-    weight.copy_(_cosine_basis(weight.shape[0], weight.shape[-1]))
-    encoder.patch_embed.proj.bias.zero_()
-    for block in encoder.blocks:
-        for linear in (block.attn.proj, block.mlp.lin2):
-            linear.weight.mul_(0.2)
-            linear.bias.zero_()
-    smoothing = encoder.neck[2].weight  # 256×256×3×3
-    smoothing.mul_(0.1)
-    smoothing[:, :, 1, 1] += torch.eye(len(smoothing))
-
-
-def _cosine_basis(count: int, patch: int) -> Tensor:
-    """The `count` lowest cosines of P×P patches in three colour axes, count×3×P×P."""
-    place, wave = torch.arange(patch) + 0.5, torch.arange(patch)
-    waves = torch.cos(math.pi * wave[:, None] * place[None] / patch) * math.sqrt(2 / patch)
-    waves[0] /= math.sqrt(2)
-    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-0.5, 1, -0.5]])
-    colours /= colours.norm(dim=1, keepdim=True)
-    ranked = sorted(
-        (math.hypot(i, j) + 3 * (c > 0), c, i, j) for i in range(patch) for j in range(patch) for c in range(3)
-    )
-    rows = []
-    for _, c, i, j in ranked[:count]:
-        gain = (2 if c else 1) * (1 + math.hypot(i, j)) / patch
-        rows.append(gain * colours[c][:, None, None] * waves[i][:, None] * waves[j][None, :])
-    return torch.stack(rows)
 
 
 def _layout_head(seed: int, saved: dict | None) -> LayoutHead:

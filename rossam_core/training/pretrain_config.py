@@ -8,26 +8,32 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from ..config import Config
+from ..model.sam2 import HIERAS
 
 EXTENDABLE = ("small_samples", "sam_samples", "hq_samples", "workers", "threads")
 """Settings that may differ when a run is resumed: how long it lasts, and how many helpers it has."""
 
 
 class PretrainConfig(Config):
-    """How the tiny prior is trained. All values are ours: neither paper nor released code trains a prior."""
+    """How a tiny prior is trained. All values are ours: neither paper nor released code trains a prior."""
 
     seed: int = 0
     """Seed of fresh weights and of every scene."""
     backbone: str = "vit_t"
-    """Architecture to train from nothing."""
+    """Architecture to train: SAM's (`vit_t`), or SAM2's (`hiera_t`), which has no third phase."""
+    start_from: str | None = None
+    """Weights file of an earlier run to go on from, in a new folder; None: from nothing."""
     small_samples: int = Field(28_800, ge=0)
     """Images of half the input's side seen first, each once; encoder, prompt encoder and SAM's decoder train."""
     sam_samples: int = Field(6_400, ge=0)
     """Full-size images seen next, each once; the same parameters train."""
     hq_samples: int = Field(2_000, ge=0)
-    """Full-size images seen last; the HQ head alone trains, on SAM as it then is."""
+    """Full-size images seen last; the HQ head alone trains, on SAM as it then is. SAM2 has none, and skips this."""
     batch_size: int = Field(16, ge=1)
     """Images a step, over all processes."""
+    scene_reuse: int = Field(2, ge=1)
+    """Images made of one drawn scene, each another window, turned and mirrored at random: drawing a scene costs as
+    much as training on it."""
     close_up: float = Field(0.7, ge=0, le=1)
     """Share of images that are a window around one object, as inference cuts it (context 1.3 to 4): what is asked
     for stands in the middle, so that the encoder learns to look before it must search."""
@@ -68,6 +74,10 @@ class PretrainConfig(Config):
     """`auto`: bfloat16 autocast where the processor multiplies it in hardware."""
 
 
+RESULT = "weights.safetensors"
+"""What a finished run leaves: the last phase's best weights, float16."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """One stage of the run."""
@@ -86,13 +96,16 @@ class Phase:
 
 
 def phases(config: PretrainConfig) -> tuple[Phase, ...]:
-    """SAM on small images, SAM on full-size images, the HQ head on a frozen SAM."""
+    """The network on small images, then on full-size ones; for SAM then the HQ head on a frozen SAM."""
     whole = ("encoder", "last_block", "prompt_encoder", "sam_decoder")
-    return (
-        Phase("small", "sam", whole, 2, config.small_samples, config.small_lr, 0.0, "small.safetensors"),
-        Phase("sam", "sam", whole, 1, config.sam_samples, config.sam_lr, config.cooldown, "sam.safetensors"),
-        Phase("hq", "hq-sam", ("hq_head",), 1, config.hq_samples, config.hq_lr, config.cooldown, "weights.safetensors"),
+    sam2 = config.backbone in HIERAS
+    method, result = ("sam2", RESULT) if sam2 else ("sam", "sam.safetensors")
+    both = (
+        Phase("small", method, whole, 2, config.small_samples, config.small_lr, 0.0, "small.safetensors"),
+        Phase("sam", method, whole, 1, config.sam_samples, config.sam_lr, config.cooldown, result),
     )
+    head = Phase("hq", "hq-sam", ("hq_head",), 1, config.hq_samples, config.hq_lr, config.cooldown, RESULT)
+    return both if sam2 else (*both, head)
 
 
 def learning_rate(config: PretrainConfig, phase: Phase, samples: int) -> float:

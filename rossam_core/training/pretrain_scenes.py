@@ -56,6 +56,7 @@ class SceneBatches(Dataset):
 
     def __init__(self, config: PretrainConfig, size: int, stream: int, steps: range, share: range):
         self.config, self.size, self.stream, self.steps, self.share = config, size, stream, steps, share
+        self._drawn: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -69,8 +70,8 @@ class SceneBatches(Dataset):
         return Batch(images, list(boxes), torch.cat(targets), torch.stack(layouts))
 
     def _example(self, number: int) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-        config, rng = self.config, np.random.default_rng([self.config.seed, self.stream, number])
-        image, masks = sample_scene(rng, self.size)
+        config, rng = self.config, np.random.default_rng([self.config.seed, self.stream, number, 1])
+        image, masks = turned(rng, *self._scene(number // config.scene_reuse))
         if rng.random() < config.close_up:
             image, masks = close_up(rng, image, masks)
         layout = torch.from_numpy(scene_layout(masks))
@@ -80,6 +81,22 @@ class SceneBatches(Dataset):
         side = self.size // config.target_stride
         coarse = [cv2.resize(planes[..., k], (side, side), interpolation=cv2.INTER_AREA) for k in range(len(masks))]
         return image, torch.from_numpy(boxes).float(), torch.from_numpy(np.stack(coarse)), layout
+
+    def _scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scene `number` of the phase; the last one is kept, since the next example may be made of it."""
+        if self._drawn is None or self._drawn[0] != number:
+            rng = np.random.default_rng([self.config.seed, self.stream, number])
+            self._drawn = number, sample_scene(rng, self.size)
+        return self._drawn[1]
+
+
+def turned(rng: np.random.Generator, image: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Image S×S×3 and masks N×S×S, both in one of the square's eight positions."""
+    quarters = int(rng.integers(4))
+    image, masks = np.rot90(image, quarters), np.rot90(masks, quarters, axes=(1, 2))
+    if rng.random() < 0.5:
+        image, masks = image[:, ::-1], masks[:, :, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(masks)
 
 
 def close_up(rng: np.random.Generator, image: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

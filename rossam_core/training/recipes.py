@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from ..config import Config, DataConfig, Method, Recipe, parse_config
 from ..errors import RossamError
+from ..model.lora import AdapterKind
 from .augment import AugmentConfig
 from .losses import LossConfig
 
@@ -44,9 +45,13 @@ class TrainingConfig(Config):
     """One fine-tuning run, but for the network and the data. The defaults are the recipe `paper`."""
 
     groups: dict[str, GroupConfig] = Field(
-        default_factory=lambda: {name: GroupConfig() for name in ("lora", "last_block", "sam_decoder", "hq_head")}
+        default_factory=lambda: {
+            **{name: GroupConfig() for name in ("lora", "last_block", "sam_decoder", "hq_head")},
+            "encoder": GroupConfig(learning_rate=1e-4),
+        }
     )
-    """Learning rate and schedule of each group that a phase names; more entries do no harm."""
+    """Learning rate and schedule of each group that a phase names; more entries do no harm. `encoder`, which the paper
+    never trains, is for comparison (ours: 1e-4)."""
     phases: tuple[PhaseConfig, ...] = Field(
         (
             PhaseConfig(groups=("lora", "last_block", "sam_decoder"), mask="sam"),
@@ -89,7 +94,10 @@ class TrainingConfig(Config):
 
     lora_rank: int | None = Field(None, ge=1)
     """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width, which is
-    512 there. Corrected: 16."""
+    512 there."""
+    adapter: AdapterKind = "lora"
+    """Kind of the adapters, all of the group `lora` (paper section 3.2.1: LoRA). The paper tried others and gives no
+    numbers (section 4.3); see `model.lora.add_adapter`."""
     fresh_hq_head: bool = False
     """Start ros-sam's HQ head from random weights although a prior for it exists (released code: names HQ-SAM's
     weights but never loads them). Paper: False."""
@@ -183,19 +191,25 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "corrected": {
         "groups": {
-            "lora": {"learning_rate": 5e-4, "schedule": "cosine"},
-            "last_block": {"learning_rate": 1e-4, "schedule": "cosine"},
-            "sam_decoder": {"learning_rate": 1e-4, "schedule": "cosine"},
-            "hq_head": {"learning_rate": 5e-4, "schedule": "cosine"},
+            "lora": {"learning_rate": 1e-3, "schedule": "cosine"},
+            "last_block": {"learning_rate": 4e-4, "schedule": "cosine"},
+            "sam_decoder": {"learning_rate": 4e-4, "schedule": "cosine"},
+            "hq_head": {"learning_rate": 1e-3, "schedule": "cosine"},
+            "encoder": {"learning_rate": 2e-4, "schedule": "cosine"},
         },
         "phases": [{"groups": ["lora", "last_block", "sam_decoder", "hq_head"], "mask": "both"}],
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "clip_norm": 1.0,
         "warmup": 0.05,
-        "lora_rank": 16,
         "loss": {"sampling": "dense"},
-        "augment": {"mirror": 0.5, "pad_value": (123.675, 116.28, 103.53), "box_jitter": 0.1},
+        "augment": {
+            "scale": (0.5, 1.25),
+            "scale_of": "window",
+            "mirror": 0.5,
+            "pad_value": (123.675, 116.28, 103.53),
+            "box_jitter": 0.1,
+        },
     },
 }
 """What each recipe changes of `TrainingConfig`'s defaults."""

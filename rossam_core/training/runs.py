@@ -51,6 +51,7 @@ def build_base(run: RunConfig) -> PromptableSegmenter:
         run.checkpoint,
         "released" if training.fresh_hq_head else "paper",
         lora_rank=training.lora_rank,
+        adapter=training.adapter,
         seed=training.seed,
         **run.architecture,
     )

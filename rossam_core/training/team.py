@@ -33,7 +33,7 @@ class Team:
             raise RossamError("batch_size", f"{batch_size} for {world} processes", "give each process an image or more")
         if world > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=timedelta(hours=1))
-        return Team(rank, world, range(rank, batch_size, world))
+        return Team(rank, world, range(rank * batch_size // world, (rank + 1) * batch_size // world))
 
     @property
     def leads(self) -> bool:

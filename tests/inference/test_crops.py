@@ -199,3 +199,20 @@ def test_nothing_rises_above_the_threshold_out_of_reach(rng):
                 x0, y0, x1, y1 = reach
                 above[y0:y1, x0:x1] = False
             assert not above.any()
+
+
+def test_a_frame_made_square_fills_the_input_and_its_logits_come_back_in_place():
+    box = np.array([[30.0, 40, 90, 50]])
+    for size_hw in ((60, 120), (300, 100)):
+        window = only(crops.plan(box, size_hw, S, InferenceConfig(mode="direct"), "square"))
+        assert window.content_hw == (S, S) and window.window_xyxy == (0, 0, size_hw[1], size_hw[0])
+        scale = np.tile((S / size_hw[1], S / size_hw[0]), 2)
+        np.testing.assert_allclose(window.to_input(box), box * scale)
+        logits = np.full((S // 4, S // 4), -1.0, dtype=np.float32)
+        logits[: S // 8] = 1.0
+        restored = crops.restore(logits, window)
+        assert restored.shape == size_hw
+        assert (restored[: size_hw[0] // 2] > 0).all() and (restored[size_hw[0] // 2 :] < 0).all()
+    assert crops.plan(box, (60, 120), S, InferenceConfig(), "square") == crops.plan(
+        box, (60, 120), S, InferenceConfig()
+    )

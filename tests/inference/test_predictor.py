@@ -43,7 +43,7 @@ class FakeSegmenter(nn.Module):
     brightness of the input in the cell (`bright`); positive inside."""
 
     method, backbone, default_mask_source = "sam", "fake", "sam"
-    input_size, mask_size, pixel_mean = S, S // 4, (10.0, 20.0, 30.0)
+    input_size, mask_size, pixel_mean, resize = S, S // 4, (10.0, 20.0, 30.0), "longest_side"
 
     def __init__(self, kind="box", shift=0.0):
         super().__init__()

@@ -162,9 +162,12 @@ def test_default_checkpoints_come_from_the_cache_or_say_what_to_place_there(tmp_
     for file in OFFICIAL:
         with pytest.raises(RossamError) as error:
             default_checkpoint(file.backbone, file.hq)
-        assert all(part in str(error.value) for part in (str(tmp_path / file.name), file.url, file.known_hash))
-        (tmp_path / file.name).touch()
-        assert default_checkpoint(file.backbone, file.hq) == tmp_path / file.name
+        place = tmp_path / "checkpoints" / file.name
+        command = f"rossam fetch {file.fetch_name}"
+        assert all(part in str(error.value) for part in (str(place), file.url, file.known_hash, command))
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+        assert default_checkpoint(file.backbone, file.hq) == place
 
 
 def test_a_missing_shipped_prior_is_an_error(tmp_path, monkeypatch):

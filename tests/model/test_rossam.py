@@ -139,7 +139,7 @@ def test_bad_boxes_are_refused(tiny, small_images, boxes, message):
 
 
 def test_unknown_methods_and_recipes_are_refused():
-    with pytest.raises(RossamError, match=r"sam2.*\n.*sam, hq-sam, ros-sam"):
-        build_model("sam2", "hiera_t", checkpoint=None)
+    with pytest.raises(RossamError, match=r"sam3.*\n.*sam, hq-sam, ros-sam, sam2"):
+        build_model("sam3", "hiera_t", checkpoint=None)
     with pytest.raises(RossamError, match="recipe"):
         build_model("sam", "vit_t", checkpoint=None, recipe="best")

@@ -232,7 +232,7 @@ def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_fr
     for box, side in (((20, 30, 100, 60), 120), ((20, 30, 30, 40), 64)):
         frame = make_frame(noise, [rectangle(1, *map(float, box))])
         matrix = draw_matrix(frame, 128, config, np.random.default_rng(3))
-        assert window_side(np.array(box), frame.size_hw, 128) == side
+        assert window_side(np.array(box), frame.size_hw, 128, 2.0) == side
         np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
 
 

@@ -23,8 +23,11 @@ def spread(monkeypatch):
 def test_two_processes_fill_one_run_folder(spread, tiny, tiny_frames, tmp_path):
     run = tiny.tiny_run()
     assert cores.process_count(run, len(tiny_frames)) == 2
-    log = cores.fit_on_cores(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
+    told = []
+    watch = {"on_event": lambda kind, row: told.append((kind, row["step"]))}
+    log = cores.fit_on_cores(run, tmp_path / "run", tiny_frames, tiny_frames[:2], **watch)
     assert log.step.tolist() == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+    assert told == list(zip(log.kind, log.step, strict=True))
     assert (tmp_path / "run" / runs.AUDIT).exists()
     again = cores.fit_on_cores(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
     assert again.equals(log)

@@ -12,6 +12,7 @@ from rossam_core.data.masks import box_of
 from rossam_core.errors import RossamError
 from rossam_core.model.rossam import build_model
 from rossam_core.training import pretrain as module
+from rossam_core.training.awake import start_awake
 from rossam_core.training.pretrain import iou_loss, layout_loss, pretrain, prompt_loss
 from rossam_core.training.pretrain_config import PretrainConfig, learning_rate, phases
 from rossam_core.training.pretrain_scenes import (
@@ -190,6 +191,44 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
     sam = build_model("sam", "vit_t", tmp_path / "killed" / "sam.safetensors").state_dict()
     frozen = {name: value for name, value in final.state_dict().items() if name in sam}
     assert all(torch.allclose(value, sam[name], atol=1e-3) for name, value in frozen.items())
+
+
+def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monkeypatch):
+    settings = {**QUICK, "backbone": "hiera_t", "sam_samples": 4, "validate_every": 4, "layout_weight": 1.0}
+    settings |= {"small_samples": 8, "batch_size": 2, "hq_samples": 8}
+    log = pretrain(settings, tmp_path / "unbroken", "cpu", False)
+    assert list(log.phase) == ["small", "small", "sam"]
+    assert (log.embedding_spread > 0.1).all()
+
+    write = module._write_checkpoint
+
+    def write_then_die(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_write_checkpoint", write_then_die)
+    for _ in range(2):  # within a phase, and at the end of one
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(settings, tmp_path / "killed", "cpu", False)
+    monkeypatch.setattr(module, "_write_checkpoint", write)
+    pretrain(settings, tmp_path / "killed", "cpu", False)
+    assert_same_weights(tmp_path / "unbroken", tmp_path / "killed")
+
+    result = tmp_path / "killed" / "weights.safetensors"
+    assert result.stat().st_size <= 14e6
+    trained = build_model("sam2", "hiera_t", result).state_dict()
+    assert all(torch.allclose(trained[name], value, atol=1e-3) for name, value in weights(tmp_path / "killed").items())
+
+
+@pytest.mark.parametrize(("method", "backbone"), [("sam", "vit_t"), ("sam2", "hiera_t")])
+def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbone):
+    model = build_model(method, backbone, checkpoint=None, input_size=64)
+    start_awake(model)
+    images = SceneBatches(PretrainConfig(**QUICK), 64, 0, range(1), range(4))[0].images.float()
+    with torch.no_grad():
+        embeddings = model.encode(images)
+    for features in (embeddings.final, *embeddings.high_resolution):
+        assert 0.1 < features.std(dim=0).mean() < 3
 
 
 def test_a_run_can_be_made_longer(tmp_path):

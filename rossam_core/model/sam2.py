@@ -1,0 +1,225 @@
+"""SAM2 on single images: transformers' `Sam2Model`, without its video memory, behind `PromptableSegmenter`.
+
+In: the name of a Hiera backbone. Out: a `Sam2Segmenter` whose parameters have transformers' names. Every
+architectural constant stands in `HIERAS` (Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Sam2Config, Sam2Model
+
+from ..errors import RossamError
+from .hq_decoder import MaskLogits
+from .segmenter import ImageEmbeddings, PromptableSegmenter
+
+STRIDE = 32
+"""Input pixels a token of the last stage is wide, and a window of the first stage: inputs are a multiple of it."""
+DECODED_PIXELS = 2**24
+"""Prompts decoded at once times S²: each has a copy of its image's features, 17 MB of them at S = 1024."""
+
+
+@dataclass(frozen=True)
+class Hiera:
+    """The constants of one SAM2; the defaults are those all official ones share."""
+
+    dims: tuple[int, int, int, int]
+    """Width of each stage; the stages' tokens are 4, 8, 16 and 32 pixels wide."""
+    blocks: tuple[int, int, int, int]
+    """Blocks of each stage; the first of a stage (but the first stage's) pools the tokens before it."""
+    heads: tuple[int, int, int, int]
+    global_attention: tuple[int, ...]
+    """Blocks that attend over the whole image; not the first of a stage."""
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
+    """Side of each stage's attention windows in tokens."""
+    background: int = 7
+    """Side of the grid of position embeddings that is stretched over the image."""
+    input_size: int = 1024
+    """Side of the square input in pixels."""
+    prompt_dim: int = 256
+    """Width of image embedding, prompts and mask decoder."""
+    decoder_mlp_dim: int = 2048
+    alternatives: int = 3
+    """Masks the decoder knows besides the single one. Where there are any, it answers with the best of them when
+    the single mask is unstable (`dynamic_multimask_via_stability`, on in all official models)."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """`eager` trains faster on a processor where windows and image are small; its memory is quadratic in tokens."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the first stage."""
+        return self.dims[0]
+
+    @property
+    def depth(self) -> int:
+        """Blocks of all stages."""
+        return sum(self.blocks)
+
+
+HIERAS = {
+    "hiera_t": Hiera(  # ours: about the cost of ViT-T at the same input
+        (48, 96, 192, 256),
+        (1, 2, 7, 1),
+        (1, 2, 4, 4),
+        (5, 7, 9),
+        windows=(8, 8, 8, 8),
+        input_size=256,
+        decoder_mlp_dim=768,
+        alternatives=0,
+        attention="eager",
+    ),
+    "hiera_tiny": Hiera((96, 192, 384, 768), (1, 2, 7, 2), (1, 2, 4, 8), (5, 7, 9)),
+    "hiera_small": Hiera((96, 192, 384, 768), (1, 2, 11, 2), (1, 2, 4, 8), (7, 10, 13)),
+    "hiera_base_plus": Hiera((112, 224, 448, 896), (2, 3, 16, 3), (2, 4, 8, 16), (12, 16, 20), background=14),
+    "hiera_large": Hiera((144, 288, 576, 1152), (2, 6, 36, 4), (2, 4, 8, 16), (23, 33, 43), windows=(8, 4, 16, 8)),
+}
+
+
+def hiera(backbone: str, **overrides) -> Hiera:
+    """Constants of `backbone`, some of them replaced.
+
+    Raises:
+        RossamError: unknown backbone or constant, or an input that windows do not fill.
+    """
+    if backbone not in HIERAS:
+        raise RossamError(f"backbone {backbone}", "is none of SAM2's", f"use one of {', '.join(HIERAS)}")
+    try:
+        arch = dataclasses.replace(HIERAS[backbone], **overrides)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(Hiera))
+        raise RossamError(f"backbone {backbone}", str(error), f"override only {known}") from error
+    if arch.input_size % STRIDE:
+        raise RossamError(
+            f"backbone {backbone}",
+            f"input_size {arch.input_size} is no multiple of {STRIDE}",
+            f"use {max(1, arch.input_size // STRIDE) * STRIDE}",
+        )
+    return arch
+
+
+def transformers_config(arch: Hiera) -> Sam2Config:
+    """The same constants as transformers takes them."""
+    s = arch.input_size
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": arch.dim,
+        "num_attention_heads": arch.heads[0],
+        "image_size": [s, s],
+        "window_positional_embedding_background_size": [arch.background] * 2,
+        "blocks_per_stage": list(arch.blocks),
+        "embed_dim_per_stage": list(arch.dims),
+        "num_attention_heads_per_stage": list(arch.heads),
+        "window_size_per_stage": list(arch.windows),
+        "global_attention_blocks": list(arch.global_attention),
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": list(reversed(arch.dims)),
+        "backbone_feature_sizes": [[s // stride] * 2 for stride in (4, 8, 16)],
+        "fpn_hidden_size": arch.prompt_dim,
+    }
+    decoder = {
+        "hidden_size": arch.prompt_dim,
+        "mlp_dim": arch.decoder_mlp_dim,
+        "num_multimask_outputs": arch.alternatives,
+        "dynamic_multimask_via_stability": arch.alternatives > 0,
+    }
+    return Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": arch.prompt_dim, "image_size": s},
+        mask_decoder_config=decoder,
+        attn_implementation=arch.attention,
+    )
+
+
+class Sam2Segmenter(PromptableSegmenter):
+    """SAM2's image encoder, prompt encoder and mask decoder, as `Sam2Model` builds them and under its names.
+
+    A box is two points, labelled 2 and 3; the decoder gives one mask (`multimask_output=False`) and uses the
+    encoder's features at strides 4 and 8. Frames are scaled to a square, not padded, as SAM2 does it.
+    """
+
+    resize = "square"
+
+    def __init__(self, backbone: str, arch: Hiera):
+        super().__init__("sam2", backbone, arch)
+        whole = Sam2Model(transformers_config(arch))
+        self.vision_encoder = whole.vision_encoder
+        self.prompt_encoder = whole.prompt_encoder
+        self.mask_decoder = whole.mask_decoder
+        self.no_memory_embedding = whole.no_memory_embedding
+
+    def encode(self, images: Tensor) -> ImageEmbeddings:
+        stages = self.vision_encoder.backbone(self._normalised(images)).intermediate_hidden_states  # B×H×W×C each
+        at_32, at_16, at_8, at_4 = self.vision_encoder.neck.convs
+        coarse = F.interpolate(at_32(_channels_first(stages[3])), scale_factor=2, mode="nearest")
+        final = at_16(_channels_first(stages[2])) + coarse + self.no_memory_embedding.view(1, -1, 1, 1)
+        high_resolution = (
+            _channels_first(_as_one(stages[0], at_4, self.mask_decoder.conv_s0)),
+            _channels_first(_as_one(stages[1], at_8, self.mask_decoder.conv_s1)),
+        )
+        return ImageEmbeddings(final, None, high_resolution)
+
+    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
+        prompts, index = self._prompts(embeddings, boxes)
+        if not len(prompts):
+            empty = embeddings.final.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
+            return MaskLogits(empty, None, empty[:, 0, 0])
+        with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
+            sparse, dense = self.prompt_encoder(None, None, prompts[:, None], None)  # one box an "image" of its own
+            image_pe = self._image_pe()
+        masks, ious = [], []
+        for part in torch.arange(len(prompts)).split(max(1, DECODED_PIXELS // self.input_size**2)):
+            some = embeddings.select(index[part.to(index.device)])
+            found, iou, _, _ = self.mask_decoder(
+                image_embeddings=some.final,
+                image_positional_embeddings=image_pe.expand(len(part), -1, -1, -1),
+                sparse_prompt_embeddings=sparse[part],
+                dense_prompt_embeddings=dense[part],
+                multimask_output=False,
+                high_resolution_features=list(some.high_resolution),
+            )
+            masks.append(found[:, 0, 0].float())
+            ious.append(iou[:, 0, 0].float())
+        return MaskLogits(torch.cat(masks), None, torch.cat(ious))
+
+    def group_of(self, name: str) -> str:
+        """The group of a parameter or buffer of that name; `sam_decoder` is the mask decoder.
+
+        `last_block`: the last block of the last stage, which is a thirty-second of the image's side a token;
+        `encoder`: the rest of the encoder, its neck and the embedding of "no memory". There are no adapters.
+        """
+        if name.startswith(f"vision_encoder.backbone.blocks.{self.arch.depth - 1}."):
+            return "last_block"
+        if name.startswith("vision_encoder.") or name == "no_memory_embedding":
+            return "encoder"
+        return "prompt_encoder" if name.startswith("prompt_encoder.") else "sam_decoder"
+
+    def _image_pe(self) -> Tensor:
+        """Positional encoding of the embedding grid, 1×C×G×G: the same as the boxes' corners have."""
+        side = self.prompt_encoder.image_embedding_size[0]
+        centres = (torch.arange(side, device=self.no_memory_embedding.device) + 0.5) / side
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        return self.prompt_encoder.shared_embedding(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """B×H×W×C -> B×C×H×W."""
+    return x.permute(0, 3, 1, 2)
+
+
+def _as_one(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """`second(first(x))` of two 1×1 convolutions as one linear map, B×H×W×C to B×H×W×C'.
+
+    Between stage and decoder SAM2 widens the largest feature maps to 256 channels and narrows them at once to 32 or
+    64; multiplied out, the wide maps are never made.
+    """
+    narrow = second.weight.flatten(1)
+    return F.linear(x, narrow @ first.weight.flatten(1), narrow @ first.bias + second.bias)

@@ -1,0 +1,86 @@
+"""Fresh weights to pretrain from, under which the image reaches the embedding from the first step.
+
+In: a freshly built segmenter. Out: the same, its weights changed in place. With the usual initialisation the decoder
+learns mean shapes from the box first, and the encoder falls silent.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..model.rossam import PromptableSegmenter, SamSegmenter
+from ..model.sam2 import Sam2Segmenter
+
+TRANSFORMERS_DEVIATION = 0.02
+"""Of every weight of a fresh `Sam2Model`."""
+
+
+@torch.no_grad()
+def start_awake(model: PromptableSegmenter) -> None:
+    """Patches are described by their lowest cosines (brightness and two colour differences, higher frequencies
+    amplified, since images have less of them), blocks begin close to the identity, and what follows them passes its
+    input on."""
+    if isinstance(model, Sam2Segmenter):
+        _awake_sam2(model)
+    else:
+        _awake_sam(model)
+
+
+def _awake_sam(model: SamSegmenter) -> None:
+    encoder = model.image_encoder
+    _describe_patches(encoder.patch_embed.proj)
+    for block in encoder.blocks:
+        _begin_small(block.attn.proj, block.mlp.lin2)
+    smoothing = encoder.neck[2].weight  # 256×256×3×3
+    smoothing.mul_(0.1)
+    smoothing[:, :, 1, 1] += torch.eye(len(smoothing), device=smoothing.device)
+
+
+def _awake_sam2(model: Sam2Segmenter) -> None:
+    """transformers draws every weight with one deviation; here they have torch's usual one, 1/√(3·inputs), and
+    embeddings one of 1, as in SAM. Between stages, in the neck and in the decoder's lateral convolutions it is
+    1/√inputs, which keeps a signal's strength."""
+    encoder, decoder = model.vision_encoder, model.mask_decoder
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.weight.mul_((3 * module.weight[0].numel()) ** -0.5 / TRANSFORMERS_DEVIATION)
+        elif isinstance(module, nn.Embedding):
+            module.weight.mul_(1 / TRANSFORMERS_DEVIATION)
+    _describe_patches(encoder.backbone.patch_embed.projection)
+    for block in encoder.backbone.blocks:
+        _begin_small(block.attn.proj, block.mlp.proj_out)
+        if hasattr(block, "proj"):  # the first of a stage widens what it passes on
+            block.proj.weight.mul_(3**0.5)
+    for lateral in (*encoder.neck.convs, decoder.conv_s0, decoder.conv_s1):
+        lateral.weight.mul_(3**0.5)
+
+
+def _describe_patches(projection: nn.Conv2d) -> None:
+    projection.weight.copy_(_cosine_basis(projection.out_channels, projection.kernel_size[0]))
+    projection.bias.zero_()
+
+
+def _begin_small(*linears: nn.Linear) -> None:
+    for linear in linears:
+        linear.weight.mul_(0.2)
+        linear.bias.zero_()
+
+
+def _cosine_basis(count: int, patch: int) -> Tensor:
+    """The `count` lowest cosines of P×P patches in three colour axes, count×3×P×P."""
+    place, wave = torch.arange(patch) + 0.5, torch.arange(patch)
+    waves = torch.cos(math.pi * wave[:, None] * place[None] / patch) * math.sqrt(2 / patch)
+    waves[0] /= math.sqrt(2)
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-0.5, 1, -0.5]])
+    colours /= colours.norm(dim=1, keepdim=True)
+    ranked = sorted(
+        (math.hypot(i, j) + 3 * (c > 0), c, i, j) for i in range(patch) for j in range(patch) for c in range(3)
+    )
+    rows = []
+    for _, c, i, j in ranked[:count]:
+        gain = (2 if c else 1) * (1 + math.hypot(i, j)) / patch
+        rows.append(gain * colours[c][:, None, None] * waves[i][:, None] * waves[j][None, :])
+    return torch.stack(rows)
