@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
+from ..data.outlines import outlines
 from ..errors import RossamError
-from .objects import ObjectView, outlines
+from .objects import ObjectView
 from .style import BASE, COLOURS, INK, MUTED, SMALL, TARGET, WIDTH, Figure, colour, label, need
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..config import Profile
+from ..data.outlines import outline_path
 from ..errors import RossamError
 from ..files import atomic_path, read_json, write_bytes, write_text
-from .objects import ObjectView, outlines
+from .objects import ObjectView
 from .style import COLOURS, LABELS, MUTED
 from .tables import Table
 
@@ -240,16 +241,6 @@ def _inline(text: str) -> Markup:
 def markdown(text: str) -> Markup:
     """Markdown → HTML; HTML in the text is escaped, links to scripts are disarmed, images leave their text."""
     return Markup(mistune.create_markdown(renderer=_Renderer(), plugins=["table"])(text))
-
-
-def outline_path(mask: np.ndarray) -> str:
-    """A bool mask's outline as SVG path data in pixel-edge coordinates, along the pixels' edges."""
-    parts = []
-    for loop in outlines(mask):
-        x, y = loop[0].astype(int)
-        steps = np.diff(loop, axis=0).astype(int).tolist()
-        parts.append(f"M{x} {y}" + "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps) + "z")
-    return "".join(parts)
 
 
 def _viewer_record(view: ObjectView, name: str) -> dict[str, Any]:

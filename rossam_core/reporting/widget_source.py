@@ -15,10 +15,8 @@ import pandas as pd
 
 from ..config import EvaluationConfig, InferenceConfig
 from ..data.loading import load_frames, scored_split
-from ..errors import RossamError
 from ..evaluation.experiments import Experiments, RowSpec
 from ..evaluation.scoring import evaluate
-from ..files import source_digest
 from ..inference.predictor import Predictor
 from ..training import runs
 from .style import label
@@ -93,7 +91,7 @@ def experiments_source(experiments: Experiments) -> Source:
     }
     tuned, notes = finished_model(experiments), []
     if tuned is None:
-        notes.append("ROS-SAM is not among the methods: this profile has no finished run. Run 03_training_pipeline.")
+        notes.append("ROS-SAM is not among the methods: its run is not finished. Run 06_comparison (nwpu: 07).")
     else:
         predictor = Predictor(tuned, profile.inference, device=str(experiments.device))
         methods["ros-sam"] = lambda: predictor
@@ -108,15 +106,5 @@ def experiments_source(experiments: Experiments) -> Source:
 
 def finished_model(experiments: Experiments) -> PromptableSegmenter | None:
     """The network that the profile's ROS-SAM run with its first seed has trained, where that run is finished."""
-    finished = sorted(path.parent for path in (experiments.cache / "runs").glob(f"*/{runs.AUDIT}"))
-    if not finished:
-        return None
-    run = experiments.run_config(ROS_SAM, experiments.profile.seeds[0])
-    told = runs.describe(run, *experiments.training_frames) | {"source": source_digest("data", "model", "training")}
-    for folder in finished:
-        try:
-            runs.check_same_run(folder, told)
-            return runs.load_run(folder)
-        except RossamError:  # another run, or trained on another base
-            continue
-    return None
+    folder = experiments.run_folder(experiments.run_config(ROS_SAM, experiments.profile.seeds[0]))
+    return runs.load_run(folder) if (folder / runs.AUDIT).exists() else None

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
 from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.report import Part, build_report, markdown, outline_path
+from rossam_core.reporting.report import Part, build_report, markdown
 
 EVIL = "<script>alert('x')</script>"
 NOTICE = "Measured on generated <video>."
@@ -142,10 +142,8 @@ def test_an_empty_report_is_still_a_page(tmp_path, profile):
     assert "Not in this report" in build_report(tmp_path / "new", profile).read_text()
 
 
-def test_markdown_and_outlines():
+def test_markdown_is_made_safe():
     assert markdown("## Head\n**b** <i>") == "<h4>Head</h4>\n<p><strong>b</strong> &lt;i&gt;</p>\n"
-    assert outline_path(np.ones((1, 2), bool)) == "M0 0h2v1h-2z"
-    assert outline_path(np.zeros((2, 2), bool)) == ""
 
 
 def test_a_demo_sized_report_stays_far_below_25_megabytes(tmp_path, profile, rng):
