@@ -1,6 +1,7 @@
 """The paper's comparative statements as predicates, judged by paired differences.
 
-In: `configs/claims.yaml` and the rows that `Experiments` has. Out: one `Judgement` a claim.
+In: `configs/claims.yaml` and the rows that `Experiments` has. Out: one `Judgement` a claim, and the statements that
+no row can judge, with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 import yaml
 
 from ..config import CONFIGS, Config, parse_config
-from .experiments import Experiments, table_specs
+from .experiments import Experiments
 from .statistics import Interval, Verdict, paired_difference, verdict
 
 CLAIMS = CONFIGS / "claims.yaml"
@@ -28,9 +29,29 @@ class Claim(Config):
     better: tuple[str, str]
     """Table and label of a row in `experiments.yaml`."""
     than: tuple[str, str]
-    value: Literal["iou", "biou"] = "iou"
+    value: Literal["iou", "biou", "biou_fit"] = "iou"
     at_least: float = 0.0
     """Percent points; 0 where the paper names no size."""
+    where: str | None = None
+    """Which objects it is about: a pandas query over the columns of `scoring.score`; None = all."""
+
+
+class NotTestable(Config):
+    """A quantitative or comparative statement that no scored row can judge."""
+
+    says: str
+    """The statement, in our words."""
+    source: str
+    """Where the paper makes it."""
+    reason: str
+    """Why it cannot be judged here."""
+
+
+class Ledger(Config):
+    """The whole of `claims.yaml`."""
+
+    claims: tuple[Claim, ...]
+    not_testable: tuple[NotTestable, ...]
 
 
 @dataclass(frozen=True)
@@ -42,21 +63,25 @@ class Judgement:
     verdict: Verdict
 
 
-def claims() -> list[Claim]:
-    """All claims of `claims.yaml`, checked."""
-    entries = yaml.safe_load(CLAIMS.read_text(encoding="utf-8"))
-    return [parse_config(Claim, entry, where=f"{CLAIMS} entry {i + 1}") for i, entry in enumerate(entries)]
+def ledger() -> Ledger:
+    """`claims.yaml`, checked."""
+    return parse_config(Ledger, yaml.safe_load(CLAIMS.read_text(encoding="utf-8")), where=CLAIMS)
 
 
 def judge(experiments: Experiments) -> Iterator[Judgement]:
-    """Judge each claim whose rows the profile's notebooks show; rows not computed yet are computed."""
+    """Judge each claim whose rows the profile's notebooks show and can be had; what is missing is computed."""
     options = {"samples": experiments.profile.evaluation.bootstrap_samples, "seed": experiments.profile.seed}
-    specs = table_specs()
-    for claim in claims():
-        if not {claim.better[0], claim.than[0]} <= experiments.tables:
+    for claim in ledger().claims:
+        pair = (claim.better, claim.than)
+        if not {table for table, _ in pair} <= experiments.tables:
+            continue
+        if any(label in experiments.left_out(table) for table, label in pair):
             continue
         better, than = (
-            experiments.result(specs[table].row(label)).units() for table, label in (claim.better, claim.than)
+            experiments.on(spec.dataset).result(spec.row(label)).units()
+            for spec, label in ((experiments.specs[table], label) for table, label in pair)
         )
+        if claim.where:
+            better, than = better.query(claim.where), than.query(claim.where)
         difference = paired_difference(better, than, value=claim.value, **options)
         yield Judgement(claim, difference, verdict(1.0, difference, at_least=claim.at_least / 100))

@@ -26,17 +26,19 @@ from ..devices import has_fast_bfloat16, resolve_device
 from ..errors import RossamError
 from ..files import atomic_path, cache_dir, read_json, source_digest, stable_hash, write_json
 from ..inference.predictor import Predictor
-from ..model.checkpoints import weights_hash
+from ..model.checkpoints import SHIPPED, weights_hash
 from ..model.rossam import PromptableSegmenter, build_model
 from ..progress import track
-from ..training.loop import fit
+from ..training.cores import fit_on_cores, process_count
 from ..training.recipes import RunConfig, merged, recipe
-from ..training.runs import load_run
+from ..training.runs import OnEvent, load_run
 from .baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
 from .scoring import predict_frames, score
 
 BASELINES = {"box": BoxBaseline, "ellipse": EllipseBaseline, "grabcut": GrabCutBaseline}
 TABLES = CONFIGS / "experiments.yaml"
+MAIN_DATASET = "sat-mtb"
+"""The paper's own dataset: what a profile's `data` stands for in most tables."""
 
 
 class RowSpec(Config):
@@ -67,8 +69,8 @@ class TableSpec(Config):
     """What the table asks."""
     notebook: str
     """The notebook that shows it."""
-    dataset: str = "sat-mtb"
-    """What the published numbers were measured on (`published.csv`)."""
+    dataset: str = MAIN_DATASET
+    """What the published numbers were measured on (`published.csv`), and key of `Profile.datasets`."""
     rows: tuple[RowSpec, ...]
 
     def row(self, label: str) -> RowSpec:
@@ -116,14 +118,45 @@ class Experiments:
     Args:
         profile: settings.
         cache: folder of results and generated data; default `files.cache_dir()`.
+
+    Attributes:
+        on_event: hears of each step and validation of every fine-tuning run (`training.runs.OnEvent`).
     """
 
     def __init__(self, profile: Profile, cache: Path | None = None):
         self.profile, self.cache = profile, cache or cache_dir()
         self.device = resolve_device(profile.device)
+        self.on_event: OnEvent | None = None
         self._models: dict[str, PromptableSegmenter] = {}
-        self._runs: dict[str, Path] = {}
+        self._others: dict[str, Experiments] = {}
+        self._trained: set[Path] = set()
         self._results: dict[str, RowResult] = {}
+
+    @cached_property
+    def specs(self) -> dict[str, TableSpec]:
+        """All tables, with the profile's budgets in their fine-tuned rows."""
+        specs = table_specs()
+        unknown = sorted(set(self.profile.budgets) - set(specs))
+        if unknown:
+            raise RossamError(f"profile {self.profile.name}, budgets", f"name no table: {unknown}", _known(specs))
+        for name, budget in self.profile.budgets.items():
+            rows = [
+                row if row.training is None else row.model_copy(update={"training": merged(budget, row.training)})
+                for row in specs[name].rows
+            ]
+            specs[name] = specs[name].model_copy(update={"rows": tuple(rows)})
+        return specs
+
+    def on(self, dataset: str) -> Experiments:
+        """The same experiments on the data that the profile names for `dataset`; these here where it names none."""
+        if dataset not in self.profile.datasets:
+            return self
+        if dataset not in self._others:
+            alone = self.profile.model_copy(update={"data": self.profile.datasets[dataset], "datasets": {}})
+            self._others[dataset] = Experiments(alone, self.cache)
+            self._others[dataset]._models = self._models
+        self._others[dataset].on_event = self.on_event
+        return self._others[dataset]
 
     @cached_property
     def frames(self) -> FrameSet:
@@ -153,11 +186,18 @@ class Experiments:
     def model(self, method: Method) -> PromptableSegmenter:
         """The profile's network for `method`, loaded once."""
         if method not in self._models:
-            settings = self.profile.model
+            settings, checkpoint = self.profile.model, self.profile.model.checkpoint
+            if method == "sam2" and checkpoint is not None:  # a path is SAM's
+                checkpoint = "default"
+            constants = {} if method == "sam2" else settings.architecture
             self._models[method] = build_model(
-                method, settings.backbone, checkpoint=settings.checkpoint, recipe=settings.recipe
+                method, self._backbone(method), checkpoint=checkpoint, recipe=settings.recipe, **constants
             ).to(self.device)
         return self._models[method]
+
+    def _backbone(self, method: Method) -> str:
+        settings = self.profile.model
+        return settings.sam2_backbone if method == "sam2" else settings.backbone
 
     def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
         """The fine-tuning run behind a row: the recipe, the profile's budget over it, the row over both."""
@@ -168,6 +208,7 @@ class Experiments:
             backbone=settings.backbone,
             checkpoint=settings.checkpoint,
             recipe=settings.recipe,
+            architecture=settings.architecture,
             training=training,
             device=str(self.device),
         )
@@ -176,22 +217,27 @@ class Experiments:
         """The row's run folder (see `trained`)."""
         return self.trained(self.run_config(spec, seed))
 
-    def trained(self, run: RunConfig) -> Path:
-        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+    def run_folder(self, run: RunConfig) -> Path:
+        """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
         key = stable_hash(
             [
                 run.model_dump(mode="json", exclude={"device"}),
                 [self._precision(run.training.precision), self.device.type, torch.__version__],
+                process_count(run, len(self.training_frames[0])),
                 self._training_fingerprint,
                 weights_hash(self.model("sam" if run.method == "sam" else "hq-sam")),
                 source_digest("data", "model", "training"),
             ]
         )
-        if key not in self._runs:
-            folder = self.cache / "runs" / key
-            fit(run, folder, *self.training_frames)
-            self._runs[key] = folder
-        return self._runs[key]
+        return self.cache / "runs" / key
+
+    def trained(self, run: RunConfig) -> Path:
+        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+        folder = self.run_folder(run)
+        if folder not in self._trained:
+            fit_on_cores(run, folder, *self.training_frames, on_event=self.on_event)
+            self._trained.add(folder)
+        return folder
 
     def predictor(self, spec: RowSpec, seed: int = 0):
         """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
@@ -224,7 +270,7 @@ class Experiments:
             parts += [
                 inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
                 [self._precision(inference.precision), self.device.type, torch.__version__],
-                [spec.method, self.profile.model.backbone, weights],
+                [spec.method, self._backbone(spec.method), weights],
                 source_digest("data", "model", "inference", "evaluation"),
             ]
         return stable_hash(parts)
@@ -253,15 +299,26 @@ class Experiments:
 
     @property
     def tables(self) -> set[str]:
-        """Tables that the profile's notebooks show."""
-        return {name for name, spec in table_specs().items() if spec.notebook in self.profile.notebooks}
+        """Tables that the profile's notebooks show, and has data for."""
+        here = {MAIN_DATASET, self.profile.data.source, *self.profile.datasets}
+        shown = self.profile.notebooks
+        return {name for name, spec in self.specs.items() if spec.notebook in shown and spec.dataset in here}
 
     def results(self, table: str) -> list[RowResult]:
-        """All rows of a table of `experiments.yaml`, in order."""
-        specs = table_specs()
-        if table not in specs:
-            raise RossamError(TABLES, f"has no table {table!r}", f"use one of {', '.join(specs)}")
-        return [self.result(spec) for spec in specs[table].rows]
+        """All rows of a table of `experiments.yaml` but those `left_out`, in order, on the table's dataset."""
+        missing, place = self.left_out(table), self.on(self.specs[table].dataset)
+        return [place.result(spec) for spec in self.specs[table].rows if spec.label not in missing]
+
+    def left_out(self, table: str) -> dict[str, str]:
+        """Label → reason of a table's rows that cannot be had: the package ships no prior for their network."""
+        if table not in self.specs:
+            raise RossamError(TABLES, f"has no table {table!r}", _known(self.specs))
+        reasons = {}
+        for spec in self.specs[table].rows:
+            prior = SHIPPED.get(self._backbone(spec.method)) if spec.method else None
+            if prior is not None and self.profile.model.checkpoint == "default" and not prior.is_file():
+                reasons[spec.label] = f"no prior of {spec.method} at this size comes with the package: {prior.name}"
+        return reasons
 
     def _compute(self, spec: RowSpec) -> pd.DataFrame:
         """Scores of the row; a fine-tuned one has a column `seed`, all seeds' scores one below the other."""
@@ -280,6 +337,10 @@ class Experiments:
             dilation_ratio=evaluation.dilation_ratio,
             size_bins=evaluation.size_bins,
         )
+
+
+def _known(specs: dict[str, TableSpec]) -> str:
+    return f"use one of {', '.join(specs)}"
 
 
 def _prompts(frames: FrameSet) -> int:

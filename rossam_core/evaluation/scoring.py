@@ -23,15 +23,15 @@ from scipy.spatial import cKDTree
 from ..config import EvaluationConfig
 from ..data.records import Frame, ObjectAnnotation
 from ..errors import RossamError
-from .metrics import band_width, fitted_band, score_masks
-from .statistics import bootstrap_mean
+from .metrics import MaskScores, band_width, fitted_band, score_masks
 
 ProtocolName = Literal["object", "frame"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("frame", "object")
-SCORES = ("iou", "biou", "biou_fit")
+SCORES = ("iou", "biou", "biou_official", "biou_fit", "biou_fit_official")
+CROWDING = ("nearest_neighbour", "gap", "gap_in_sides")
 COLUMNS = (
     *("protocol", "video", "frame", "object_id", "category", "area", "box_width", "box_height", "size_bin"),
-    *("nearest_neighbour", *SCORES, "predicted_iou", "status"),
+    *(*CROWDING, *SCORES, "predicted_iou", "status"),
 )
 SIZE_BINS = EvaluationConfig().size_bins
 NO_OBJECT = -1
@@ -144,11 +144,15 @@ def score(
     Returns:
         One row a unit, with the columns
         `protocol`; `video`, `frame` (index in the video); `object_id`, `category`; `area` of the target in
-        square pixels; `box_width`, `box_height` in pixels; `size_bin` (by area); `nearest_neighbour`, the
-        distance in pixels from the box's centre to that of the nearest other object of the frame, masks or not
-        (NaN where there is none); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at `metrics.fitted_band`
-        of the area (under `frame`, of the mean area of the frame's objects); `predicted_iou`, the model's own;
-        `status`.
+        square pixels; `box_width`, `box_height` in pixels; `size_bin` (by area; the default bins are COCO's, its
+        "small" cut in two at 16²); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at `metrics.fitted_band` of the
+        area (under `frame`, of the mean area of the frame's objects); `biou_official`, `biou_fit_official`, the two
+        under the official rule min(IoU, Boundary IoU); `predicted_iou`, the model's own; `status`.
+
+        How crowded the object stands, by all boxes of its frame, those without masks too (NaN where it is alone):
+        `nearest_neighbour`, pixels from its box's centre to the nearest other centre; `gap`, pixels from its box's
+        edge to the nearest other box's (0 where they touch or overlap); `gap_in_sides`, the same in own sides,
+        gap / √(width · height).
 
         Rows about a frame have `object_id` −1 and `category` `mixed` where there are several. `status` is the
         predictor's (`ok`, `empty`, …) where there is a score; else scores are NaN and it is one of
@@ -180,45 +184,6 @@ def size_bin_labels(bounds: Sequence[float]) -> list[str]:
     return [f"{low:g}–{high:g}" for low, high in itertools.pairwise(bounds)] + [f"{bounds[-1]:g}+"]
 
 
-def summarise(
-    table: pd.DataFrame,
-    by: str | Sequence[str] | None = None,
-    *,
-    values: Sequence[str] = SCORES,
-    cluster: str = "video",
-    samples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Means in points (× 100) with 95% intervals, for the whole table or for each group.
-
-    Args:
-        table: from `score`, perhaps several with a column (say `method`) that tells them apart.
-        by: columns to group by; size bins come in rising order. `protocol` is added where the table has
-            several: a mean over two protocols means nothing.
-
-    Returns:
-        A row a group: its labels, `n` scored units, `clusters` they come from, `excluded` units without a
-        score, and for each value `iou`, `iou_low`, `iou_high`, ….
-    """
-    keys = [by] if isinstance(by, str) else list(by or ())
-    if "protocol" in table.columns and table["protocol"].nunique() > 1 and "protocol" not in keys:
-        keys.insert(0, "protocol")
-    if "size_bin" in keys:
-        table = table.assign(size_bin=_in_rising_order(table["size_bin"]))
-    groups = table.groupby(keys, observed=True) if keys else [((), table)]
-    rows = []
-    for labels, group in groups:
-        row: dict[str, Any] = dict(zip(keys, labels, strict=True))
-        for value in values:
-            interval = bootstrap_mean(group, value, cluster, samples, seed).scaled(100)
-            row.setdefault("n", interval.n)
-            row.setdefault("clusters", interval.clusters)
-            row.setdefault("excluded", interval.excluded)
-            row |= {value: interval.mean, f"{value}_low": interval.low, f"{value}_high": interval.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def _score_frame(
     frame: Frame, masks: Sequence[PredictedMask | None], protocols: Sequence[ProtocolName], dilation_ratio: float
 ) -> list[dict[str, Any]]:
@@ -229,9 +194,9 @@ def _score_frame(
     band_px = band_width(frame.size_hw, dilation_ratio)
     pred_union, target_union = np.zeros(frame.size_hw, dtype=bool), np.zeros(frame.size_hw, dtype=bool)
     rows = []
-    for annotation, mask, neighbour in zip(frame.objects, masks, _nearest_neighbours(frame.boxes_xyxy), strict=True):
+    for annotation, mask, near in zip(frame.objects, masks, crowding(frame.boxes_xyxy), strict=True):
         row, pred, target = _score_object(frame, annotation, mask, band_px)
-        rows.append(row | {"nearest_neighbour": neighbour})
+        rows.append(row | dict(zip(CROWDING, near, strict=True)))
         if pred is not None and "frame" in protocols:
             pred_union |= pred
             target_union |= target
@@ -264,7 +229,7 @@ def _score_object(
         raise RossamError(f"predictions for {frame.key}", found, "return masks of the frame's size")
     if row["area"] == 0:
         return row | {"status": "empty target"}, pred, target
-    row |= score_masks(pred, target, band_px=band_px, fit_px=fitted_band(row["area"]))._asdict()
+    row |= _named(score_masks(pred, target, band_px=band_px, fit_px=fitted_band(row["area"])))
     return row | {"predicted_iou": float(mask.predicted_iou), "status": mask.status}, pred, target
 
 
@@ -285,27 +250,32 @@ def _score_union(
     if whole["area"] == 0:
         return whole | {"status": "empty target"}
     fit_px = fitted_band(float(np.mean([row["area"] for row in rows if row["area"]])))
-    whole |= score_masks(pred, target, band_px=band_px, fit_px=fit_px)._asdict()
+    whole |= _named(score_masks(pred, target, band_px=band_px, fit_px=fit_px))
     return whole | {"status": "ok" if pred.any() else "empty"}
 
 
 def _unit(frame: Frame, protocol: ProtocolName) -> dict[str, Any]:
     """A row in which nothing is known yet but its place."""
-    unknown = dict.fromkeys(("area", "box_width", "box_height", "nearest_neighbour", *SCORES, "predicted_iou"), np.nan)
+    unknown = dict.fromkeys(("area", "box_width", "box_height", *CROWDING, *SCORES, "predicted_iou"), np.nan)
     place = {"protocol": protocol, "video": frame.video, "frame": frame.index, "object_id": NO_OBJECT}
     return place | unknown | {"category": None}
 
 
-def _nearest_neighbours(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Distance in pixels from each box's centre to the nearest other centre; N boxes → float N, NaN if alone."""
-    if len(boxes_xyxy) < 2:
-        return np.full(len(boxes_xyxy), np.nan)
-    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+def _named(scores: MaskScores) -> dict[str, float]:
+    return {name: getattr(scores, name) for name in SCORES}
+
+
+def crowding(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """How crowded each box stands among the others: N×4 → float N×3, the columns `CROWDING` of `score`."""
+    boxes = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
+    if len(boxes) < 2:
+        return np.full((len(boxes), 3), np.nan)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     distances, _ = cKDTree(centres).query(centres, k=2)  # the nearest is the centre itself
-    return distances[:, 1]
-
-
-def _in_rising_order(labels: pd.Series) -> pd.Categorical:
-    """Size bins as an ordered categorical: the labels begin with their lower bound."""
-    rising = sorted(labels.dropna().unique(), key=lambda label: float(label.rstrip("+").split("–")[0]))
-    return pd.Categorical(labels, categories=rising, ordered=True)
+    gaps = np.empty(len(boxes))
+    for i, box in enumerate(boxes):  # a row at a time: N×N arrays of a parking lot would not fit
+        apart = np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).clip(0)
+        apart[i] = np.inf
+        gaps[i] = np.hypot(*apart.T).min()
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    return np.column_stack([distances[:, 1], gaps, gaps / sides])

@@ -61,16 +61,24 @@ def bootstrap_mean(
     """Mean of `value` over units, with an interval by bootstrap over clusters.
 
     With s_c the sum and n_c the number of cluster c's units, the estimate is Σ s_c / Σ n_c; a resample draws
-    as many clusters as there are, with replacement, and estimates again. The interval runs between quantiles
-    of the resamples. Plain quantiles are too narrow for few clusters C; those used here are the expanded ones
-    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015):
-    the lower at α' = Φ(t_{C−1, α/2} · √(C / (C−1))), the upper at 1 − α'.
+    as many clusters as there are, with replacement, and estimates again. The interval runs between two quantiles
+    of the resamples, and so never leaves the range of the data. Plain quantiles are too narrow for few clusters C
+    and blind to skew; those used here are corrected for both: the expanded tail α' = Φ(t_{C−1, α/2} · √(C / (C−1)))
+    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015) takes the place of
+    α/2 in the bias-corrected and accelerated interval (Efron, "Better bootstrap confidence intervals", JASA 1987).
 
-    In simulations (skewed scores, 1 to 29 units a cluster, their number tied to the score or not; 3,000 draws)
-    the 95% interval held the truth in 93.5–94.7% of draws with 40 clusters, 93.8–94.0% with 24, 92–93% with 12
-    and 90–93% with 8; plain quantiles in 92.5–93.8%, 92.1%, 88–89% and 84–86%. The studentised bootstrap did
-    better still (94.5–95.7% with 24 and 40), but has no bounds where most clusters do not differ, as in a
-    comparison of two methods that are nearly the same; these intervals never leave the range of the data.
+    How often the 95% interval held the truth in simulations (skewed scores, 1 to 29 units a cluster; 1,500 draws;
+    number of units independent of the score, and tied to it):
+
+    | clusters | 4 | 8 | 12 | 24 | 48 |
+    |---|---|---|---|---|---|
+    | this interval | 85–86% | 93–95% | 94–96% | 94–96% | 94–95% |
+    | expanded quantiles alone | 86% | 92–94% | 93–95% | 93–95% | 94–95% |
+    | accelerated alone | 77–81% | 87–91% | 90–94% | 92–94% | 93–94% |
+
+    Below 8 clusters no interval made of quantiles suffices: four videos are too few to say more than the mean. The
+    studentised bootstrap covers 94–97% throughout, but has no bounds where most clusters do not differ, as in a
+    comparison of two methods that are nearly the same, and is several times as wide with four clusters.
 
     Args:
         table: one row a unit. Where the column `seed` exists, a unit's scores are averaged over seeds first,
@@ -99,8 +107,7 @@ def bootstrap_mean(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples).astype(np.float64)
     means = (drawn @ sums["sum"].to_numpy()) / (drawn @ sums["count"].to_numpy(dtype=np.float64))
-    tail = stats.norm.cdf(stats.t.ppf((1 - level) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1)))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, _tails(means, mean, sums["sum"].to_numpy(), sums["count"].to_numpy(), level))
     return Interval(mean, float(low), float(high), n, clusters, excluded)
 
 
@@ -181,6 +188,25 @@ def verdict(
     else:
         holds, fails = -within <= low and high <= within, low > within or high < -within
     return "reproduced" if holds else "not reproduced" if fails else "inconclusive"
+
+
+def _tails(means: np.ndarray, mean: float, sums: np.ndarray, counts: np.ndarray, level: float) -> np.ndarray:
+    """Probabilities of the two quantiles of the resampled `means` between which the interval of `mean` runs.
+
+    z₀ is the bias, Φ⁻¹ of the share of resamples below the estimate (ties count half); a the acceleration, a sixth of
+    the skewness of the jackknife's influences; z the expanded normal quantile of either end:
+    Φ(z₀ + (z₀ + z) / (1 − a·(z₀ + z))).
+    """
+    clusters = len(sums)
+    below = np.mean(means < mean) + np.mean(means == mean) / 2
+    bias = stats.norm.ppf(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
+    left_out = (sums.sum() - sums) / (counts.sum() - counts)
+    influence = left_out.mean() - left_out
+    scale = np.sum(influence**2) ** 1.5
+    acceleration = np.sum(influence**3) / (6 * scale) if scale > 0 else 0.0
+    end = stats.t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1))
+    z = bias + np.array([-end, end])
+    return stats.norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
 
 
 def _units(table: pd.DataFrame, values: list[str], cluster: str, unit: Sequence[str] = UNIT) -> pd.DataFrame:

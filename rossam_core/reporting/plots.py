@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..errors import RossamError
+from ..evaluation.robustness import DISTURBANCES
 from ..evaluation.statistics import bootstrap_mean
 from .pictures import (
     Strategy,
@@ -31,8 +32,8 @@ from .tables import ComparisonRow
 
 __all__ = [
     "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "class_bars", "colour", "contact_sheet",
-    "crop_strategies", "draw_box", "draw_mask", "filmstrip", "interval_bars", "label", "mask_comparison",
-    "score_by_size", "training_curves", "view_grid",
+    "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label", "mask_comparison",
+    "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
 ]  # fmt: skip
 
 
@@ -79,17 +80,53 @@ def score_by_size(
         table: columns `method, area, video` and `value` (0..1); rows with NaN are left out.
         size_bins: lower bounds of the bins, square pixels.
     """
-    names = [_bin_name(low, high) for low, high in zip(size_bins, [*size_bins[1:], np.inf], strict=True)]
-    sizes = pd.cut(table["area"], [*size_bins, np.inf], right=False, labels=names)
-    scores = _intervals(table.assign(group=sizes), value, cluster, samples, seed)
-    groups = [name for name in names if name in set(scores["group"])]
+    return _score_by_bins(table, "area", size_bins, "Object area, px²", value, cluster, samples, seed)
+
+
+def score_by_crowding(
+    table: pd.DataFrame,
+    bins: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
+    value: str = "iou",
+    *,
+    cluster: str = "video",
+    samples: int = 1000,
+    seed: int = 0,
+) -> Figure:
+    """Mean score by distance to the nearest other box, a mark a method, with 95% intervals over videos.
+
+    Args:
+        table: columns `method, gap_in_sides, video` and `value` (0..1). Objects alone in their frame (NaN) count to
+            the last bin.
+        bins: lower bounds, in sides of the object's own box (`scoring.score`).
+    """
+    table = table.assign(gap_in_sides=table["gap_in_sides"].fillna(np.inf))
+    title = "Distance to the nearest other box, in own sides"
+    return _score_by_bins(table, "gap_in_sides", bins, title, value, cluster, samples, seed)
+
+
+def _score_by_bins(
+    table: pd.DataFrame,
+    by: str,
+    bounds: Sequence[float],
+    title: str,
+    value: str,
+    cluster: str,
+    samples: int,
+    seed: int,
+) -> Figure:
+    """Marks of each method in bins of column `by`, whose lower bounds are given."""
+    names = [_bin_name(low, high) for low, high in zip(bounds, [*bounds[1:], np.inf], strict=True)]
+    place = np.searchsorted(bounds, table[by].to_numpy(dtype=float), side="right") - 1
+    groups = pd.Series(np.array(names)[place.clip(0)], index=table.index).where((place >= 0) & table[by].notna())
+    scores = _intervals(table.assign(group=groups), value, cluster, samples, seed)
+    shown = [name for name in names if name in set(scores["group"])]
     figure, ax = _chart(3.9)
-    _marks(ax, scores, groups, along="x")
+    _marks(ax, scores, shown, along="x")
     counts = scores.groupby("group")["n"].max()
-    ax.set_xticks(range(len(groups)), [f"{g}\nn = {counts[g]:,}" for g in groups], fontsize=BASE, color=INK)
-    ax.set_xlim(-0.5, len(groups) - 0.5)
+    ax.set_xticks(range(len(shown)), [f"{g}\nn = {counts[g]:,}" for g in shown], fontsize=BASE, color=INK)
+    ax.set_xlim(-0.5, len(shown) - 0.5)
     ax.set_ylim(0, 100)
-    ax.set_xlabel("Object area, px²", fontsize=BASE, color=INK)
+    ax.set_xlabel(title, fontsize=BASE, color=INK)
     ax.set_ylabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
     ax.grid(axis="y", color=RULE, linewidth=0.6)
     _legend(figure, _method_handles(scores))
@@ -180,10 +217,68 @@ def training_curves(logs: Mapping[str, pd.DataFrame], window: int = 10) -> Figur
         ax.set_title(title, fontsize=BASE, color=INK, loc="left")
         ax.set_xlabel("Training views seen", fontsize=BASE, color=INK)
         ax.grid(color=RULE, linewidth=0.6)
-        ax.tick_params(labelsize=BASE, colors=RULE, labelcolor=INK, length=3)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        _plain(ax)
     _legend(figure, left.get_legend_handles_labels()[0], columns=3)
+    return figure
+
+
+def gain_bars(gains: pd.DataFrame) -> Figure:
+    """What the pipeline and what fine-tuning adds to each method: points of IoU with 95% intervals (paper Fig. 5).
+
+    Args:
+        gains: as `results.gains` makes it.
+    """
+    need(gains, "gain bars", "gains")
+    ordered = gains.sort_values("step", key=lambda steps: steps.map({"inference pipeline": 0}).fillna(1), kind="stable")
+    figure, ax = _chart(0.36 * len(ordered) + 0.9, narrow=True)
+    for y, row in enumerate(ordered.itertuples()):
+        ax.barh(y, row.mean, height=0.56, color=colour(row.method), alpha=0.85, linewidth=0)
+        ax.plot([row.low, row.high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
+        if np.isfinite(row.published):
+            ax.plot(row.published, y, marker="D", markersize=6, markerfacecolor="white", markeredgecolor=INK,
+                    markeredgewidth=1.2, linestyle="none", zorder=4)  # fmt: skip
+        where = {"transform": ax.get_yaxis_transform(), "va": "center"}
+        ax.text(1.012, y, f"{row.mean:+.1f}", fontsize=SMALL, color=INK, **where)
+    _categories(ax, [f"{step}: {text}" for step, text in zip(ordered["step"], ordered["text"], strict=True)])
+    ax.axvline(0, color=INK, linewidth=0.9)
+    ax.set_xlabel("Gain in IoU, points", fontsize=BASE, color=INK)
+    handles = [Line2D([], [], color=INK, linewidth=1.4, label="95% interval of the paired difference")]
+    if ordered["published"].notna().any():
+        handles.append(Line2D([], [], marker="D", linestyle="none", markerfacecolor="white", markeredgecolor=INK,
+                              label="published"))  # fmt: skip
+    _legend(figure, handles)
+    return figure
+
+
+def robustness_curves(
+    table: pd.DataFrame, value: str = "iou", *, cluster: str = "video", samples: int = 1000, seed: int = 0
+) -> Figure:
+    """Score against the level of each disturbance, a curve a method in a panel a disturbance, 95% intervals shaded.
+
+    Args:
+        table: as `evaluation.robustness.robustness` makes it.
+    """
+    need(table, "robustness curves", "scored units")
+    names = list(dict.fromkeys(table["disturbance"]))
+    figure = Figure(figsize=(7.2, 2.35 * -(-len(names) // 2) + 0.4), layout="constrained")
+    panels = figure.subplots(-(-len(names) // 2), 2, sharey=True, squeeze=False).flat
+    for ax, name in zip(panels, names, strict=False):
+        part = table[table["disturbance"] == name]
+        scores = _intervals(part.assign(group=part["level"]), value, cluster, samples, seed)
+        for method, curve in scores.groupby("method", sort=False):
+            at = curve["group"].astype(float)
+            ax.fill_between(at, curve["low"], curve["high"], color=colour(method), alpha=0.15, linewidth=0)
+            ax.plot(at, curve["mean"], color=colour(method), linewidth=1.8, marker="o", markersize=4)
+        levels = sorted(part["level"].unique())
+        ax.set_xticks(levels, [f"{level:g}" for level in levels])
+        ax.set_xlabel(DISTURBANCES[name].title if name in DISTURBANCES else name, fontsize=BASE, color=INK)
+        _plain(ax)
+        ax.grid(color=RULE, linewidth=0.6)
+        ax.set_ylim(0, 100)
+    for ax in list(figure.axes)[len(names) :]:
+        figure.delaxes(ax)
+    figure.supylabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
+    _legend(figure, _method_handles(table))
     return figure
 
 
@@ -218,16 +313,21 @@ def _method_handles(scores: pd.DataFrame) -> list[Line2D]:
             for m in dict.fromkeys(scores["method"])]  # fmt: skip
 
 
-def _chart(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH * 0.82, height + 0.3), layout="constrained")
+def _chart(height: float, narrow: bool = False) -> tuple[Figure, Axes]:
+    """One axes; `narrow` for figures whose text must be read in a column of 640 pixels."""
+    figure = Figure(figsize=(7.2 if narrow else WIDTH * 0.82, height + 0.3), layout="constrained")
     ax = figure.add_subplot()
+    _plain(ax)
+    return figure, ax
+
+
+def _plain(ax: Axes) -> None:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color(RULE)
     ax.tick_params(labelsize=BASE, colors=RULE, labelcolor=INK, length=3)
     ax.set_axisbelow(True)
-    return figure, ax
 
 
 def _categories(ax: Axes, names: Sequence[str]) -> None:
@@ -246,10 +346,10 @@ def _legend(figure: Figure, handles: Sequence, columns: int = 7) -> None:
 
 
 def _score_name(value: str) -> str:
-    return {"iou": "IoU", "biou": "Boundary IoU"}.get(value, value)
+    return {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}.get(value, value)
 
 
 def _bin_name(low: float, high: float) -> str:
     if not np.isfinite(high):
-        return f"{low:,.0f} and more"
-    return f"under {high:,.0f}" if low == 0 else f"{low:,.0f} to {high:,.0f}"
+        return f"{low:,g} and more"
+    return f"under {high:,g}" if low == 0 else f"{low:,g} to {high:,g}"

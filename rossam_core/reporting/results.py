@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 
 from ..config import InferenceConfig, Profile
+from ..evaluation.claims import ledger
 from ..evaluation.experiments import table_specs
 from ..evaluation.statistics import bootstrap_mean, paired_difference, verdict
 from ..inference import crops
 from .objects import ObjectView, cut_object, quantile_rows
 from .pictures import Strategy
-from .tables import ComparisonRow, published
+from .tables import ComparisonRow, Published, published
 
 if TYPE_CHECKING:
     from ..data.records import Frame, FrameSet
     from ..evaluation.claims import Claim, Judgement
-    from ..evaluation.experiments import RowResult
+    from ..evaluation.experiments import Experiments, RowResult
 
 
 def comparison_rows(
@@ -55,6 +56,12 @@ def comparison_rows(
             )
         )
     return rows
+
+
+def left_out_note(experiments: Experiments, table: str) -> str:
+    """What to say under a table of its rows that cannot be had; nothing where all are there."""
+    missing = experiments.left_out(table)
+    return "".join(f" Not here: {label} ({reason})." for label, reason in missing.items())
 
 
 def units_by_method(results: Sequence[RowResult], protocol: str = "object") -> pd.DataFrame:
@@ -171,16 +178,76 @@ def drop_table(frames: FrameSet) -> pd.DataFrame:
     return counted.assign(times=counted["times"].where(counted["example"] != "—", 0))
 
 
-def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
-    """What each row took when it was computed: seconds, and milliseconds an object."""
-    rows = [
-        (r.spec.label, r.objects, round(r.seconds, 1), round(1000 * r.seconds / max(r.objects, 1), 1)) for r in results
-    ]
-    return pd.DataFrame(rows, columns=["setting", "objects", "seconds", "ms per object"])
+def gains(results: Sequence[RowResult], profile: Profile) -> pd.DataFrame:
+    """What the inference pipeline and what fine-tuning adds to each method, paired, in points of IoU (Figure 5).
+
+    The pipeline's gain is that of a row over the row of the same method and training on whole frames; the gain of
+    fine-tuning that of a fine-tuned row with the pipeline over the same method not fine-tuned, where the table has
+    it, else over SAM.
+
+    Returns:
+        `method, step` ("inference pipeline", "fine-tuning"), `text` (row over row), `mean, low, high, n`, and
+        `published`, NaN where the paper does not print both rows.
+    """
+    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
+    whole = {_same(r): r for r in results if _direct(r)}
+    untrained = {r.spec.method: r for r in results if r.spec.training is None and not _direct(r)}
+    rows = []
+    for result in results:
+        if _direct(result) or result.spec.method is None:
+            continue
+        bases = {"inference pipeline": whole.get(_same(result))}
+        if result.spec.training is not None:
+            bases["fine-tuning"] = untrained.get(result.spec.method, untrained.get("sam"))
+        for step, base in bases.items():
+            if base is None:
+                continue
+            gain = paired_difference(result.units(), base.units(), **options).scaled(100)
+            text = f"{result.spec.label} over {base.spec.label}"
+            numbers = gain.mean, gain.low, gain.high, gain.n, _printed_gain(result, base)
+            rows.append((result.spec.kind, step, text, *numbers))
+    return pd.DataFrame(rows, columns=["method", "step", "text", "mean", "low", "high", "n", "published"])
+
+
+def _direct(result: RowResult) -> bool:
+    return result.spec.inference.get("mode") == "direct"
+
+
+def _same(result: RowResult) -> tuple[str | None, str]:
+    return result.spec.method, str(result.spec.training)
+
+
+def _printed_gain(result: RowResult, base: RowResult, table: str = "table5") -> float:
+    names = [r.spec.published for r in (result, base)]
+    if None in names:
+        return np.nan
+    ours, theirs = (published(table, name).iou for name in names)
+    return ours - theirs
+
+
+def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
+    """All measures of the same predictions, percent: a row a setting; and how often BIoU at 0.02 says nothing new."""
+    measures = {
+        "iou": "IoU",
+        "biou": "BIoU at 0.02",
+        "biou_official": "min(IoU, BIoU), official",
+        "biou_fit": "BIoU, fitted band",
+        "biou_fit_official": "min(IoU, fitted BIoU)",
+    }
+    rows = []
+    for result in results:
+        units, frames = result.units().dropna(subset=["iou"]), result.units("frame")
+        row = {"setting": result.spec.label} | {title: 100 * units[name].mean() for name, title in measures.items()}
+        row["objects whose BIoU is their IoU, percent"] = 100 * np.isclose(units["biou"], units["iou"]).mean()
+        rows.append(row | {f"{measures[name]}, a frame": 100 * frames[name].mean() for name in ("iou", "biou")})
+    return pd.DataFrame(rows)
 
 
 def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
-    """The ledger: statement, source, published and measured difference in points, interval, n, verdict."""
+    """The ledger: statement, source, published and measured difference in points, interval, n, verdict.
+
+    Statements that no scored row can judge come last, with the reason in the verdict's place.
+    """
     rows = []
     for judgement in judgements:
         claim, measured = judgement.claim, judgement.difference.scaled(100)
@@ -190,24 +257,28 @@ def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
                 "claim": claim.says,
                 "source": claim.source,
                 "published difference": "not in numbers" if printed is None else f"{printed:+.2f}",
-                "measured difference": f"{measured.mean:+.2f}",
-                "95% interval": f"{measured.low:+.2f} to {measured.high:+.2f}",
+                "measured difference": "no such object here" if np.isnan(measured.mean) else f"{measured.mean:+.2f}",
+                "95% interval": measured.note or f"{measured.low:+.2f} to {measured.high:+.2f}",
                 "n": measured.n,
                 "verdict": judgement.verdict,
             }
         )
+    absent = dict.fromkeys(("published difference", "measured difference", "95% interval"), "—")
+    for entry in ledger().not_testable:
+        told = {"n": 0, "verdict": f"not testable: {entry.reason}"}
+        rows.append({"claim": entry.says, "source": entry.source} | absent | told)
     return pd.DataFrame(rows)
 
 
 def published_difference(claim: Claim) -> float | None:
-    """The paper's difference between the claim's rows in points, where both are printed."""
+    """The paper's difference between the claim's rows in points, where both are printed, of all objects."""
     specs = table_specs()
     printed = [
         (table, row.published, specs[table].dataset)
         for table, label in (claim.better, claim.than)
         if (row := specs[table].row(label)).published
     ]
-    if len(printed) < 2:
+    if len(printed) < 2 or claim.where or claim.value not in Published._fields:
         return None
     better, than = (getattr(published(*pair), claim.value) for pair in printed)
     return better - than

@@ -76,22 +76,27 @@ def recipe_table() -> pd.DataFrame:
 
 
 def cost_table(experiments: Experiments, results: Sequence[RowResult]) -> pd.DataFrame:
-    """Trained parameters, their share of the network, megabytes to store a task, seconds of training, IoU."""
+    """Cost beside quality: parameters, what trains and what a task stores, training time, time an object, IoU.
+
+    Time an object is that of all prompts of a row when it was computed, cutting windows and scoring included.
+    """
     rows = []
     for result in results:
-        whole = sum(p.numel() for p in experiments.model(result.spec.method).parameters())
-        trained, seconds = 0, 0.0
-        if result.spec.training is not None:
-            folder = experiments.run_dir(result.spec, experiments.profile.seeds[0])
-            audit = read_json(folder / run_folders.AUDIT)
-            trained = sum(group["elements"] for group in audit.values() if group["trained"])
+        spec, trained, seconds = result.spec, 0, 0.0
+        if spec.baseline:
+            whole = 0
+        elif spec.training is None:
+            whole = sum(p.numel() for p in experiments.model(spec.method).parameters())
+        else:
+            audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
             whole = sum(group["elements"] for group in audit.values())
-            seconds = log(experiments, result.spec)["seconds"].sum()
-        iou = 100 * result.units()["iou"].mean()
-        share, size = 100 * trained / whole, 4 * trained / 1e6
-        rows.append((result.spec.label, trained, share, size, seconds, iou))
-    columns = ["setting", "trained parameters", "percent of all", "MB a task (float32)", "training seconds", "IoU"]
-    return pd.DataFrame(rows, columns=columns)
+            trained = sum(group["elements"] for group in audit.values() if group["trained"])
+            seconds = log(experiments, spec)["seconds"].sum()
+        share, size, iou = 100 * trained / max(whole, 1), 4 * trained / 1e6, 100 * result.units()["iou"].mean()
+        milliseconds = round(1000 * result.seconds / max(result.objects, 1), 1)
+        rows.append((spec.label, whole, trained, share, size, round(seconds, 1), milliseconds, iou))
+    columns = ["setting", "parameters", "trained parameters", "percent of all", "MB a task (float32)"]
+    return pd.DataFrame(rows, columns=[*columns, "training seconds", "ms per object", "IoU"])
 
 
 def _audit(folder) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +22,7 @@ from .rendering import Cell, Column, Table
 if TYPE_CHECKING:
     from ..evaluation.statistics import Interval
 
-__all__ = ["ComparisonRow", "Published", "Table", "comparison_table", "published", "published_rows"]
+__all__ = ["ComparisonRow", "Published", "Table", "comparison_table", "published"]
 
 NOT_PUBLISHED = "not in the paper"
 NO_VERDICT = "no claim tested"
@@ -86,28 +86,6 @@ class ComparisonRow:
     dataset: str = ""
 
 
-def published_rows(
-    table: str, measured: Mapping[str, ComparisonRow | tuple | str], dataset: str | None = None
-) -> list[ComparisonRow]:
-    """The rows of a published table in the paper's order, each with what was measured for it.
-
-    Args:
-        table, dataset: as in `published`.
-        measured: published row name → `(iou, biou)` or `(iou, biou, paired difference)` intervals, a
-            `ComparisonRow` (its `published` and `setting` are filled in), or a string: why it was not measured.
-            Every published row must be there; names the table does not have are appended without a published number.
-    """
-    numbers = published(table, dataset=dataset)
-    problems = ProblemList(f"measured rows of {table}")
-    for name in numbers["row"]:
-        if name not in measured:
-            problems.add(name, "neither a number nor a reason for its absence")
-    problems.raise_if_any("give each row its intervals, or a string that says why there are none")
-    printed = {row.row: Published(row.iou, row.biou) for row in numbers.itertuples()}
-    names = [*printed, *(name for name in measured if name not in printed)]
-    return [_comparison_row(name, printed.get(name), measured[name]) for name in names]
-
-
 def comparison_table(rows: Sequence[ComparisonRow], *, notice: str = "") -> Table:
     """Published beside measured: percent, differences against the first row, 95% interval and n of the IoU.
 
@@ -143,14 +121,6 @@ _COMPARISON_COLUMNS = (
     Column("n\n(videos)", numeric=True),
     Column("Verdict"),
 )
-
-
-def _comparison_row(name: str, numbers: Published | None, value: ComparisonRow | tuple | str) -> ComparisonRow:
-    if isinstance(value, str):
-        return ComparisonRow(name, numbers, reason=value)
-    if isinstance(value, ComparisonRow):
-        return replace(value, setting=name, published=numbers)
-    return ComparisonRow(name, numbers, *value)
 
 
 def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | None) -> tuple[Cell, ...]:

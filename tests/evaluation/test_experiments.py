@@ -5,7 +5,7 @@ import pytest
 
 from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.claims import claims
+from rossam_core.evaluation.claims import ledger
 from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
 from rossam_core.reporting.tables import published
 
@@ -44,7 +44,7 @@ def test_rows_stand_in_the_papers_order(table):
 
 def test_every_claim_names_two_rows_that_exist():
     specs = table_specs()
-    for claim in claims():
+    for claim in ledger().claims:
         for table, label in (claim.better, claim.than):
             assert specs[table].row(label).label == label
 
@@ -52,6 +52,13 @@ def test_every_claim_names_two_rows_that_exist():
 def test_a_row_shared_by_two_tables_has_one_key(experiments):
     one, other = table_specs()["table1"].rows[-1], table_specs()["table2"].row("rate 2, bicubic, only one")
     assert experiments.key(one) == experiments.key(other)
+
+
+def test_a_sam2_row_is_answered_by_a_network_of_its_own(experiments):
+    spec = RowSpec(label="SAM2", method="sam2")
+    assert experiments.model("sam2").backbone == "hiera_t" and experiments.model("sam").backbone == "vit_t"
+    assert experiments.key(spec) != experiments.key(RowSpec(label="SAM", method="sam"))
+    assert experiments.result(spec).units()["iou"].between(0, 1).all()
 
 
 def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, monkeypatch):

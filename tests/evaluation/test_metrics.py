@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from rossam_core.errors import RossamError
 from rossam_core.evaluation.metrics import (
+    all_boundary_below,
     band_width,
     boundary_band,
     boundary_iou,
@@ -117,6 +118,7 @@ def test_band_rounds_as_the_official_code_does():
 
 def test_below_59_pixels_in_a_1024_frame_boundary_iou_is_iou(rng):
     frame, d = (1024, 1024), band_width((1024, 1024))
+    assert all_boundary_below(frame) == 59 and all_boundary_below((256, 256)) == 15
     for side in (2, 20, 58):
         y, x = rng.integers(60, 900, 2)
         target = rectangle(frame, y, x, y + side, x + 300)  # 300 long: the shorter side decides

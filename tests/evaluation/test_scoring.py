@@ -13,7 +13,7 @@ from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.errors import RossamError
 from rossam_core.evaluation.baselines import BoxBaseline
 from rossam_core.evaluation.metrics import boundary_iou, fitted_band, mask_iou
-from rossam_core.evaluation.scoring import COLUMNS, evaluate, predict_frames, score, size_bin_labels, summarise
+from rossam_core.evaluation.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
 
 SIZE = (40, 60)
 
@@ -63,8 +63,8 @@ def test_a_perfect_predictor_scores_one_everywhere_and_nothing_is_dropped(frames
     assert whole["status"].tolist() == ["ok", "no mask", "no objects", "1 of 2 objects lack a mask", "empty target"]
     for rows in (objects, whole):
         scored = rows["status"] == "ok"
-        assert (rows.loc[scored, ["iou", "biou", "biou_fit"]] == 1).all(axis=None)
-        assert rows.loc[~scored, ["iou", "biou", "biou_fit"]].isna().all(axis=None)
+        assert (rows.loc[scored, list(SCORES)] == 1).all(axis=None)
+        assert rows.loc[~scored, list(SCORES)].isna().all(axis=None)
     assert objects["object_id"].tolist() == [1, 2, 3, -1, 4, 5, 6] and set(whole["object_id"]) == {-1}
     assert whole["category"].fillna("none").tolist() == ["ship", "car", "none", "mixed", "ship"]
     assert objects["area"].tolist()[:2] == [100, 600] and whole.loc[1, "area"] == 700
@@ -79,6 +79,7 @@ def test_scores_are_those_of_the_metrics_and_protocols_share_one_prediction(fram
         assert row.iou == mask_iou(mask.mask, target)
         assert row.biou == boundary_iou(mask.mask, target, 0.05)
         assert row.biou_fit == boundary_iou(mask.mask, target, band_px=fitted_band(target.sum()))
+        assert row.biou_official == min(row.iou, row.biou) and row.biou_fit_official == min(row.iou, row.biou_fit)
         assert (row.status, row.predicted_iou) == (mask.status, mask.predicted_iou)
     (whole,) = table[table.protocol == "frame"].itertuples()
     unions = predicted[0].mask | predicted[1].mask, targets[0] | targets[1]
@@ -98,6 +99,17 @@ def test_nearest_neighbour_counts_objects_without_masks_too(frames):
     assert by_id[1] == by_id[2] == np.hypot(25, 10)
     assert by_id[4] == by_id[5] == np.hypot(15, 15)
     assert np.isnan(by_id[3])
+
+
+def test_crowding_is_the_gap_between_boxes_in_pixels_and_in_own_sides(rng):
+    boxes = np.array([[0, 0, 10, 40], [13, 44, 23, 54], [100, 0, 110, 10], [105, 5, 107, 7]], dtype=float)
+    assert crowding(boxes)[:, 1].tolist() == [5, 5, 0, 0]  # 3 across and 4 down; one inside another
+    assert crowding(boxes)[:2, 2].tolist() == [0.25, 0.5]
+    assert np.isnan(crowding(boxes[:1])).all() and crowding(np.zeros((0, 4))).shape == (0, 3)
+    many = rng.uniform(0, 90, (40, 2))
+    many = np.hstack([many, many + rng.uniform(1, 9, (40, 2))])
+    both = [[np.hypot(*np.maximum(np.maximum(a[:2] - b[2:], b[:2] - a[2:]), 0)) for b in many] for a in many]
+    assert np.allclose(crowding(many)[:, 1], (np.array(both) + np.diag([np.inf] * 40)).min(axis=1))
 
 
 def test_excluded_categories_are_neither_prompted_nor_scored(frames):
@@ -150,16 +162,7 @@ def test_size_bins_take_their_lower_bound_and_survive_a_file(frames):
     assert table.set_index("object_id")["size_bin"].reindex([1, 2]).tolist() == ["100–600", "600+"]
     assert table["size_bin"].isna().sum() == table["area"].isna().sum()
     again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
-    pd.testing.assert_frame_equal(summarise(again, "size_bin"), summarise(table, "size_bin"))
-    assert list(summarise(table, "size_bin")["size_bin"]) == ["0–100", "100–600", "600+"]
-
-
-def test_a_summary_is_in_points_and_never_mixes_protocols(frames):
-    table = score(predict_frames(BoxBaseline(), frames))
-    found = summarise(table).set_index("protocol")
-    assert found.loc["object", ["iou", "n", "clusters", "excluded"]].tolist() == [100, 3, 2, 4]
-    assert found.loc["frame", ["n", "excluded"]].tolist() == [1, 4]
-    assert summarise(table, ["category"])["category"].tolist() == ["car", "mixed", "ship", "car", "ship"]
+    assert again["size_bin"].equals(table["size_bin"])
 
 
 def test_progress_wraps_the_frames(frames):

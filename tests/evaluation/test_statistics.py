@@ -8,24 +8,37 @@ from rossam_core.errors import RossamError
 from rossam_core.evaluation.statistics import Interval, bootstrap_mean, paired_difference, verdict
 
 
-def videos(rng, clusters, per_cluster=(1, 30)):
-    """Scores in [0, 1] whose mean differs from video to video (expectation 2/3), with videos of unequal length."""
-    counts = rng.integers(*per_cluster, clusters)
+def videos(rng, clusters, per_cluster=(1, 30), tied=False):
+    """Scores in [0, 1] whose mean differs from video to video (expectation 2/3), with videos of unequal length.
+
+    `tied`: the better a video's scores, the more of them there are.
+    """
+    level = rng.beta(2, 1, clusters).clip(0.01, 0.99)
+    counts = lengths(level) if tied else rng.integers(*per_cluster, clusters)
     video = np.repeat(np.arange(clusters), counts)
-    level = rng.beta(2, 1, clusters).clip(0.01, 0.99)[video]
     table = pd.DataFrame({"video": video, "frame": 1, "object_id": np.arange(len(video))})
-    return table.assign(iou=rng.beta(8 * level, 8 * (1 - level)))
+    return table.assign(iou=rng.beta(8 * level[video], 8 * (1 - level[video])))
+
+
+def lengths(level):
+    return 1 + np.round(28 * level).astype(int)
+
+
+def expected_mean(tied):
+    level = np.random.default_rng(9).beta(2, 1, 1_000_000).clip(0.01, 0.99)
+    return (level * lengths(level)).sum() / lengths(level).sum() if tied else 2 / 3
 
 
 def same(a, b):
     return (a.n, a.clusters) == (b.n, b.clusters) and np.allclose([a.mean, a.low, a.high], [b.mean, b.low, b.high])
 
 
-@pytest.mark.parametrize("clusters", [24, 40])
-def test_the_95_percent_interval_covers_the_truth_in_93_to_97_percent_of_draws(clusters):
+@pytest.mark.parametrize(("clusters", "tied"), [(24, False), (24, True), (48, False)])
+def test_the_95_percent_interval_covers_the_truth_in_93_to_97_percent_of_draws(clusters, tied):
     rng = np.random.default_rng(clusters)
-    found = [bootstrap_mean(videos(rng, clusters), samples=1000, seed=draw) for draw in range(1000)]
-    assert 0.93 <= np.mean([i.low <= 2 / 3 <= i.high for i in found]) <= 0.97
+    truth = expected_mean(tied)
+    found = [bootstrap_mean(videos(rng, clusters, tied=tied), samples=1000, seed=draw) for draw in range(1000)]
+    assert 0.93 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.97
 
 
 def test_treating_objects_as_independent_would_cover_far_less():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
 from rossam_core.evaluation.statistics import Interval
-from rossam_core.reporting import plots
+from rossam_core.reporting import bands, plots
 from rossam_core.reporting.objects import cut_object
 from rossam_core.reporting.tables import ComparisonRow, Published
 
@@ -30,6 +30,7 @@ def scores(rng):
     parts = [
         pd.DataFrame({"method": m, "video": (np.arange(60) % 6).astype(str), "frame": np.arange(60), "object_id": 1,
                       "category": np.where(np.arange(60) % 3, "ship", "train"), "area": np.geomspace(20, 5000, 60),
+                      "gap_in_sides": np.where(np.arange(60) % 9, np.linspace(0, 6, 60), np.nan),
                       "iou": np.where(np.arange(60) == 5, np.nan, rng.random(60))})
         for m in ("ellipse", "sam", "ros-sam")
     ]  # fmt: skip
@@ -42,6 +43,10 @@ def all_figures(views, scores):
                                      SimpleNamespace(has_mask=True, mask=lambda s: np.ones(s, bool))])  # fmt: skip
     rows = [ComparisonRow("SAM", Published(37.25, 37.14), Interval(0.4, 0.3, 0.5, 9, 3), Interval(0.4, 0.3, 0.5, 9, 3)),
             ComparisonRow("SAM2", Published(36.8, 36.7), reason="no weights")]  # fmt: skip
+    gains = pd.DataFrame({"method": ["sam", "ros-sam"], "step": ["inference pipeline", "fine-tuning"],
+                          "text": ["SAM over SAM, whole frame", "ROS-SAM over SAM"], "mean": [6, -2.0],
+                          "low": [4, -3.0], "high": [8, -1.0], "published": [6.16, np.nan]})  # fmt: skip
+    levels = [scores.assign(disturbance=name, level=level) for name in ("jitter", "noise", "haze") for level in (0, 9)]
     strategy = plots.Strategy(
         np.array([[0, 0, 32, 32], [8, 8, 40, 40]]), 1, np.zeros((64, 64, 3), np.uint8), (9, 9, 30, 30)
     )
@@ -52,6 +57,10 @@ def all_figures(views, scores):
         "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
         "interval_bars": plots.interval_bars(rows),
         "score_by_size": plots.score_by_size(scores, samples=20),
+        "score_by_crowding": plots.score_by_crowding(scores, samples=20),
+        "gain_bars": plots.gain_bars(gains),
+        "robustness_curves": plots.robustness_curves(pd.concat(levels), samples=20),
+        "bands": bands.band_figure(),
         "class_bars": plots.class_bars(scores, samples=20),
         "area_histogram": plots.area_histogram({"a": scores["area"].to_numpy()}, marks={"paper": 518}),
     }
@@ -103,6 +112,22 @@ def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():
     assert plots.colour("ros-sam") == plots.COLOURS["ros-sam"]
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
     assert set(plots.COLOURS) < set(plots.LABELS)
+
+
+def test_objects_alone_in_their_frame_count_to_the_least_crowded(scores):
+    ax = plots.score_by_crowding(scores, samples=20).axes[0]
+    counted = [int(t.get_text().split("n = ")[1]) for t in ax.get_xticklabels()]
+    assert len(counted) == 5 and sum(counted) == 59  # one has no score
+
+
+def test_made_predictions_are_equally_wrong_by_iou_and_the_fitted_band_alone_tells_them_apart():
+    table = bands.band_demonstration(widths=(24, 40, 58)).set_index(["width", "wrong"])
+    assert (table["biou"] == table["iou"]).all()
+    for width in (24, 40, 58):
+        box, bite = table.loc[(width, "box")], table.loc[(width, "bite")]
+        assert abs(box["iou"] - bite["iou"]) < 1.5 and bite["biou_fit"] > box["biou_fit"] + 25
+    large = bands.band_demonstration(widths=(120,)).set_index("wrong")
+    assert large.loc["box", "biou"] < large.loc["box", "iou"] - 10
 
 
 def test_nothing_to_draw_is_told():

@@ -12,7 +12,6 @@ from rossam_core.reporting.tables import (
     Table,
     comparison_table,
     published,
-    published_rows,
 )
 
 NOTICE = "Measured on generated video."
@@ -37,18 +36,15 @@ def test_published_numbers_are_found_by_name_and_misspelling_is_answered():
 
 
 def test_comparison_shows_published_beside_measured_with_differences_against_the_first_row():
-    rows = published_rows(
-        "table1",
-        {
-            "SAM": (interval(0.4), interval(0.38)),
-            "SAM + inference pipeline": (interval(0.5), interval(0.49), interval(0.1)),
-            "SAM2": "no weights",
-            "SAM2 + inference pipeline": "no weights",
-            "Filled box": (interval(0.3), interval(0.2)),
-        },
-    )
+    measured = {
+        "SAM": (interval(0.4), interval(0.38)),
+        "SAM + inference pipeline": (interval(0.5), interval(0.49), interval(0.1)),
+    }
+    rows = [ComparisonRow(name, published("table1", name), *found) for name, found in measured.items()]
+    rows.append(ComparisonRow("SAM2", published("table1", "SAM2"), reason="no weights"))
+    rows.append(ComparisonRow("Filled box", None, interval(0.3), interval(0.2)))
     table = comparison_table(rows, notice=NOTICE)
-    first, pipeline, sam2, _, box = cells(table)
+    first, pipeline, sam2, box = cells(table)
     assert first == [
         "SAM",
         "37.25",
@@ -63,7 +59,7 @@ def test_comparison_shows_published_beside_measured_with_differences_against_the
     assert pipeline[6:8] == ["+6.16", "+10.00\n(+5.00 to +14.00)"]
     assert sam2[1:3] == ["36.80", "36.67"] and sam2[3:6] == ["no weights"] * 3 and sam2[6] == "−0.45"
     assert box[1:3] == ["not in the paper"] * 2 and box[7] == "−10.00"
-    assert [c.strong for c in (row[3] for row in table.rows)] == [False, True, False, False, False]
+    assert [c.strong for c in (row[3] for row in table.rows)] == [False, True, False, False]
 
 
 def test_a_verdict_column_appears_once_there_is_a_verdict_and_is_then_full():
@@ -77,8 +73,6 @@ def test_a_verdict_column_appears_once_there_is_a_verdict_and_is_then_full():
 def test_gaps_without_a_reason_are_refused():
     with pytest.raises(RossamError, match="no reason for its absence"):
         comparison_table([ComparisonRow("a", iou=interval(0.4))])
-    with pytest.raises(RossamError, match="SAM2 \\+ inference pipeline: neither a number nor a reason"):
-        published_rows("table1", {"SAM": "x", "SAM + inference pipeline": "x", "SAM2": "x"})
 
 
 def test_an_interval_that_cannot_be_had_says_why():
@@ -114,8 +108,7 @@ def test_numbers_keep_their_order_when_sorted_and_their_digits_in_csv():
 
 
 def test_json_round_trip_is_exact():
-    table = comparison_table(
-        published_rows("table4", dict.fromkeys(published("table4")["row"], "later")), notice=NOTICE
-    )
+    rows = [ComparisonRow("a", Published(1, 2), interval(0.4), interval(0.3)), ComparisonRow("b", reason="later")]
+    table = comparison_table(rows, notice=NOTICE)
     assert Table.from_json(table.to_json()) == table
     assert table.with_notice("other").notice == NOTICE

@@ -1,0 +1,94 @@
+"""The prior that ships: the file the model card describes, and what it does on scenes it has not seen."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+
+import rossam_core
+from rossam_core.data.procedural import sample_scene
+from rossam_core.files import sha256_of
+from rossam_core.model.rossam import build_model
+from rossam_core.training.pretrain_config import PretrainConfig
+from rossam_core.training.pretrain_scenes import held_out_scenes, score
+
+WEIGHTS = Path(rossam_core.__file__).parent / "weights"
+KNOWN = (
+    "ff0130h14M3N2O202M00000001O001N110O1F[N005j1ON1YU2",
+    "hQ25k10XOMAO]O4S1L_O0^O6Y1KhN>Z14K]OjN01c0U1]OlNd0U1_OjN=X1BhN?X1@hN?Z1@fNa0U1_OoNa0Q1_OPO1J<U1DPO0L<T1DQOOL4O1b1L]NO[n0",
+    "d72j1OWN020]10bN1O32L^10aN71I^10`N81I`1481O1_NIW18dNIO0]10bN4e15\\NFb1;10L4O001OGcNNj1L^d2",
+)
+
+
+@pytest.fixture(scope="module")
+def sam():
+    return build_model("sam", "vit_t")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """40 scenes of a stream that neither training nor the choice of weights has used."""
+    return held_out_scenes(PretrainConfig(seed=99, held_out_scenes=40), 256)
+
+
+def masks_of(model, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """bool N×64×64."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        return (model(pixels, [torch.from_numpy(np.ascontiguousarray(boxes)).float()]).sam > 0).numpy()
+
+
+def mean_iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a & b).sum((1, 2)) / np.maximum((a | b).sum((1, 2)), 1)).mean())
+
+
+def test_the_file_is_the_one_the_model_card_describes():
+    told = re.search(r"SHA-256: `([0-9a-f]{64})`", (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8"))
+    assert sha256_of(WEIGHTS / "vit_t.safetensors") == told[1]
+
+
+def test_all_weights_together_stay_under_40_megabytes():
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 40e6
+
+
+def test_a_known_image_and_box_give_the_known_mask(sam):
+    """Masks as run-length codes, drawn once; processors round differently, so a few cells may differ."""
+    image, _ = sample_scene(np.random.default_rng(7), 256)
+    boxes = np.array([[40, 60, 120, 130], [128, 128, 200, 250], [10, 150, 90, 240]], dtype=np.float32)
+    known = np.stack([coco.decode({"size": [64, 64], "counts": code}) for code in KNOWN]).astype(bool)
+    assert mean_iou(masks_of(sam, image, boxes), known) >= 0.98
+
+
+def test_predicted_iou_ranks_true_iou(sam, scenes):
+    table = score(sam, scenes, torch.device("cpu"), "float32")
+    assert table[["predicted", "sam"]].corr("spearman").iloc[0, 1] >= 0.5
+
+
+def test_it_looks_at_the_image(sam, scenes):
+    """Masks of the right images are nearer the truth than masks of other scenes' images under the same boxes."""
+    own = score(sam, scenes, torch.device("cpu"), "float32")
+    others = score(sam, scenes._replace(images=scenes.images[1:] + scenes.images[:1]), torch.device("cpu"), "float32")
+    assert own["sam"].mean() > others["sam"].mean() + 0.1
+
+
+@pytest.mark.xfail(reason="not reached: mirrored images give masks of IoU 0.80 with the mirrored masks", strict=True)
+def test_a_mirrored_image_gives_the_mirrored_mask(sam, scenes):
+    ious = []
+    for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
+        mirrored = boxes.copy()
+        mirrored[:, [0, 2]] = 256 - boxes[:, [2, 0]]
+        ious.append(mean_iou(masks_of(sam, image, boxes), masks_of(sam, image[:, ::-1], mirrored)[:, :, ::-1]))
+    assert np.mean(ious) >= 0.9
+
+
+def test_a_box_moved_by_a_twentieth_keeps_most_of_the_mask(sam, scenes, rng):
+    """Measured 0.86 (model card)."""
+    ious = []
+    for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
+        sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        moved = np.clip(boxes + 0.05 * sides * rng.choice([-1, 1], boxes.shape), 0, 256)
+        ious.append(mean_iou(masks_of(sam, image, boxes), masks_of(sam, image, moved)))
+    assert np.mean(ious) >= 0.8
