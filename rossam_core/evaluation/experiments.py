@@ -31,7 +31,7 @@ from ..model.rossam import PromptableSegmenter, build_model
 from ..progress import track
 from ..training.cores import fit_on_cores, process_count
 from ..training.recipes import RunConfig, merged, recipe
-from ..training.runs import OnEvent, load_run
+from ..training.runs import STATE, OnEvent, load_run
 from .baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
 from .scoring import predict_frames, score
 
@@ -236,6 +236,7 @@ class Experiments:
         folder = self.run_folder(run)
         if folder not in self._trained:
             fit_on_cores(run, folder, *self.training_frames, on_event=self.on_event)
+            (folder / STATE).unlink(missing_ok=True)  # nothing is left to resume, and it is the largest file
             self._trained.add(folder)
         return folder
 

@@ -242,4 +242,4 @@ def test_recipes_differ_only_where_they_say_so():
     with pytest.raises(RossamError, match="is not known"):
         recipe("papre")
     with pytest.raises(RossamError, match="gives no learning rate"):
-        recipe("paper", phases=[{"groups": ["encoder"], "mask": "sam"}])
+        recipe("paper", phases=[{"groups": ["prompt_encoder"], "mask": "sam"}])

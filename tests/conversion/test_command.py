@@ -1,0 +1,105 @@
+"""`rossam convert` end to end on a tiny COCO file with boxes and no masks."""
+
+import argparse
+import json
+
+import pytest
+from tiny_tracks import make_frames
+
+from rossam_core.conversion.command import add_parser
+from rossam_core.data.coco import read_coco
+from rossam_core.errors import RossamError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """`<root>/test.json` and `<root>/images`, as the source `coco` has them."""
+    frames = make_frames(tmp_path / "set/images")
+    videos = {name: i for i, name in enumerate(frames.videos, start=1)}
+    images, annotations = [], []
+    for i, frame in enumerate(frames, start=1):
+        name = frame.image_path.relative_to(tmp_path / "set/images").as_posix()
+        images.append({"id": i, "file_name": name, "video_id": videos[frame.video], "frame_index": frame.index})
+        for thing in frame.objects:
+            x0, y0, x1, y1 = thing.box_xyxy
+            ids = {"id": len(annotations) + 1, "image_id": i, "category_id": 1, "track_id": thing.object_id}
+            annotations.append(ids | {"bbox": [x0, y0, x1 - x0, y1 - y0]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ship"}]}
+    content["videos"] = [{"id": i, "name": name} for name, i in videos.items()]
+    (tmp_path / "set/test.json").write_text(json.dumps(content))
+    return tmp_path / "set"
+
+
+def call(*arguments):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(), lambda pairs: dict(pair.split("=") for pair in pairs))
+    options = parser.parse_args(["convert", *map(str, arguments)])
+    return options.command(options)
+
+
+def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, capsys):
+    out = tmp_path / "out"
+    every = [part for name in ("coco", "coco-polygons", "png", "authors", "yolo") for part in ("--format", name)]
+    assert call("--source", "coco", "--data", dataset, "--out", out, "--method", "grabcut", "--workers", 1, *every) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].split() == ["boxes", "masks", "empty", "failed", "time"]
+    assert told.splitlines()[1].split()[:4] == ["12", "12", "0", "0"]
+    assert "look at these first" in told and str(out / "review.html") in told
+    read = read_coco(out / "coco.json", dataset / "images", name="masks")
+    assert read.object_count == 12 and all(o.has_mask for f in read for o in f.objects)
+    for name in ("coco_polygons.json", "labels/labels.csv", "authors/train/img", "yolo/data.yaml", "review.csv"):
+        assert (out / name).exists()
+
+
+def test_a_coco_file_anywhere_and_the_first_frames_alone(dataset, tmp_path, capsys):
+    out, file = tmp_path / "out", (dataset / "test.json").rename(tmp_path / "boxes.json")
+    arguments = ["--annotations", file, "--data", dataset / "images", "--out", out, "--method", "box", "--limit", 2]
+    assert call(*arguments, "--workers", 1) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["4", "4"]
+    with pytest.raises(RossamError, match=r"model\.method: 'BoxBaseline' there, 'EllipseBaseline' now"):
+        call(*[argument if argument != "box" else "ellipse" for argument in arguments], "--workers", 1)
+
+
+def test_generated_video_and_the_shipped_prior_need_no_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+    arguments = ["--profile", "smoke", "--out", tmp_path / "out", "--limit", 1, "--jitter", 0]
+    assert call(*arguments, "--set", "inference.rate=4") == 0
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["model"]["method"], manifest["inference"]["rate"]) == ("ros-sam", 4.0)
+    assert manifest["data"]["frames"] == 1
+    assert "Measured on a handful of generated frames" in (tmp_path / "out/review.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--profile", "dmo"], "no profile of that name"),
+        (["--source", "coco"], "data.root is not set"),
+        (["--source", "coco", "--data", "nowhere"], "no such file"),
+        (["--annotations", "nowhere.json"], "no such file"),
+        (["--limit", "0"], "no number of frames"),
+        (["--jitter", "-1"], "jitter"),
+    ],
+)
+def test_bad_options_are_told_before_anything_is_made(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RossamError, match=told):
+        call("--out", tmp_path / "out", "--method", "box", "--limit", 1, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_annotation_file_is_told_entry_by_entry(dataset, tmp_path):
+    content = json.loads((dataset / "test.json").read_text())
+    content["annotations"][0]["bbox"] = [1, 2, -3, 4]
+    content["annotations"][1]["image_id"] = 99
+    (dataset / "test.json").write_text(json.dumps(content))
+    with pytest.raises(RossamError, match="inverted") as error:
+        call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
+    assert "points at nothing" in str(error.value)
+
+
+def test_a_dataset_without_a_box_is_told(dataset, tmp_path):
+    content = json.loads((dataset / "test.json").read_text()) | {"annotations": []}
+    (dataset / "test.json").write_text(json.dumps(content))
+    with pytest.raises(RossamError, match="hold no box"):
+        call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")

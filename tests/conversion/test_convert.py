@@ -1,0 +1,276 @@
+"""Every box has one record in order, whatever happens; nothing but the input changes a byte."""
+
+import dataclasses
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
+
+from rossam_core.config import InferenceConfig
+from rossam_core.conversion.convert import ConversionConfig, ShardWorker, convert
+from rossam_core.conversion.records import Conversion, shard_path, unpack
+from rossam_core.data.records import FrameSet
+from rossam_core.errors import RossamError
+from rossam_core.evaluation.baselines import EllipseBaseline
+from rossam_core.inference.predictor import ObjectMask, Predictor
+from rossam_core.model.rossam import build_model
+
+ONE = ConversionConfig(shard_frames=1, jitter=2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Predictor(build_model("hq-sam", "vit_t", checkpoint=None), InferenceConfig(precision="float32"), "cpu")
+
+
+def with_box(frames, position, which, box):
+    frame = frames[position]
+    objects = list(frame.objects)
+    objects[which] = dataclasses.replace(objects[which], box_xyxy=box)
+    changed = list(frames)
+    changed[position] = frame.with_objects(objects)
+    return frames.subset(changed)
+
+
+def test_every_box_has_one_record_in_order_whatever_is_wrong_with_it(frames, tmp_path):
+    frames = with_box(frames, 0, 0, (float("nan"), 0, 5, 5))
+    frames = with_box(frames, 0, 1, (80, 10, 90, 20))
+    frames = with_box(frames, 1, 0, (20.0, 10, 32, 18))
+    frames[2].image_path.write_bytes(b"no image")
+    frames[3].image_path.unlink()
+    done = convert(Notched(empty_id=20.0), frames, tmp_path / "out", ONE)
+    asked = [(f.key, o.object_id, o.category) for f in frames for o in f.objects]
+    assert [(f.key, r.object_id, r.category) for f in done for r in f.objects] == asked
+    table = done.table
+    assert list(zip(table["object_id"], table["category"], strict=True)) == [line[1:] for line in asked]
+    assert table["status"].tolist() == ["failed"] * 2 + ["empty", "ok"] + ["failed"] * 4 + ["ok"] * 4
+    reasons = table["reason"]
+    assert "NaN" in reasons[0] and "outside the frame" in reasons[1] and "no pixel" in reasons[2]
+    assert reasons[4].startswith("image:") and "no such image file" in reasons[6]
+    assert (table["reason"][8:] == "").all()
+    assert (table.loc[table["area"] == 0, "review_score"] == 1).all()
+    assert sorted(table["review_rank"]) == list(range(1, len(table) + 1))
+
+
+def test_a_box_is_answered_alone_when_its_frame_cannot_be(frames):
+    class Choosy(EllipseBaseline):
+        def predict(self, image, boxes_xyxy):
+            if any(box[0] >= 30 for box in boxes_xyxy):
+                raise RossamError("Choosy", "does not like this box", "none")
+            return super().predict(image, boxes_xyxy)
+
+    first, second = ShardWorker(Choosy(), ConversionConfig(jitter=0)).convert_frame(frames[0]).objects
+    assert (first.status, second.status) == ("ok", "failed")
+    assert second.reason == "Choosy: does not like this box"
+
+
+def test_records_hold_the_mask_as_it_was_made(frames, tmp_path):
+    done = convert(Notched(), frames, tmp_path / "out", ONE)
+    for found, frame in zip(done, frames, strict=True):
+        for record, mask in zip(found.objects, Notched().predict(frame.image(), frame.boxes_xyxy), strict=True):
+            assert np.array_equal(record.full(SIZE_HW), mask.full())
+            assert record.rle(SIZE_HW) == mask.rle()
+            assert record.area == mask.crop.sum()
+    row = done.table.iloc[3]
+    frame, record = done.find(row)
+    assert (frame.video, frame.index, record.object_id) == (row.video, row.frame, row.object_id)
+
+
+def test_what_logits_tell_is_kept(frames):
+    class Steep:
+        def predict(self, image, boxes_xyxy):
+            logits = np.full((9, 9), 0.5, dtype=np.float16)
+            logits[:, :3] = 4.0
+            return [ObjectMask(tuple(box), SIZE_HW, logits, (10, 10), 0.0, 0.9, cut=True) for box in boxes_xyxy]
+
+    record = ShardWorker(Steep(), ONE).convert_frame(frames[0]).objects[0]
+    assert (record.status, record.offset_xy, record.area) == ("cut", (10, 10), 81)
+    assert "its window does not hold the box whole" in record.reason
+    told = {"predicted_iou": 0.9, "threshold_stability": round(27 / 81, 4), "touches_window": 1.0}
+    assert told.items() <= record.signs.items() and record.signs["jitter_stability"] == 1.0
+
+
+def test_a_network_s_masks_are_those_it_predicts(network, frames, tmp_path):
+    done = convert(network, frames[:1], tmp_path / "out", ONE)
+    (found,) = done
+    for record, mask in zip(found.objects, network.predict(frames[0].image(), frames[0].boxes_xyxy), strict=True):
+        assert np.array_equal(record.full(SIZE_HW), mask.full())
+    assert done.table[["predicted_iou", "jitter_stability", "threshold_stability"]].notna().all(axis=None)
+    assert done.manifest["model"]["method"] == "hq-sam"
+
+
+def test_a_worker_elsewhere_makes_the_same_bytes_of_a_network_s_masks(network, frames):
+    worker, before = ShardWorker(network, ONE), torch.get_num_threads()
+    here = worker(frames.frames)
+    try:
+        torch.set_num_threads(3)
+        assert pickle.loads(pickle.dumps(worker))(frames.frames) == here
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_processes_and_interruptions_change_no_byte(frames, tmp_path):
+    whole, broken, counted = tmp_path / "whole", tmp_path / "broken", []
+    convert(Notched(), frames, whole, ONE)
+
+    def stop_after_two(frames_done):
+        counted.append(frames_done)
+        if sum(counted) >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(Notched(), frames, broken, ONE, progress=stop_after_two)
+    assert not (broken / "records.csv").exists()
+    (broken / "shards/.000004-left.gz").write_bytes(b"half a shard")
+    seen = []
+    convert(Notched(), frames, broken, ONE, workers=2, progress=seen.append)
+    assert seen[0] == 2 and sum(seen) == len(frames)
+    assert all_bytes(broken) == all_bytes(whole)
+
+
+def test_a_worker_that_dies_is_told(frames, tmp_path):
+    with pytest.raises(RossamError, match="worker process: died"):
+        convert(Fatal(), frames, tmp_path / "out", ONE, workers=2)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tiny_tracks import Notched, make_frames
+from rossam_core.conversion.convert import ConversionConfig, convert
+class Slow(Notched):
+    def predict(self, image, boxes):
+        time.sleep(0.02)
+        return super().predict(image, boxes)
+Slow.__name__ = "Notched"
+convert(Slow(), make_frames(Path(sys.argv[1]), frames=30), sys.argv[2], ConversionConfig(shard_frames=2, jitter=2))
+"""
+
+
+def test_a_killed_conversion_ends_with_the_same_bytes(tmp_path):
+    frames, config = make_frames(tmp_path / "data", frames=30), ConversionConfig(shard_frames=2, jitter=2)
+    convert(Notched(), frames, tmp_path / "whole", config)
+    command = [sys.executable, "-c", KILLED, tmp_path / "data", tmp_path / "killed", Path(__file__).parent]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    waited = time.monotonic() + 60
+    while not shard_path(tmp_path / "killed", 2).exists() and time.monotonic() < waited:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert shard_path(tmp_path / "killed", 2).exists() and not shard_path(tmp_path / "killed", 29).exists()
+    convert(Notched(), frames, tmp_path / "killed", config)
+    assert all_bytes(tmp_path / "killed") == all_bytes(tmp_path / "whole")
+
+
+def test_a_folder_made_with_other_settings_is_refused_with_every_difference(frames, tmp_path):
+    folder = tmp_path / "out"
+    convert(EllipseBaseline(), frames, folder, ONE)
+    before = all_bytes(folder)
+    with pytest.raises(RossamError) as told:
+        convert(Notched(), with_box(frames, 0, 0, (4.0, 6, 17, 14)), folder, ConversionConfig(shard_frames=1, jitter=3))
+    for part in ("conversion.jitter: 2 there, 3 now", "model.method: 'EllipseBaseline' there", "data.fingerprint"):
+        assert part in str(told.value)
+    assert all_bytes(folder) == before
+
+
+def test_a_folder_of_other_files_is_left_alone(frames, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RossamError, match="is not empty"):
+        convert(Notched(), frames, tmp_path, ONE)
+
+
+def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path, monkeypatch):
+    convert(Notched(), frames, tmp_path / "out", ONE)
+    monkeypatch.setattr("rossam_core.conversion.convert.source_digest", lambda *rooms: "later")
+    monkeypatch.setattr(ShardWorker, "__call__", None)
+    convert(Notched(), frames, tmp_path / "out", ONE)
+    (tmp_path / "out/records.csv").unlink()
+    with pytest.raises(RossamError, match="source"):
+        convert(Notched(), frames, tmp_path / "out", ONE)
+
+
+def test_a_damaged_shard_is_named(frames, tmp_path):
+    done = convert(Notched(), frames, tmp_path / "out", ONE)
+    path = shard_path(done.folder, 1)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RossamError, match=r"000001\.gz: is not a whole shard"):
+        list(done)
+    shard_path(done.folder, 1).write_bytes(shard_path(done.folder, 0).read_bytes())
+    (done.folder / "records.csv").unlink()
+    with pytest.raises(RossamError, match="one record for each box"):
+        convert(Notched(), frames, tmp_path / "out", ONE)
+    with pytest.raises(RossamError, match=r"no records\.csv"):
+        Conversion(done.folder)
+
+
+def test_bad_calls_are_told(frames, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for number, (options, told) in enumerate([
+        ({"engine": "ray"}, "cluster"), ({"engine": "spark"}, "local or ray"), ({"workers": 0}, "at least one"),
+    ]):  # fmt: skip
+        with pytest.raises(RossamError, match=told):
+            convert(Notched(), frames, tmp_path / str(number), ONE, **options)
+    with pytest.raises(RossamError, match="occurs twice"):
+        convert(Notched(), FrameSet("twice", [*frames, frames[0]]), tmp_path / "twice", ONE)
+
+
+def test_frames_without_boxes_stay_frames_without_records(frames, tmp_path):
+    bare = frames.subset([frame.with_objects([]) for frame in frames])
+    done = convert(Notched(), bare, tmp_path / "out", ONE)
+    assert [frame.key for frame in done] == [frame.key for frame in bare]
+    assert len(done.table) == 0
+    assert len(unpack(shard_path(done.folder, 0))) == 1
+
+
+class Remote:
+    """What `ray.remote` makes of a class or an object: calls of it through `.remote`."""
+
+    def __init__(self, target):
+        self._target = target
+
+    def options(self, **resources):
+        assert resources == {"num_cpus": 1, "num_gpus": 0}
+        return self
+
+    def remote(self, *arguments):
+        made = self._target(*arguments)
+        return SimpleNamespace(do=Remote(made.do)) if isinstance(self._target, type) else made
+
+
+class Pool:
+    def __init__(self, actors):
+        self.actors = actors
+
+    def map_unordered(self, call, jobs):
+        return (call(self.actors[i % len(self.actors)], job) for i, job in reversed(list(enumerate(jobs))))
+
+
+def test_shards_that_come_in_any_order_from_a_cluster_make_the_same_bytes(frames, tmp_path, monkeypatch):
+    """With a stand-in for Ray; the next test has the real one where it is installed."""
+    told = []
+    stand_in = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: told.append("begun"), put=bytes,
+                               shutdown=lambda: told.append("ended"), remote=Remote)  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(ActorPool=Pool))
+    convert(Notched(), frames, tmp_path / "local", ONE)
+    convert(Notched(), frames, tmp_path / "cluster", ONE, engine="ray", workers=3)
+    assert all_bytes(tmp_path / "cluster") == all_bytes(tmp_path / "local")
+    assert told == ["begun", "ended"]
+
+
+def test_ray_gives_the_same_bytes(frames, tmp_path):
+    pytest.importorskip("ray")
+    convert(EllipseBaseline(), frames, tmp_path / "local", ONE)
+    convert(EllipseBaseline(), frames, tmp_path / "ray", ONE, engine="ray", workers=2)
+    assert all_bytes(tmp_path / "ray") == all_bytes(tmp_path / "local")
