@@ -14,8 +14,13 @@ that was cut off goes on where it was.
   --profile NAME    demo (default): generated satellite video, nothing to download
                     nwpu: real NWPU VHR-10 images, with --data
                     smoke: a few frames, to see that everything runs
+                    paper: the paper's datasets and networks, for GPUs; begin with --dry-run
                     or the path of a YAML file of your own
-  --data DIR        folder of real datasets (nwpu: the folder that holds "NWPU VHR-10 dataset", or one above it)
+  --dry-run         say what of the profile's data and weights is there, what is missing and how to get it, what
+                    would run and for how long; run nothing. Exit status 0 if everything is there, else 1
+  --two-steps       run every notebook whose data is there, for two training steps on four frames each
+  --data DIR        folder that holds the datasets' folders (nwpu: that of "NWPU VHR-10 dataset", or one above it);
+                    without it they are looked for in ROSSAM_CACHE/data, where `rossam fetch` puts them
   --only NN         only the notebook whose name begins with NN, e.g. --only 02
   --from NN         that notebook and those after it
   --fresh           forget this profile's report and scores first (fine-tuned runs and generated frames are kept)

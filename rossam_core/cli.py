@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from . import config
+from .conversion import command as convert
 from .errors import RossamError
 from .files import cache_dir
 from .progress import duration
@@ -40,24 +42,36 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a profile's notebooks and build its report (what run_all.sh calls)")
-    run.add_argument("--profile", default="demo", help="demo (default), smoke, nwpu, or a path to a YAML file")
+    run.add_argument("--profile", default="demo", help="demo (default), smoke, nwpu, paper, or a path to a YAML file")
     run.add_argument("--only", metavar="NN", help="only the notebook whose name begins so, e.g. 02")
     run.add_argument("--from", dest="start", metavar="NN", help="this notebook and those after it")
     run.add_argument("--fresh", action="store_true", help="forget this profile's report and scores first")
-    run.add_argument("--data", metavar="DIR", help="folder of real data (profile nwpu)")
+    run.add_argument("--data", metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
     run.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key, e.g. inference.rate=4"
     )
     run.add_argument("--report", metavar="DIR", help="folder to write to; default reports/PROFILE")
     run.add_argument("--list", action="store_true", help="list profiles and notebooks and stop")
+    run.add_argument("--dry-run", action="store_true", help="say what is there, what is missing, what would run; stop")
+    run.add_argument("--two-steps", action="store_true", help="run all that has its data for two training steps")
     run.set_defaults(command=_run)
+
+    fetch = commands.add_parser("fetch", help="bring datasets and checkpoints here, or say what is here (--check)")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="e.g. sam_vit_l nwpu-vhr10; none: list what there is")
+    fetch.add_argument("--yes", action="store_true", help="do not ask before fetching")
+    fetch.add_argument("--from", dest="mirror", metavar="DIR_OR_URL", help="take the files from this folder or address")
+    fetch.add_argument("--check", action="store_true", help="only say what is there, missing or broken")
+    fetch.add_argument("--data", metavar="DIR", help="folder of datasets to look through, with --check")
+    fetch.set_defaults(command=_fetch)
 
     pretrain = commands.add_parser("pretrain", help="train the tiny prior from nothing on generated images; resumes")
     pretrain.add_argument("run_dir", type=Path, help="folder of checkpoints and log; an unfinished run there goes on")
     pretrain.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     pretrain.add_argument("--device", default="auto")
     pretrain.set_defaults(command=_pretrain)
+
+    convert.add_parser(commands, _overrides)
     return parser
 
 
@@ -75,12 +89,11 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .data.loading import keep_manifests
     from .reporting import notebooks, provenance
     from .reporting.report import build_report
 
     overrides = _overrides(options.set)
-    if options.data:
-        overrides["data.root"] = options.data
     if options.device:
         overrides["device"] = options.device
     if options.list:
@@ -91,9 +104,19 @@ def _run(options: argparse.Namespace) -> int:
     for key in ("data.root", "model.checkpoint"):  # notebooks run in a folder of their own
         if overrides.get(key) not in (None, "default"):
             overrides[key] = str(_from_caller(overrides[key]))
+    if options.data:
+        overrides |= _roots(name, overrides, _from_caller(options.data))
     profile = config.load_profile(name, overrides)
+    if options.dry_run:
+        return _dry_run(profile, options)
     names = notebooks.select(profile.notebooks, options.only, options.start)
     report_dir = _from_caller(options.report) if options.report else ROOT / "reports" / profile.name
+    if options.two_steps:
+        overrides, names = _two_steps(profile, overrides, names)
+        profile = config.load_profile(name, overrides)
+        report_dir = report_dir if options.report else report_dir.with_name(f"{profile.name}-two-steps")
+    else:
+        _refuse_missing_data(profile, names)
     if options.fresh:
         _forget(report_dir, profile.name)
     parameters = {"profile": name, "overrides": json.dumps(overrides), "report_dir": str(report_dir)}
@@ -106,6 +129,8 @@ def _run(options: argparse.Namespace) -> int:
         expected_seconds=notebooks.expected_seconds(names, profile.name),
     )
     found = provenance.collect(profile, notebooks.read_state(report_dir))
+    if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
+        keep_manifests(profile.data, report_dir / "samples")
     index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
@@ -114,6 +139,51 @@ def _run(options: argparse.Namespace) -> int:
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
     return 1 if failed else 0
+
+
+def _roots(name: str, overrides: dict[str, Any], folder: Path) -> dict[str, str]:
+    """`--data DIR` as overrides: the root of every real dataset that names none itself."""
+    profile = config.load_profile(name, {**overrides, "data.root": str(folder)})
+    others = {n: data for n, data in profile.datasets.items() if data.source != "synthetic" and data.root is None}
+    return {"data.root": str(folder)} | {f"datasets.{n}.root": str(folder) for n in others}
+
+
+def _refuse_missing_data(profile: config.Profile, names: list[str]) -> None:
+    """Stop before the first notebook where the data that most tables are scored on is not there."""
+    from .data.loading import root_of
+    from .evaluation import experiments, planning
+
+    if profile.data.source != "synthetic" and any(
+        experiments.MAIN_DATASET in planning.needs(profile, name) for name in names
+    ):
+        root_of(profile.data)
+
+
+def _dry_run(profile: config.Profile, options: argparse.Namespace) -> int:
+    from .reporting.dry_run import checklist
+
+    words = [f"--profile {options.profile}"]
+    words += [f"--data {options.data}"] if options.data else []
+    words += [f"--device {options.device}"] if options.device else []
+    words += [f"--set {shlex.quote(pair)}" for pair in options.set]
+    print("Looking through data and weights, and timing the network once (minutes on a processor) …", file=sys.stderr)
+    told = checklist(profile, command=" ".join(words))
+    print("\n".join(told.lines))
+    return 0 if told.is_complete else 1
+
+
+def _two_steps(
+    profile: config.Profile, overrides: dict[str, Any], names: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Overrides and notebooks of a trial of everything whose data is here."""
+    from .evaluation import planning
+
+    missing = planning.missing_datasets(profile)
+    here = [notebook for notebook in names if planning.can_run(profile, notebook, missing)]
+    for notebook in names:
+        if notebook not in here:
+            print(f"left out: {notebook} waits for {', '.join(planning.waits_for(profile, notebook, missing))}")
+    return overrides | planning.two_steps(profile), here
 
 
 def _from_caller(path: str | Path) -> Path:
@@ -133,12 +203,55 @@ def _forget(report_dir: Path, profile: str) -> None:
 
 def _list(notebooks) -> int:
     for name in config.profile_names():
-        overrides = {"data.root": "."} if name != "demo" else {}
-        profile = config.load_profile(name, overrides)
+        profile = config.load_profile(name)
         print(f"{name}: {profile.title}")
         for notebook, seconds in notebooks.expected_seconds(profile.notebooks, name).items():
-            print(f"    {notebook:<28} about {duration(seconds)} on 2 cores")
+            print(
+                f"    {notebook:<28} "
+                + ("see --dry-run" if name == "paper" else f"about {duration(seconds)} on 2 cores")
+            )
     return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from .data import catalogue, fetch
+
+    data = _from_caller(options.data) if options.data else None
+    if options.check:
+        return _print_states(fetch.check(options.names, data), data)
+    if data is not None:
+        raise RossamError("--data", "says where --check looks", "add --check; ROSSAM_CACHE says where files are put")
+    if not options.names:
+        for name, entry in catalogue.catalogue().items():
+            print(f"{name:<24}{catalogue.size_text(entry.weight):<14}{entry.title}; {entry.licence}")
+        return 0
+    mirror = options.mirror
+    if mirror and "://" not in mirror:
+        mirror = str(_from_caller(mirror))
+    confirm = (lambda question: True) if options.yes else _ask
+    return 0 if fetch.fetch(options.names, mirror=mirror, confirm=confirm) else 1
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise RossamError("fetch", "nobody is there to be asked: this is no terminal", "add --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _print_states(states, data: Path | None) -> int:
+    from .data import catalogue
+
+    for status in states:
+        print(f"{status.state:<9}{status.name:<24}{status.path}")
+        for line in status.details:
+            print(f"{'':<9}{line}")
+        if status.state != "ok":
+            steps = catalogue.steps_by_hand(status.name, data) or [f"rossam fetch {status.name}"]
+            for number, step in enumerate(steps, start=1):
+                print(f"{'':<9}to do{f' {number}' if len(steps) > 1 else ''}: {step}")
+    wrong = [status.name for status in states if status.state != "ok"]
+    print(f"\n{len(states) - len(wrong)} of {len(states)} are there" + (f"; not: {', '.join(wrong)}" if wrong else ""))
+    return 1 if wrong else 0
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -33,9 +33,11 @@ def test_an_unknown_profile_names_the_known_ones():
         load_profile("dmo")
 
 
-def test_real_data_without_a_folder_says_how_to_name_one():
+def test_data_of_ones_own_without_a_folder_says_how_to_name_one():
     with pytest.raises(RossamError, match="--data"):
-        load_profile("nwpu")
+        load_profile("nwpu", {"data.source": "coco"})
+    with pytest.raises(RossamError, match=r"--set datasets\.mine\.root"):
+        load_profile("nwpu", {"datasets.mine.source": "authors"})
 
 
 @pytest.mark.parametrize("text", ["a: [1,", "- a list", ""])
@@ -58,6 +60,8 @@ def test_paths_in_a_profile_start_at_its_file_and_those_of_overrides_here(tmp_pa
     assert load_profile(path).data.root == tmp_path / "images"
     monkeypatch.chdir(tmp_path / "..")
     assert load_profile(path, {"data.root": "elsewhere"}).data.root == (tmp_path / ".." / "elsewhere").resolve()
+    path.write_text("name: mine\ntitle: t\nnotice: n\ndatasets: {viso: {source: viso, root: clips}}\n")
+    assert load_profile(path).datasets["viso"].root == tmp_path / "clips"
 
 
 def test_a_profile_cannot_name_a_folder_outside_reports():

@@ -265,6 +265,12 @@ def _tell_plan(entries: dict[str, Entry], wanted: dict[str, list[Source]], say: 
     return size_text(sum(size or 0 for size in sizes)) + (" and what has no known size" if None in sizes else "")
 
 
+def disk_needed(name: str) -> int | None:
+    """Bytes that fetching and unpacking an entry takes; None where a file's size is not known before."""
+    files = entry_named(name).files
+    return sum(_disk_needed(file) for file in files) if entry_named(name).weight else None
+
+
 def _disk_needed(source: Source) -> int:
     weight = source.weight or 0
     return int(weight * (1 + UNPACKED_SHARE)) if is_archive(source.name) else weight

@@ -76,18 +76,28 @@ def root_of(data: DataConfig) -> Path:
     """
     if data.source in OWN_SOURCES:
         return data.root
-    place = data.root or place_of(data.source)
     is_wrong = data.root is not None and not data.root.is_dir()
     if not is_wrong and (found := locate(data.source, data.root)) is not None:
         return found
-    if not place.is_dir():
-        raise RossamError(
-            place,
-            f"no such folder: the dataset {data.source} is not there",
-            f"run `rossam fetch {data.source}`, which fetches it or says what to do by hand; or name the folder it "
-            "lies in, or that of all datasets, with --data DIR",
-        )
-    return place  # its reader says what it misses there
+    place = place_of(data.source, data.root)
+    for folder in (place, data.root):  # its reader says what it misses there
+        if folder is not None and folder.is_dir():
+            return folder
+    raise RossamError(
+        data.root if is_wrong else place,
+        f"no such folder: the dataset {data.source} is not there",
+        f"run `rossam fetch {data.source}`, which fetches it or says what to do by hand; or name the folder it lies "
+        "in, or that of all datasets, with --data DIR",
+    )
+
+
+def is_there(data: DataConfig) -> bool:
+    """Whether the data is generated or one's own, or its dataset has a folder; what that holds is its reader's word."""
+    if data.source in ("synthetic", *OWN_SOURCES):
+        return True
+    if data.root is not None and not data.root.is_dir():
+        return False
+    return locate(data.source, data.root) is not None or place_of(data.source, data.root).is_dir()
 
 
 def scored_split(data: DataConfig) -> Split:
@@ -117,9 +127,9 @@ def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = Non
 
 
 def keep_manifests(data: DataConfig, folder: Path, cache: Path | None = None) -> list[Path]:
-    """Copy the manifests of a source's draws, `train.json` and `test.json`, to `folder`: beside what was made of them."""
+    """Copy the manifests of the draws, as `train.json` and `test.json`, to `folder`, beside what was made of them."""
     kept = []
-    for split in ("train", "test") if data.sample is not None else ():
+    for split in ("train", "test"):
         frames = _published(data, root_of(data), split, cache)
         manifest = sample_path(frames, data.sample, cache)
         if manifest.exists():
