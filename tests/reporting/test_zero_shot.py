@@ -90,10 +90,11 @@ def test_clips_without_true_masks_have_signs_and_no_iou(clips):
 
 def test_datasets_that_are_missing_are_told_and_the_others_shown(cache, tmp_path):
     here = {"datasets.satsot": {"source": "synthetic", "synthetic": MADE}}
-    gone = {"datasets.viso": {"source": "viso", "root": str(tmp_path)}}
-    clips, account = zero_shot.gather(Experiments(load_profile("smoke", here | gone), cache), 2)
+    gone = {"viso": {"source": "viso", "root": str(tmp_path)}}
+    both = load_profile("smoke", here | {"datasets.viso": gone["viso"]})
+    clips, account = zero_shot.gather(Experiments(both, cache), 2)
     assert len(clips) == 2
     notes = dict(zip(account["dataset"], account["note"], strict=True))
     assert "true masks are known" in notes["satsot"] and "not here" in notes["viso"]
     with pytest.raises(RossamError, match="viso: not here"):
-        zero_shot.gather(Experiments(load_profile("smoke", gone), cache))
+        zero_shot.gather(Experiments(load_profile("smoke", {"datasets": gone}), cache))
