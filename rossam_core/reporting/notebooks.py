@@ -6,6 +6,8 @@ a state file that says what is done under which key, and a table of statuses.
 
 from __future__ import annotations
 
+import base64
+import copy
 import os
 import shutil
 import sys
@@ -18,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nbformat
+import numpy as np
 import papermill
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from ..errors import RossamError
@@ -76,7 +81,7 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def execute(name: str, parameters: Mapping[str, Any], report_dir: Path, notebooks: Path = NOTEBOOKS) -> Path:
-    """Run one notebook with `parameters` and keep it, executed, as ipynb and as HTML that opens offline.
+    """Run one notebook with `parameters` and keep it as HTML that opens offline, and as ipynb without outputs.
 
     Raises:
         RossamError: unknown parameter, a failing cell (with its number, source and error), or a dead kernel.
@@ -109,8 +114,9 @@ def execute(name: str, parameters: Mapping[str, Any], report_dir: Path, notebook
                 "close other programs, or lower inference.batch_size in the profile, and start again",
             ) from error
         target.with_suffix(".failed.ipynb").unlink(missing_ok=True)
-        write_text(target.with_suffix(".html"), _offline_html(executed))
-        shutil.copyfile(executed, target)
+        notebook = nbformat.read(executed, as_version=4)
+        write_text(target.with_suffix(".html"), _offline_html(notebook, name))
+        write_text(target, nbformat.writes(_without_outputs(notebook)))  # its text is woven into the report
     return target
 
 
@@ -197,13 +203,34 @@ def _indent(source: str) -> str:
     return "\n".join(f"      {line}" for line in source.strip().splitlines())
 
 
-def _offline_html(path: Path) -> str:
+def _offline_html(notebook: NotebookNode, name: str) -> str:
     """The executed notebook as one HTML file that loads nothing from elsewhere."""
     exporter = HTMLExporter(template_name="lab", embed_images=True, theme="light")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    resources = {"metadata": {"name": path.stem}}
-    html, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4), resources=resources)
+    html, _ = exporter.from_notebook_node(_lighter(notebook), resources={"metadata": {"name": name}})
     return _without_remote_scripts(html)
+
+
+def _lighter(notebook: NotebookNode) -> NotebookNode:
+    """The same with every picture as PNG or JPEG, whichever is smaller: charts are the one, photographs the other."""
+    notebook = copy.deepcopy(notebook)
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "image/png" in data:
+            png = base64.b64decode(data["image/png"])
+            picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+            jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+            if len(jpeg) < len(png):
+                del data["image/png"]
+                data["image/jpeg"] = base64.b64encode(jpeg).decode()
+    return notebook
+
+
+def _without_outputs(notebook: NotebookNode) -> NotebookNode:
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
 
 
 def _without_remote_scripts(html: str) -> str:

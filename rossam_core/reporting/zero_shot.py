@@ -237,5 +237,7 @@ def signs_table(judged: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 
 def of_table(experiments: Experiments, table: str, labels: Sequence[str]) -> dict[str, RowSpec]:
-    """Rows of a table by the method each shows."""
-    return {spec.kind: spec for spec in (experiments.specs[table].row(label) for label in labels)}
+    """Rows of a table by the method each shows; those that are left out (`Experiments.left_out`) are not among them."""
+    missing = experiments.left_out(table)
+    rows = [experiments.specs[table].row(label) for label in labels if label not in missing]
+    return {spec.kind: spec for spec in rows}
