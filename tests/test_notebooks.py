@@ -78,7 +78,8 @@ def test_the_whole_run_is_green_and_a_killed_one_ends_with_the_same_tables(tmp_p
     assert {"parts/02_inference_pipeline/table1.csv", "parts/11_summary/claims.csv"} <= set(expected)
 
     four = ["00_setup", "01_data", "02_inference_pipeline", "03_training_pipeline"]
-    expected = {name: text for name, text in expected.items() if name.split("/")[1] in four}
+    compared = [f"parts/{name}/" for name in four[1:]]  # settings name the notebooks
+    expected = {name: text for name, text in expected.items() if name.startswith(tuple(compared))}
     shown = ["--set", f"notebooks={json.dumps(four)}"]
     broken = start(tmp_path / "other", tmp_path / "resumed", "--from", "02", *shown)
     folder = tmp_path / "other/scores/smoke"
@@ -92,7 +93,8 @@ def test_the_whole_run_is_green_and_a_killed_one_ends_with_the_same_tables(tmp_p
     output, _ = resumed.communicate()
     assert resumed.returncode == 0, output
     assert done_before.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("*.csv.gz")}.items()
-    assert tables(tmp_path / "resumed") == expected
+    found = {name: text for name, text in tables(tmp_path / "resumed").items() if not name.startswith("parts/00")}
+    assert found == expected
 
     second = start(tmp_path / "other", tmp_path / "resumed", *shown)
     output, _ = second.communicate()
