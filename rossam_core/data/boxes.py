@@ -81,3 +81,13 @@ def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
     boxes = np.array(boxes_xywh, dtype=np.float64)
     boxes[..., 2:] += boxes[..., :2]
     return boxes
+
+
+def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], context: float) -> np.ndarray:
+    """Side of the square window around objects, int64: `base`, or `context` × the object's longer side where that is
+    more, though never beyond the frame's longer side, where only padding would be gained.
+
+    Args:
+        longer: longer sides of the boxes, in pixels of the frame.
+    """
+    return np.ceil(context * np.asarray(longer)).clip(base, max(base, *size_hw)).astype(np.int64)

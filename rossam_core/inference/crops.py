@@ -23,6 +23,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..config import InferenceConfig
+from ..data.boxes import window_sides
 
 MASK_STRIDE = 4
 """Input pixels a mask cell is wide in SAM's decoder."""
@@ -130,7 +131,7 @@ def plan(
     longer = (hulls[:, 2:] - hulls[:, :2]).max(axis=1)
     sides = np.full(len(hulls), base)
     if config.adaptive:
-        sides = np.ceil(config.context * longer).clip(base, max(base, *size_hw)).astype(np.int64)
+        sides = window_sides(longer, base, size_hw, config.context)
 
     plans, served = [], set()
     if config.mode != "object":

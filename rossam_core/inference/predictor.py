@@ -186,7 +186,11 @@ class Predictor:
         """Encode the window that `config` gives this box. Arguments and errors as `predict`'s, for one box."""
         image, boxes, size_hw = _checked(image, [box_xyxy], "Predictor.encode_crop")
         (window,) = self._plan(boxes, size_hw)
-        return EncodedCrop(window, self._encode([self._cut(image, window)]), size_hw)
+        return self.encode_window(image, window)
+
+    def encode_window(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> EncodedCrop:
+        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `interpolation`: None = `config`'s."""
+        return EncodedCrop(window, self._encode([self._cut(image, window, interpolation)]), image.shape[:2])
 
     def decode_crop(self, encoded: EncodedCrop, box_xyxy: Box, threshold: float | None = None) -> ObjectMask:
         """The mask of any box in an encoded window, without encoding it again.
@@ -247,8 +251,9 @@ class Predictor:
     def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
         return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
 
-    def _cut(self, image: np.ndarray, window: crops.CropPlan) -> np.ndarray:
-        return crops.cut(image, window, self.model.input_size, self.config.interpolation, self.model.pixel_mean)
+    def _cut(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> np.ndarray:
+        how = interpolation or self.config.interpolation
+        return crops.cut(image, window, self.model.input_size, how, self.model.pixel_mean)
 
     @torch.inference_mode()
     def _encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:

@@ -19,16 +19,13 @@ from typing import Any
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
-import torch
 from jupyter_bbox_widget import BBoxWidget
 
 from ..config import InferenceConfig, Profile, load_profile, parse_config
-from ..devices import autocast
 from ..errors import RossamError
 from ..evaluation.experiments import Experiments
 from ..evaluation.metrics import MaskScores, band_width, fitted_band, score_masks
-from ..inference import crops
-from ..inference.predictor import EncodedCrop, ObjectMask, Predictor
+from ..inference.predictor import EncodedCrop, ObjectMask
 from . import widget_pictures as pictures
 from .style import MUTED, TARGET, Figure, label
 from .widget_source import Source, experiments_source
@@ -56,16 +53,6 @@ def inspect(source: str | Path | Profile | Experiments | Source, *, order: str =
     if isinstance(source, Profile):
         source = Experiments(source)
     return Inspector(experiments_source(source) if isinstance(source, Experiments) else source, order=order)
-
-
-@torch.inference_mode()
-def encode_window(predictor: Predictor, image: np.ndarray, window: crops.CropPlan, interpolation: str) -> EncodedCrop:
-    """Encode one window of a frame (uint8 H×W×3 RGB)."""
-    model = predictor.model
-    square = crops.cut(image, window, model.input_size, interpolation, model.pixel_mean)
-    inputs = torch.from_numpy(square).permute(2, 0, 1)[None].contiguous()  # S×S×3 → 1×3×S×S
-    with autocast(predictor.device, predictor.config.precision):
-        return EncodedCrop(window, model.encode(inputs.to(predictor.device)), image.shape[:2])
 
 
 def encoding_bytes(encoded: EncodedCrop) -> int:
@@ -335,7 +322,7 @@ class Inspector(ipw.VBox):
             def encode(predictor=predictor, size=size):
                 nonlocal encoded
                 encoded += 1
-                return encode_window(predictor, self._image, self.focus.window(size), self.focus.config.interpolation)
+                return predictor.encode_window(self._image, self.focus.window(size), self.focus.config.interpolation)
 
             crop = self._encodings.get(key, encode, encoding_bytes)
             asked, known = self._decoded.get(method, (None, None))

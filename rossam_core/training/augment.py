@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..config import Config
+from ..config import Config, InferenceConfig
 from ..data import masks as mask_forms
+from ..data.boxes import window_sides
 from ..data.records import Frame, ObjectAnnotation
 
+CONTEXT = InferenceConfig.model_fields["context"].default
 NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
 
 
@@ -119,9 +121,9 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
 
 
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, rate: float) -> int:
-    """Frame pixels that inference shows of an object: size / rate, or 1.5 × its longer side, at most the frame's."""
+    """Frame pixels that inference shows of an object: size / rate, or `CONTEXT` × its longer side."""
     extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
-    return int(max(round(size / rate), min(np.ceil(1.5 * extent), max(size_hw))))
+    return int(window_sides(extent, round(size / rate), size_hw, CONTEXT))
 
 
 def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
