@@ -127,7 +127,7 @@ class InferenceConfig(Config):
     mask_threshold: float = 0.0
     """Logits above it are foreground."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast where the processor multiplies it in hardware, else float32."""
+    """`auto`: bfloat16 autocast where it is faster (`devices.has_fast_bfloat16`), else float32."""
 
 
 class EvaluationConfig(Config):

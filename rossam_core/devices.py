@@ -25,11 +25,15 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 @functools.cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 matrix products run in hardware (AVX512-BF16 or AMX on a CPU, Ampere and later on CUDA)."""
+    """Whether bfloat16 matrix products beat float32's: AMX on a CPU, Ampere and later on CUDA.
+
+    AVX512-BF16 alone does not count: its one dot-product unit gets through half of what float32's two multiply-add
+    units do (`benchmarks/precision.py`).
+    """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
         return bool(probe and probe())
     return False
 

@@ -71,7 +71,7 @@ class PretrainConfig(Config):
     """Threads of the network on a CPU; None: torch's own choice. On a busy machine one thread in each of several
     processes gets further than several threads, which wait for one another at every layer."""
     precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
-    """`auto`: bfloat16 autocast where the processor multiplies it in hardware."""
+    """`auto`: bfloat16 autocast where it is faster (`devices.has_fast_bfloat16`)."""
 
 
 RESULT = "weights.safetensors"

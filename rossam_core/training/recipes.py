@@ -102,7 +102,7 @@ class TrainingConfig(Config):
     """Start ros-sam's HQ head from random weights although a prior for it exists (released code: names HQ-SAM's
     weights but never loads them). Paper: False."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast where the processor multiplies it in hardware (ours; losses stay float32)."""
+    """`auto`: bfloat16 autocast where it is faster, `devices.has_fast_bfloat16` (ours; losses stay float32)."""
     seed: int = 0
     """Seed of fresh weights, of the order of frames, and of every view."""
 
