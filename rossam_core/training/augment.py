@@ -21,7 +21,6 @@ from ..data import masks as mask_forms
 from ..data.boxes import window_sides
 from ..data.records import Frame, ObjectAnnotation
 
-CONTEXT = InferenceConfig.model_fields["context"].default
 NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
 
 
@@ -35,7 +34,9 @@ class AugmentConfig(Config):
     `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
     `window`: one object, drawn at random, is seen as inference sees it (`window_side`; ours, `corrected`)."""
     window_rate: float = Field(2.0, gt=0)
-    """Upsampling rate of that window (paper section 3.2.4: 2); no effect on the other two."""
+    """Upsampling rate of that window, and of those that validation looks through (paper section 3.2.4: 2)."""
+    window_context: float = Field(InferenceConfig.model_fields["context"].default, ge=1)
+    """Those windows measure at least this many times the object's longer side, as in `InferenceConfig.context`."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)
@@ -99,9 +100,11 @@ def augment(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Gener
     return Sample(image, boxes, masks, kept, dropped, matrix)
 
 
-def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tuple[float, float, float]) -> Sample:
-    """The view inference takes of object `index`: its window, `size / rate` frame pixels wide, centred on its box,
-    moved inside the frame, and wider where the object needs it (1.5 × its longer side).
+def centred_view(
+    frame: Frame, index: int, size: int, config: AugmentConfig, pad_value: tuple[float, float, float]
+) -> Sample:
+    """The view inference takes of object `index`: its window (`window_side`), centred on its box and moved inside the
+    frame; nothing else of `config` counts.
 
     Returns:
         A `Sample` with that one object; none where its mask is missing or empty.
@@ -109,7 +112,7 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
     box = np.array(frame.objects[index].box_xyxy)
     low, high = np.floor(box[:2]), np.ceil(box[2:])  # xy
     frame_wh = np.array(frame.size_hw[::-1])
-    window = window_side(box, frame.size_hw, size, rate)
+    window = window_side(box, frame.size_hw, size, config)
     corner = np.clip((low + high - window) // 2, 0, np.maximum(frame_wh - window, 0))
     matrix = np.hstack([np.eye(2), -corner[:, None]]) * (size / window)
     exact = AugmentConfig(min_area=1, max_objects=None)
@@ -120,10 +123,10 @@ def centred_view(frame: Frame, index: int, size: int, rate: float, pad_value: tu
     return Sample(image, boxes, masks, tuple(index for _ in kept), dropped, matrix)
 
 
-def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, rate: float) -> int:
-    """Frame pixels that inference shows of an object: size / rate, or `CONTEXT` × its longer side."""
+def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, config: AugmentConfig) -> int:
+    """Frame pixels that inference shows of an object: size / `window_rate`, or `window_context` × its longer side."""
     extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
-    return int(window_sides(extent, round(size / rate), size_hw, CONTEXT))
+    return int(window_sides(extent, round(size / config.window_rate), size_hw, config.window_context))
 
 
 def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -139,7 +142,7 @@ def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.G
     unit = {
         "frame": 1.0,
         "input": size / max(h, w),
-        "window": size / window_side(box, frame.size_hw, size, config.window_rate),
+        "window": size / window_side(box, frame.size_hw, size, config),
     }
     scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0

@@ -224,7 +224,7 @@ def validate(
     totals = torch.zeros(len(names) + 1, device=device)  # sums of IoU, then objects
     for start in range(0, len(mine), training.batch):
         views = [
-            centred_view(frames[f], o, model.input_size, training.validation_rate, model.pixel_mean)
+            centred_view(frames[f], o, model.input_size, training.augment, model.pixel_mean)
             for f, o in mine[start : start + training.batch]
         ]
         views = [view for view in views if len(view.boxes)]

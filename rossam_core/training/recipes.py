@@ -109,9 +109,8 @@ class TrainingConfig(Config):
     validate_every: int = Field(2000, ge=1)
     """Samples between two validations; one more at the end (ours)."""
     validation_objects: int = Field(128, ge=0)
-    """Objects of the validation frames that are looked at, evenly spaced (ours); 0 = no validation, best = last."""
-    validation_rate: float = Field(2.0, gt=0)
-    """Upsampling rate of the validation windows (paper section 3.2.4: 2)."""
+    """Objects of the validation frames that are looked at, evenly spaced, in `augment`'s windows (ours); 0 = no
+    validation, best = last."""
     checkpoint_every: int = Field(2000, ge=1)
     """Samples between two checkpoints; a killed run goes on from the last one (ours)."""
     workers: int = Field(0, ge=0)

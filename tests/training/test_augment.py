@@ -183,10 +183,10 @@ def test_a_centred_view_is_inferences_window(noise, make_frame):
     smooth = cv2.GaussianBlur(noise, (0, 0), 2)
     boxes = [(50, 40, 60, 50), (0, 0, 8, 8), (111, 81, 120, 90), (70.4, 30.2, 79.9, 41.5), (10, 10, 90, 60)]
     frame = make_frame(smooth, [rectangle(i, *box) for i, box in enumerate(boxes)])
-    for rate, tolerance in ((1, 0), (2, 0.5)):
-        config = InferenceConfig(rate=rate)
+    for rate, context, tolerance in ((1, 1.5, 0), (2, 1.5, 0.5), (2, 1.1, 0.5)):
+        config = InferenceConfig(rate=rate, context=context)
         for index, window in enumerate(plan(frame.boxes_xyxy, frame.size_hw, 64, config)):
-            view = centred_view(frame, index, 64, rate, (1, 2, 3))
+            view = centred_view(frame, index, 64, AugmentConfig(window_rate=rate, window_context=context), (1, 2, 3))
             (scale, _, tx), (_, _, ty) = view.matrix
             assert (-tx / scale, -ty / scale, scale) == pytest.approx(
                 (window.x0, window.y0, 64 / max(window.width, window.height))
@@ -199,7 +199,7 @@ def test_a_centred_view_is_inferences_window(noise, make_frame):
 
 def test_a_frame_smaller_than_the_window_is_padded_at_the_bottom_right(make_frame):
     frame = make_frame(np.full((20, 24, 3), 200, np.uint8), [rectangle(1, 5, 5, 15, 15)])
-    view = centred_view(frame, 0, 64, 2.0, (1, 2, 3))
+    view = centred_view(frame, 0, 64, AugmentConfig(), (1, 2, 3))
     assert (view.image[:40, :48] == 200).all()
     assert (view.image[40:] == (1, 2, 3)).all() and (view.image[:, 48:] == (1, 2, 3)).all()
 
@@ -232,7 +232,7 @@ def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_fr
     for box, side in (((20, 30, 100, 60), 120), ((20, 30, 30, 40), 64)):
         frame = make_frame(noise, [rectangle(1, *map(float, box))])
         matrix = draw_matrix(frame, 128, config, np.random.default_rng(3))
-        assert window_side(np.array(box), frame.size_hw, 128, 2.0) == side
+        assert window_side(np.array(box), frame.size_hw, 128, config) == side
         np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
 
 
