@@ -20,7 +20,7 @@ from ..data import masks
 from ..data.boxes import check_boxes
 from ..data.images import to_rgb8
 from ..data.records import Box, Frame
-from ..devices import autocast, resolve_device
+from ..devices import autocast, on_threads, resolve_device
 from ..errors import RossamError
 from ..model.hq_decoder import MaskLogits
 from ..model.rossam import ImageEmbeddings, PromptableSegmenter
@@ -233,7 +233,13 @@ class Predictor:
         yield from (job.masks for job in under_way)
 
     def _run(self, batch: Batch) -> None:
-        """Encode a batch of windows, decode their boxes, and write the masks into their jobs."""
+        """Answer a batch of windows; on a processor each of torch's threads takes a share of them."""
+        shares = torch.get_num_threads() if self.device.type == "cpu" else 1
+        size = -(-len(batch) // shares)
+        on_threads(self._answer, [batch[start : start + size] for start in range(0, len(batch), size)])
+
+    def _answer(self, batch: Batch) -> None:
+        """Encode windows, decode their boxes, and write the masks into their jobs."""
         embeddings = self._encode([crop for _, _, crop in batch])
         prompts = np.concatenate([window.to_input(job.boxes_xyxy[list(window.indices)]) for job, window, _ in batch])
         # for each prompt: its window's place in the batch, and its box's place in the frame

@@ -200,14 +200,17 @@ def named(boxes):
     return [(number, "ship", box) for number, box in enumerate(boxes)]
 
 
-def test_batches_are_filled_across_frames_and_order_is_kept(tmp_path):
+@pytest.mark.parametrize(("threads", "encoded"), [(1, [4, 4, 1]), (2, [2, 2, 2, 2, 1])])
+def test_batches_are_filled_across_frames_and_order_is_kept(tmp_path, monkeypatch, threads, encoded):
+    """On a processor each of torch's threads takes a share of a batch."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     counts = [1, 0, 3, 2, 0, 1, 2, 0]
     frames = list(still_frames(tmp_path, counts))
     many, ticks = predictor(batch_size=4, prompt_batch_size=3), []
     found = list(many.predict_frames(frames, progress=ticks.append))
     assert [frame.key for frame, _ in found] == [frame.key for frame in frames] and ticks == [1] * len(frames)
     assert [len(objects) for _, objects in found] == counts
-    assert many.model.encoded == [4, 4, 1]
+    assert many.model.encoded == encoded
     for frame, objects in found:
         alone = predictor().predict(frame.image(), frame.boxes_xyxy)
         assert [mask.rle() for mask in objects] == [mask.rle() for mask in alone]

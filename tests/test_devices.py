@@ -1,0 +1,33 @@
+"""Cores: what runs on several threads at once gives what it gives one after the other, and leaves torch as it was."""
+
+import pytest
+import torch
+
+from rossam_core.devices import has_fast_bfloat16, on_threads
+
+
+def test_results_come_in_the_order_of_the_parts_each_on_one_core():
+    before = torch.get_num_threads()
+    assert on_threads(lambda part: (part, torch.get_num_threads()), [3, 1, 2]) == [(3, 1), (1, 1), (2, 1)]
+    assert torch.get_num_threads() == before
+
+
+def test_a_single_part_keeps_all_cores_and_none_is_no_error():
+    before = torch.get_num_threads()
+    assert on_threads(lambda part: torch.get_num_threads(), ["whole"]) == [before]
+    assert on_threads(str, []) == []
+
+
+def test_an_error_in_a_thread_is_raised_here_and_leaves_the_cores_as_they_were():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        on_threads(lambda part: 1 / part, [1, 0])
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, True), (False, False)])
+def test_a_processor_computes_in_bfloat16_where_it_has_amx(monkeypatch, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    has_fast_bfloat16.cache_clear()
+    assert has_fast_bfloat16("cpu") is expected
+    has_fast_bfloat16.cache_clear()
