@@ -31,7 +31,7 @@ class Job:
         label: its name with its place among all, as `[3/12] 02_inference_pipeline`.
         expected: seconds it is likely to take.
         need: bytes of memory it is likely to take, with the processes it starts.
-        after_others: whether it waits until no other is left.
+        after: names of jobs that must have ended before, where they are among those to do; `*` is all others.
         variables: environment variables of its kernel.
         held, peak: bytes of memory it takes now, and the most it was seen to take.
     """
@@ -40,7 +40,7 @@ class Job:
     label: str
     expected: float = 60.0
     need: float = 0.0
-    after_others: bool = False
+    after: Sequence[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     kernel: Kernel = field(default_factory=Kernel)
     held: float = 0.0
@@ -79,13 +79,13 @@ def finished(
 
     However this ends, by a break or an interrupt too, no kernel is left running.
     """
-    waiting, running = sorted(jobs, key=lambda job: job.after_others), {}
+    waiting, running = list(jobs), {}
     line, weighed = _Line(at_once), 0.0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
         try:
             while waiting or running:
-                while waiting and len(running) < at_once and _fits(waiting[0], list(running.values())):
-                    job = waiting.pop(0)
+                while len(running) < at_once and (job := _next(waiting, list(running.values()))):
+                    waiting.remove(job)
                     job.begin(Path(folder))
                     line.started(job)
                     running[pool.submit(work, job)] = job
@@ -106,12 +106,18 @@ def finished(
                 job.kernel.kill()
 
 
+def _next(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
+    """The first job that waits for no other, if there is memory for it."""
+    left = {job.name for job in [*waiting, *running]}
+    ready = [job for job in waiting if not (left - {job.name} if "*" in job.after else left.intersection(job.after))]
+    job = ready[0] if ready else None if running else next(iter(waiting), None)
+    return job if job is not None and _fits(job, running) else None
+
+
 def _fits(job: Job, running: Sequence[Job]) -> bool:
     """Whether memory is left for `job` when those that run have taken all they need; alone, a job always fits."""
     if not running:
         return True
-    if job.after_others:
-        return False
     held = sum(other.held for other in running)
     return free_memory() + held >= job.need + sum(max(other.need, other.held) for other in running)
 
@@ -155,6 +161,6 @@ class _Line:
         left = max(*lefts, left / self.at_once)
         told = [f"{job.name} {step}".strip() for job, step in zip(running, steps, strict=True)]
         if waiting and len(running) < self.at_once:
-            told.append(f"{waiting[0].name} waits for {'the others' if waiting[0].after_others else 'memory'}")
+            told.append(f"{waiting[0].name} waits for {'those before it' if waiting[0].after else 'memory'}")
         elapsed = f"{duration(time.time() - self._begun)} so far, about {duration(left)} left in all"
         return "  |  ".join([elapsed, *told])

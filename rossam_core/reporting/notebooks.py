@@ -1,7 +1,8 @@
 """A profile's notebooks, one after the other or several at a time, resumed where a run was cut off.
 
 In: the names of notebooks and their parameters. Out: what `execution` makes of each, a state file that says what is
-done under which key, and one line of progress. A notebook whose metadata says `rossam.after_others` is kept for last.
+done under which key, and one line of progress. A notebook's metadata names in `rossam.after` those whose results it
+shows without computing them itself, `*` for all.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def run(
             labels[name],
             expected=(expected_seconds or {}).get(name, 60.0),
             need=max(state.get(name, {}).get("peak_gib", 0.0) * 2**30, USUAL_MEMORY),
-            after_others=_metadata(notebooks / f"{name}.ipynb").get("after_others", False),
+            after=_metadata(notebooks / f"{name}.ipynb").get("after", ()),
             variables=_share_of_cores(jobs),
         )
         for name in names

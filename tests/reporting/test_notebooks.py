@@ -101,7 +101,7 @@ def test_two_jobs_run_side_by_side_and_the_last_notebook_after_them(folder, tmp_
     write_notebook(folder, "02_last", "1 + 1")
     write_notebook(folder, "03_c", "import time\ntime.sleep(1)")
     last = nbformat.read(folder / "02_last.ipynb", as_version=4)
-    last.metadata["rossam"] = {"after_others": True}
+    last.metadata["rossam"] = {"after": ["*"]}
     nbformat.write(last, folder / "02_last.ipynb")
     names = ["00_a", "01_b", "02_last", "03_c"]
     outcomes = notebooks.run(names, {}, tmp_path / "report", folder, jobs=2)
