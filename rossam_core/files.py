@@ -51,7 +51,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(path: str | os.PathLike) -> Iterator[None]:
-    """Have `path`, a file or folder that may not exist yet, to oneself: others who ask for it wait until the block ends.
+    """Have `path`, a file or folder that may not exist yet, to oneself: others who ask for it wait for the block's end.
 
     The system holds the lock, on an empty file `.NAME.lock` beside `path`, and frees it when the process dies. Whoever
     has waited looks again whether there is still something to do. Not to be nested for one path. Where the folder

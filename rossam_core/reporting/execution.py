@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import logging
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ from ..errors import RossamError
 from ..files import write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what went wrong is told by the errors raised here
 
 
 class KilledError(RossamError):
@@ -56,14 +58,15 @@ class Kernel:
 
     def start(self, folder: Path) -> AsyncKernelManager:
         """Start the process in `folder`; what papermill drives it by is returned."""
-        self._manager = AsyncKernelManager(kernel_name="python3")
-        run_sync(self._manager.start_kernel)(
-            cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=["--log-level=40"]
+        manager = AsyncKernelManager(kernel_name="python3")
+        quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
+        run_sync(manager.start_kernel)(
+            cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet
         )
-        self._process = psutil.Process(self._manager.provisioner.pid)
+        self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
         if self._unwanted.is_set():
             self.kill()
-        return self._manager
+        return manager
 
     def stop(self) -> int | None:
         """End the process where it still runs; its exit status where it had ended by itself, -9 for signal 9."""

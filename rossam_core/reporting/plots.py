@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "claim_intervals", "class_bars", "colour",
-    "contact_sheet", "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label", "mask_comparison",
-    "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
+    "contact_sheet", "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label",
+    "mask_comparison", "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
 ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ VERDICTS = {
     "inconclusive": {"color": "#6a737d", "fillstyle": "left"},
 }
 """Marks of the ledger's verdicts, told apart by their filling, too."""
-_ROUND = {"marker": "o", "markersize": 6.5, "linestyle": "none"}
+_ROUND = {"marker": "o", "markersize": 6.5, "linestyle": "none", "markerfacecoloralt": "white"}
 
 
 def interval_bars(rows: Sequence[ComparisonRow], value: str = "iou") -> Figure:
@@ -279,12 +279,11 @@ def claim_intervals(judgements: Iterable[Judgement]) -> Figure:
         ax.plot([judgement.claim.at_least] * 2, [y - 0.32, y + 0.32], color=MUTED, linewidth=1.2)
         if np.isfinite(found.mean):
             ax.plot([found.low, found.high], [y, y], color=shade, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
-            ax.plot(found.mean, y, markeredgecolor=shade, markerfacecoloralt="white", **_ROUND, **style)
+            ax.plot(found.mean, y, **_ROUND, **style)
     _categories(ax, [textwrap.fill(judgement.claim.says, 70) for judgement in judged])
     ax.tick_params(axis="y", labelsize=SMALL)
     ax.set_xlabel("Measured difference, points", fontsize=BASE, color=INK)
-    handles = [Line2D([], [], markeredgecolor=style["color"], markerfacecoloralt="white", label=verdict, **_ROUND, **style)
-               for verdict, style in VERDICTS.items()]  # fmt: skip
+    handles = [Line2D([], [], label=verdict, **_ROUND, **style) for verdict, style in VERDICTS.items()]
     _legend(figure, [*handles, Line2D([], [], color=MUTED, linewidth=1.2, label="what the claim must exceed")])
     return figure
 

@@ -193,7 +193,7 @@ def serve_notebook(folder: Path, name: str, parameters: Mapping[str, str], **var
 def run_all_cells(page: Page, address: str, seconds: float = 200) -> None:
     """Open a notebook in JupyterLab and run it from top to bottom; a failing cell is an AssertionError."""
     page.call("Page.navigate", url=address)
-    page.wait(f"window.jupyterapp && {KERNEL} === 'idle'", 90, "a kernel")
+    page.wait(f"window.jupyterapp && {KERNEL} === 'idle'", seconds, "a kernel")
     page.evaluate(f"jupyterapp.shell.activateById({NOTEBOOK}.id)")
     page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
     cells = f"{NOTEBOOK}.content.model.sharedModel.cells.filter((cell) => cell.cell_type === 'code')"
