@@ -25,12 +25,13 @@ SHOWN = (
 )
 
 
-def report_picture(page: driver.Page, report: Path, height: int = 1000) -> bytes:
-    """The report as it opens, 1280 px wide."""
-    resize(page, 1280, height)
+def report_picture(page: driver.Page, report: Path, most: int = 1400) -> bytes:
+    """The report's head as it opens, down to the end of its first figure, 1280 px wide."""
+    resize(page, 1280, most)
     page.call("Page.navigate", url=(report / "index.html").resolve().as_uri())
     page.wait("document.readyState === 'complete' && [...document.images].every((image) => image.complete)")
-    return page.screenshot()
+    end = page.evaluate("document.querySelector('#top').getBoundingClientRect().bottom")
+    return page.screenshot((0, 0, 1280, min(round(end), most)))
 
 
 def inspector_picture(page: driver.Page, profile: str, folder: Path, seconds: float) -> bytes:
@@ -45,9 +46,7 @@ def inspector_picture(page: driver.Page, profile: str, folder: Path, seconds: fl
 
 
 def resize(page: driver.Page, width: int, height: int) -> None:
-    page.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-    )
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
 
 def save_small(png: bytes, path: Path) -> None:

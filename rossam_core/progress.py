@@ -41,9 +41,11 @@ def waiting(desc: str) -> Iterator[None]:
     status_file = os.environ.get(VARIABLE)
     if status_file:
         _publish(status_file, {"desc": desc})
-    yield
-    if status_file:
-        _publish(status_file, {})
+    try:
+        yield
+    finally:
+        if status_file:
+            _publish(status_file, {})
 
 
 def read_status(path: str | os.PathLike) -> dict:

@@ -287,10 +287,11 @@ class Experiments:
         key = self.key(spec)
         folder = self.cache / "scores" / self.profile.name
         table_path, facts_path = folder / f"{key}.csv.gz", folder / f"{key}.json"
-        if not facts_path.exists():  # the last to be written
+        kept = (table_path, facts_path)
+        if not all(path.exists() for path in kept):
             with exclusive(table_path):
-                if not facts_path.exists():
-                    self._compute_and_keep(spec, table_path, facts_path)
+                if not all(path.exists() for path in kept):  # nobody else has computed it in the meantime
+                    self._compute_and_keep(spec, *kept)
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
         return RowResult(spec, scores, key, facts["seconds"], facts["objects"])

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).parents[1]
 STATE = "state.json"
 FAILURES = ("failed", "killed")
 USUAL_MEMORY = 3 * 2**30
-"""Bytes a notebook is counted with before it was ever run; the demo's largest takes 2.6 GiB."""
+"""Bytes a notebook is counted with at least; the demo's largest process takes 2.6 GiB."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,12 @@ def run(
     ]
     for job, error in finished(todo, jobs, work):
         outcome = outcomes[job.name] = _outcome(job, error)
-        print(f"{job.label}  {outcome.status} in {duration(outcome.seconds)}", flush=True)
-        if error is not None:
-            print(f"\n{outcome.message}\n", file=sys.stderr, flush=True)
+        _tell(job.label, outcome)
+        if outcome.status in FAILURES:
             (report_dir / "notebooks" / f"{job.name}.html").unlink(missing_ok=True)
-        state[job.name] = {
-            "key": keys[job.name] if error is None else None,
-            "status": outcome.status,
-            "seconds": outcome.seconds,
-            "peak_gib": job.peak / 2**30,
-            "commit": commit(),
-        }
+        key = keys[job.name] if outcome.status == "done" else None
+        about = {"status": outcome.status, "seconds": outcome.seconds, "peak_gib": job.peak / 2**30}
+        state[job.name] = {"key": key, "commit": commit(), **about}
         write_json(report_dir / STATE, state)
     return [outcomes[name] for name in names]
 
@@ -158,6 +153,12 @@ def _outcome(job: Job, error: BaseException | None) -> Outcome:
     status = "killed" if isinstance(error, KilledError) else "failed"
     kind = "" if isinstance(error, RossamError) else f"{type(error).__name__}: "
     return Outcome(job.name, status, job.seconds, f"{kind}{error}")
+
+
+def _tell(label: str, outcome: Outcome) -> None:
+    print(f"{label}  {outcome.status} in {duration(outcome.seconds)}", flush=True)
+    if outcome.message:
+        print(f"\n{outcome.message}\n", file=sys.stderr, flush=True)
 
 
 def _share_of_cores(jobs: int) -> dict[str, str]:
