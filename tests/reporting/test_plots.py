@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
@@ -130,7 +131,7 @@ def test_a_claims_mark_stands_at_its_difference_and_tells_its_verdict():
 
 def test_nothing_in_a_drawing_of_the_method_overlaps_or_leaves_the_sheet():
     for figure in (schematics.overview(), schematics.decoders(), schematics.encoder()):
-        renderer = figure.canvas.get_renderer()
+        renderer = FigureCanvasAgg(figure).get_renderer()
         plates = [patch.get_window_extent(renderer) for patch in figure.axes[0].patches]
         assert len(plates) >= 7
         assert not any(a.overlaps(b) for i, a in enumerate(plates) for b in plates[:i])
