@@ -23,6 +23,8 @@ that was cut off goes on where it was.
                     without it they are looked for in ROSSAM_CACHE/data, where `rossam fetch` puts them
   --only NN         only the notebook whose name begins with NN, e.g. --only 02
   --from NN         that notebook and those after it
+  --jobs N          N notebooks at a time (default 1): the next starts while memory is free for it (3 GiB, or what
+                    it took last time); what two of them need is computed once. Worth it from 4 cores on
   --fresh           forget this profile's report and scores first (fine-tuned runs and generated frames are kept)
   --device NAME     cpu, cuda, mps; default: the best there is
   --set KEY=VALUE   override a key of the profile, e.g. --set inference.rate=4 (may be repeated)

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--from", dest="start", metavar="NN", help="this notebook and those after it")
     run.add_argument("--fresh", action="store_true", help="forget this profile's report and scores first")
     run.add_argument("--data", metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time, where memory allows")
     run.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key, e.g. inference.rate=4"
@@ -127,6 +128,7 @@ def _run(options: argparse.Namespace) -> int:
         report_dir,
         settings=profile.model_dump(mode="json"),
         expected_seconds=notebooks.expected_seconds(names, profile.name),
+        jobs=options.jobs,
     )
     found = provenance.collect(profile, notebooks.read_state(report_dir))
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
@@ -134,8 +136,9 @@ def _run(options: argparse.Namespace) -> int:
     index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
-        print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}")
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        reason = "  most likely for want of memory" if outcome.status == "killed" else ""
+        print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
+    failed = [outcome for outcome in outcomes if outcome.status in notebooks.FAILURES]
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
     return 1 if failed else 0

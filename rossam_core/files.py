@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import platformdirs
 
 from .errors import RossamError
+from .progress import waiting
 
 
 @contextlib.contextmanager
@@ -45,6 +47,29 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: str | os.PathLike) -> Iterator[None]:
+    """Have `path`, a file or folder that may not exist yet, to oneself: others who ask for it wait for the block's end.
+
+    The system holds the lock, on an empty file `.NAME.lock` beside `path`, and frees it when the process dies. Whoever
+    has waited looks again whether there is still something to do. Not to be nested for one path. Where the folder
+    cannot be written, or its file system knows no locks, nobody waits.
+    """
+    path = Path(path)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            with waiting(f"waiting for another process to make {path.name[:16]}"):
+                lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

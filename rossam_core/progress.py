@@ -6,6 +6,7 @@ there a few times a second, and the runner shows it in the one line it keeps on 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -32,6 +33,19 @@ def track(iterable: Iterable[T], total: int | None = None, desc: str = "") -> It
         yield item
     if status_file:
         _publish(status_file, {})
+
+
+@contextlib.contextmanager
+def waiting(desc: str) -> Iterator[None]:
+    """Say that nothing goes on here until the block ends, and why."""
+    status_file = os.environ.get(VARIABLE)
+    if status_file:
+        _publish(status_file, {"desc": desc})
+    try:
+        yield
+    finally:
+        if status_file:
+            _publish(status_file, {})
 
 
 def read_status(path: str | os.PathLike) -> dict:

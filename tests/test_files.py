@@ -1,9 +1,12 @@
 """Files appear whole or not at all."""
 
+import subprocess
+import sys
+
 import pytest
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_json, stable_hash, write_json
+from rossam_core.files import atomic_path, exclusive, read_json, stable_hash, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
@@ -27,6 +30,37 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path):
         temporary.write_bytes(b"begun")
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import sys, time
+from rossam_core.files import exclusive
+with exclusive(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_one_process_has_another_waits_for_until_it_lets_go_or_dies(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    start = lambda: subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "cache/run")], **pipes)  # noqa: E731
+    first = start()
+    assert first.stdout.readline() == "held\n"
+    second = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(3)
+    first.kill()
+    assert second.stdout.readline() == "held\n"
+    third = start()
+    second.communicate("\n")
+    assert third.stdout.readline() == "held\n"
+    third.communicate("\n")
+
+
+def test_nobody_waits_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with exclusive(tmp_path / "file" / "below"), exclusive(tmp_path / "file" / "below"):
+        pass
 
 
 def test_truncated_json_names_file_and_place(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import OWN_SOURCES, DataConfig, SampleConfig, Split
 from ..errors import RossamError
-from ..files import cache_dir, stable_hash, write_bytes
+from ..files import cache_dir, exclusive, stable_hash, write_bytes
 from .authors_format import read_authors_format
 from .catalogue import place_of
 from .coco import read_coco
@@ -50,7 +50,9 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progr
     root = None if data.source == "synthetic" else root_of(data)
     match data.source:
         case "synthetic":
-            frames = generate(data.synthetic, split, (cache or cache_dir()) / "synthetic", progress=progress)
+            root = (cache or cache_dir()) / "synthetic"
+            with exclusive(root / stable_hash([data.synthetic.model_dump(mode="json"), split])[:16]):
+                frames = generate(data.synthetic, split, root, progress=progress)
         case "coco":
             frames = read_coco(root / f"{split}.json", root / "images", name=root.name)
         case "nwpu-vhr10":

@@ -24,7 +24,7 @@ from ..data.loading import load_frames, scored_split
 from ..data.records import FrameSet
 from ..devices import has_fast_bfloat16, resolve_device
 from ..errors import RossamError
-from ..files import atomic_path, cache_dir, read_json, source_digest, stable_hash, write_json
+from ..files import atomic_path, cache_dir, exclusive, read_json, source_digest, stable_hash, write_json
 from ..inference.predictor import Predictor
 from ..model.checkpoints import SHIPPED, weights_hash
 from ..model.rossam import PromptableSegmenter, build_model
@@ -287,16 +287,22 @@ class Experiments:
         key = self.key(spec)
         folder = self.cache / "scores" / self.profile.name
         table_path, facts_path = folder / f"{key}.csv.gz", folder / f"{key}.json"
-        if not (facts_path.exists() and table_path.exists()):
-            started = time.perf_counter()
-            scores = self._compute(spec)
-            facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
-            with atomic_path(table_path) as temporary:
-                scores.to_csv(temporary, index=False, compression="gzip")
-            write_json(facts_path, facts)
+        kept = (table_path, facts_path)
+        if not all(path.exists() for path in kept):
+            with exclusive(table_path):
+                if not all(path.exists() for path in kept):  # nobody else has computed it in the meantime
+                    self._compute_and_keep(spec, *kept)
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
         return RowResult(spec, scores, key, facts["seconds"], facts["objects"])
+
+    def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        started = time.perf_counter()
+        scores = self._compute(spec)
+        facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
+        with atomic_path(table_path) as temporary:
+            scores.to_csv(temporary, index=False, compression="gzip")
+        write_json(facts_path, facts)
 
     @property
     def tables(self) -> set[str]:

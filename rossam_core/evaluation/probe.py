@@ -8,7 +8,6 @@ network that does not fit ends that process and nothing else. What was measured 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -23,7 +22,7 @@ import torch
 
 from ..config import InferenceConfig, SyntheticConfig
 from ..data.synthetic import generate
-from ..devices import core_count, has_fast_bfloat16, resolve_device
+from ..devices import core_count, free_memory, has_fast_bfloat16, resolve_device
 from ..errors import RossamError
 from ..files import cache_dir, read_json, source_digest, stable_hash, write_json
 from ..inference.predictor import Predictor
@@ -98,7 +97,7 @@ def _in_own_process(asked: dict, cache: Path) -> Probe:
         if done.returncode or not answer.exists():
             last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
             short = re.search(r"allocate|out of memory|MemoryError", last) or done.returncode < 0
-            found = f"its network does not fit into the {_free_memory() / 2**30:.0f} GiB free here" if short else last
+            found = f"its network does not fit into the {free_memory() / 2**30:.0f} GiB free here" if short else last
             raise RossamError("probe", found, remedy)
         return Probe(**read_json(answer))
 
@@ -171,21 +170,12 @@ def _device_name(run: RunConfig) -> str:
     return f"{platform.machine()} processor, {core_count()} cores" if device.type == "cpu" else device.type
 
 
-def _free_memory() -> int:
-    """Bytes of memory that are free or can be made so; all there is where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-        return int(re.search(r"MemAvailable:\s+(\d+) kB", text)[1]) * 1024
-    except (OSError, TypeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _limit_memory() -> None:
     """Let allocations beyond the free memory fail here, before the system looks for a process to end."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    limit = used + int(MEMORY_SHARE * _free_memory())
+    limit = used + int(MEMORY_SHARE * free_memory())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 

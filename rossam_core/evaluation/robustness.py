@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..data.records import Frame
 from ..errors import RossamError
-from ..files import atomic_path, stable_hash
+from ..files import atomic_path, exclusive, stable_hash
 from ..progress import track
 from .scoring import BoxPredictor, score
 
@@ -176,10 +176,11 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec], *, objects: i
         levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
         key = stable_hash([experiments.key(spec), levels, objects, profile.seed, profile.seeds[0]])
         path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
-        if not path.exists():
-            curves = _all_curves(experiments, spec, objects)
-            with atomic_path(path) as temporary:
-                curves.to_csv(temporary, index=False, compression="gzip")
+        with exclusive(path):
+            if not path.exists():
+                curves = _all_curves(experiments, spec, objects)
+                with atomic_path(path) as temporary:
+                    curves.to_csv(temporary, index=False, compression="gzip")
         parts.append(pd.read_csv(path, dtype={"video": str, "status": str}).assign(method=spec.kind))
     return pd.concat(parts, ignore_index=True)
 

@@ -6,7 +6,9 @@ made of images come from `pictures` and can be taken from here too, so that a no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,11 +32,23 @@ from .pictures import (
 from .style import BASE, COLOURS, INK, LABELS, MUTED, RULE, SMALL, WIDTH, Figure, colour, label, need
 from .tables import ComparisonRow
 
+if TYPE_CHECKING:
+    from ..evaluation.claims import Judgement
+
 __all__ = [
-    "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "class_bars", "colour", "contact_sheet",
-    "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label", "mask_comparison",
-    "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
+    "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "claim_intervals", "class_bars", "colour",
+    "contact_sheet", "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label",
+    "mask_comparison", "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
 ]  # fmt: skip
+
+
+VERDICTS = {
+    "reproduced": {"color": "#2b7a6b", "fillstyle": "full"},
+    "not reproduced": {"color": "#b3261e", "fillstyle": "none"},
+    "inconclusive": {"color": "#6a737d", "fillstyle": "left"},
+}
+"""Marks of the ledger's verdicts, told apart by their filling, too."""
+_ROUND = {"marker": "o", "markersize": 6.5, "linestyle": "none", "markerfacecoloralt": "white"}
 
 
 def interval_bars(rows: Sequence[ComparisonRow], value: str = "iou") -> Figure:
@@ -247,6 +261,30 @@ def gain_bars(gains: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], marker="D", linestyle="none", markerfacecolor="white", markeredgecolor=INK,
                               label="published"))  # fmt: skip
     _legend(figure, handles)
+    return figure
+
+
+def claim_intervals(judgements: Iterable[Judgement]) -> Figure:
+    """Each claim's measured difference in points with its 95% interval; shape and colour tell the verdict.
+
+    The claims' own order; a claim whose objects do not occur here has no mark. A bar across the row stands where the
+    difference must lie beyond: 0, or the size that the paper names.
+    """
+    judged = list(judgements)
+    need(judged, "claim intervals", "judgements")
+    figure, ax = _chart(0.3 * len(judged) + 0.9)
+    for y, judgement in enumerate(judged):
+        found, style = judgement.difference.scaled(100), VERDICTS[judgement.verdict]
+        shade = style["color"]
+        ax.plot([judgement.claim.at_least] * 2, [y - 0.32, y + 0.32], color=MUTED, linewidth=1.2)
+        if np.isfinite(found.mean):
+            ax.plot([found.low, found.high], [y, y], color=shade, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
+            ax.plot(found.mean, y, **_ROUND, **style)
+    _categories(ax, [textwrap.fill(judgement.claim.says, 70) for judgement in judged])
+    ax.tick_params(axis="y", labelsize=SMALL)
+    ax.set_xlabel("Measured difference, points", fontsize=BASE, color=INK)
+    handles = [Line2D([], [], label=verdict, **_ROUND, **style) for verdict, style in VERDICTS.items()]
+    _legend(figure, [*handles, Line2D([], [], color=MUTED, linewidth=1.2, label="what the claim must exceed")])
     return figure
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -100,12 +99,6 @@ def collect(profile: Profile, state: Mapping[str, Mapping[str, Any]]) -> dict[st
         "Notebooks": runs,
         "Peak memory of a notebook": f"{max((last['peak_gib'] for last in state.values()), default=0):.1f} GiB",
     }
-
-
-def peak_gib() -> float:
-    """Largest resident set of any process this one has waited for."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _processor() -> str:

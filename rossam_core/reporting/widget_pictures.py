@@ -102,23 +102,24 @@ def heat_map(logits: np.ndarray, threshold: float, size_wh: tuple[int, int]) -> 
     return canvas
 
 
-def boundary_errors(pred: np.ndarray, target: np.ndarray, band_px: int) -> np.ndarray:
+def boundary_errors(pred: np.ndarray, target: np.ndarray, band_px: int, region: Rectangle | None = None) -> np.ndarray:
     """Where two masks' inner boundary bands agree: 0 no boundary, 1 of both, 2 of the target alone, 3 of `pred` alone.
 
-    Boundary IoU is the number of ones over the number of ones, twos and threes. Both bool H×W; returns uint8 H×W.
+    Boundary IoU is the number of ones over the number of ones, twos and threes. Both bool H×W; returns uint8 h×w of
+    `region`, by default of the whole frame.
     """
+    region = region or (0, 0, *pred.shape[::-1])
     return np.array([[0, 2], [3, 1]], dtype=np.uint8)[
-        _band(pred, band_px).view(np.uint8), _band(target, band_px).view(np.uint8)
+        part(_band(pred, band_px), region).view(np.uint8), part(_band(target, band_px), region).view(np.uint8)
     ]
 
 
 def error_map(image: np.ndarray, errors: np.ndarray, region: Rectangle, size_wh: tuple[int, int]) -> np.ndarray:
-    """`boundary_errors` in colour over a pale gray image."""
+    """`boundary_errors` of a region in colour over the image's, pale and gray."""
     gray = cv2.cvtColor(np.ascontiguousarray(part(image, region)), cv2.COLOR_RGB2GRAY)
     canvas = np.repeat((gray // 3 + 60)[..., None], 3, axis=2)
-    codes = part(errors, region)
     for code, shade in ((1, SHARED), (2, MISSED), (3, EXTRA)):
-        canvas[codes == code] = rgb(shade)
+        canvas[errors == code] = rgb(shade)
     return enlarge(canvas, size_wh)
 
 
@@ -151,7 +152,7 @@ def method_tiles(
         heat_map(part(logits, region), answer.threshold, size),
     ]
     if target is not None:
-        tiles.append(error_map(image, boundary_errors(mask, target, band_px), region, size))
+        tiles.append(error_map(image, boundary_errors(mask, target, band_px, region), region, size))
     space = np.full((GAP, size[0], 3), 255, dtype=np.uint8)
     return np.concatenate([piece for tile in tiles for piece in (tile, space)][:-1])
 

@@ -27,6 +27,7 @@ from .. import progress
 from ..data.records import FrameSet
 from ..devices import core_count, resolve_device
 from ..errors import RossamError
+from ..files import exclusive
 from ..progress import track
 from . import runs
 from .loop import fit
@@ -61,8 +62,18 @@ def fit_on_cores(
         RossamError: as `fit` does; or a process ended without a word, for instance killed for memory.
     """
     run_dir, count = Path(run_dir), process_count(run, len(train))
-    if count == 1 or (run_dir / runs.AUDIT).exists():
+    if (run_dir / runs.AUDIT).exists() or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return fit(run, run_dir, train, val, on_event=on_event)
+    with exclusive(run_dir):  # whoever asks for the same run waits for it
+        if count == 1 or (run_dir / runs.AUDIT).exists():
+            return fit(run, run_dir, train, val, on_event=on_event)
+        with exclusive(run_dir.parent / "all-cores"):  # other runs wait too: two at once would take twice the memory
+            return _fit_as_team(run, run_dir, train, val, count, on_event)
+
+
+def _fit_as_team(
+    run: RunConfig, run_dir: Path, train: FrameSet, val: FrameSet, count: int, on_event: runs.OnEvent | None
+) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="rossam-fit-") as folder:
         order = Path(folder) / "order.pickle"
         order.write_bytes(pickle.dumps((run, run_dir, train, val)))

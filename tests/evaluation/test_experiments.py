@@ -1,5 +1,8 @@
 """Experiments: every row names what exists, is computed once, and is computed anew when anything that matters moves."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 
@@ -67,6 +70,22 @@ def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, m
     again = Experiments(experiments.profile, cache)
     monkeypatch.setattr(again, "_compute", lambda spec: pytest.fail("computed twice"))
     pd.testing.assert_frame_equal(first.scores, again.result(spec).scores)
+
+
+def test_two_notebooks_that_ask_at_the_same_time_compute_once(experiments, cache, monkeypatch):
+    spec, computed, compute = RowSpec(label="box", baseline="box"), [], Experiments._compute
+
+    def slowly(self, spec):
+        computed.append(spec)
+        time.sleep(1)
+        return compute(self, spec)
+
+    monkeypatch.setattr(Experiments, "_compute", slowly)
+    asking = [Experiments(experiments.profile, cache) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda each: each.result(spec), asking))
+    assert len(computed) == 1
+    pd.testing.assert_frame_equal(results[0].scores, results[2].scores)
 
 
 def test_the_key_follows_settings_but_not_batch_sizes(experiments, cache):

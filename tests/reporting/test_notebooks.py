@@ -1,10 +1,12 @@
 """The runner: unknown parameters refused, finished notebooks kept, failures told by cell."""
 
+import time
+
 import nbformat
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.reporting import notebooks
+from rossam_core.reporting import execution, jobs, notebooks
 
 
 def write_notebook(folder, name, *sources):
@@ -35,7 +37,7 @@ def test_selection_by_prefix():
 def test_an_unknown_parameter_is_an_error_and_nothing_runs(folder, tmp_path):
     write_notebook(folder, "00_a", f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     with pytest.raises(RossamError, match=r"unknown parameter profil\b(.|\n)*has profile"):
-        notebooks.execute("00_a", {"profil": "demo"}, tmp_path / "report", folder)
+        execution.execute("00_a", {"profil": "demo"}, tmp_path / "report", folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -63,14 +65,77 @@ def test_a_failing_cell_is_named_and_the_rest_still_runs(folder, tmp_path, capsy
 
 
 def test_a_killed_kernel_is_named_so(folder, tmp_path):
-    write_notebook(folder, "00_a", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(RossamError, match="memory"):
-        notebooks.execute("00_a", {}, tmp_path / "report", folder)
+    write_notebook(folder, "00_a", "1 + 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(execution.KilledError, match=r"00_a.ipynb, cell 3: its kernel was killed .* memory"):
+        execution.execute("00_a", {}, tmp_path / "report", folder)
+    outcome = notebooks.run(["00_a"], {}, tmp_path / "report", folder)[0]
+    assert outcome.status == "killed"
+    assert notebooks.failed(tmp_path / "report") == ["00_a"]
+
+
+def test_another_death_of_the_kernel_is_not_laid_to_memory(folder, tmp_path):
+    write_notebook(folder, "00_a", "import os\nos._exit(3)")
+    with pytest.raises(RossamError, match="ended with status 3") as raised:
+        execution.execute("00_a", {}, tmp_path / "report", folder)
+    assert "memory" not in str(raised.value)
+
+
+def test_what_memory_a_notebook_took_is_noted(folder, tmp_path):
+    write_notebook(folder, "00_a", "import time\nheld = bytearray(b'1' * 300_000_000)\ntime.sleep(5)")
+    notebooks.run(["00_a"], {}, tmp_path / "report", folder)
+    assert 0.3 < notebooks.read_state(tmp_path / "report")["00_a"]["peak_gib"] < 0.6
+
+
+def meet(folder, tmp_path, names):
+    """Notebooks that each wait until all others of `names` run too."""
+    for name in names:
+        here, others = str(tmp_path / name), [str(tmp_path / other) for other in names]
+        write_notebook(
+            folder, name, "import os, time, pathlib", f"pathlib.Path({here!r}).touch()",
+            f"while not all(map(os.path.exists, {others!r})):\n    time.sleep(0.05)",
+        )  # fmt: skip
+
+
+def test_two_jobs_run_side_by_side_and_the_last_notebook_after_them(folder, tmp_path, capsys):
+    meet(folder, tmp_path, ["00_a", "01_b"])
+    write_notebook(folder, "02_last", "1 + 1")
+    write_notebook(folder, "03_c", "import time\ntime.sleep(1)")
+    last = nbformat.read(folder / "02_last.ipynb", as_version=4)
+    last.metadata["rossam"] = {"after": ["*"]}
+    nbformat.write(last, folder / "02_last.ipynb")
+    names = ["00_a", "01_b", "02_last", "03_c"]
+    outcomes = notebooks.run(names, {}, tmp_path / "report", folder, jobs=2)
+    assert [(outcome.notebook, outcome.status) for outcome in outcomes] == [(name, "done") for name in names]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert lines[-2].startswith("[3/4] 02_last  starting")
+    with pytest.raises(RossamError, match="--jobs"):
+        notebooks.run(names, {}, tmp_path / "report", folder, jobs=0)
+
+
+def test_another_starts_only_while_memory_is_free_for_it(monkeypatch):
+    gib = 2**30
+    big, small = jobs.Job("big", "big", need=5 * gib, held=1 * gib), jobs.Job("small", "small", need=2 * gib)
+    for free, fits in ((5.9, False), (6.1, True)):  # big holds 1 GiB of its 5: 4 more are spoken for
+        monkeypatch.setattr(jobs, "free_memory", lambda free=free: free * gib)
+        assert jobs._fits(small, [big]) is fits
+    assert jobs._fits(big, [])
+
+
+def test_leaving_early_ends_the_kernels(folder, tmp_path):
+    write_notebook(folder, "00_a", f"open({str(tmp_path / 'ran')!r}, 'w').close()", "import time\ntime.sleep(300)")
+    write_notebook(folder, "01_b", "1 + 1")
+    todo = [jobs.Job("00_a", "00_a"), jobs.Job("01_b", "01_b")]
+    ended = jobs.finished(todo, 2, lambda job: execution.execute(job.name, {}, tmp_path, folder, job.kernel))
+    assert next(ended)[0].name == "01_b"
+    started = time.monotonic()
+    ended.close()
+    assert time.monotonic() - started < 30
+    assert todo[0].kernel.memory() == 0
 
 
 def test_the_html_loads_nothing_from_elsewhere(folder, tmp_path):
     write_notebook(folder, "00_a", "print('hello')")
-    notebooks.execute("00_a", {}, tmp_path / "report", folder)
+    execution.execute("00_a", {}, tmp_path / "report", folder)
     html = (tmp_path / "report/notebooks/00_a.html").read_text()
     assert "hello" in html
     for attribute in ('src="http', "src='http", 'href="http', '@import url("http'):

@@ -7,11 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
+from rossam_core.evaluation import claims
 from rossam_core.evaluation.statistics import Interval
-from rossam_core.reporting import bands, plots
+from rossam_core.reporting import bands, plots, schematics
 from rossam_core.reporting.objects import cut_object
 from rossam_core.reporting.tables import ComparisonRow, Published
 
@@ -37,6 +39,14 @@ def scores(rng):
     return pd.concat(parts)
 
 
+def judgements():
+    """One claim of each verdict, and one whose objects do not occur."""
+    found = [("reproduced", 0.08, 0.07, 0.09), ("not reproduced", 0.01, -0.02, 0.04), ("inconclusive", 0.05, 0.0, 0.1),
+             ("inconclusive", np.nan, np.nan, np.nan)]  # fmt: skip
+    claim = claims.Claim(says="The pipeline helps", source="abstract", better=("t", "a"), than=("t", "b"), at_least=6)
+    return [claims.Judgement(claim, Interval(mean, low, high, 9, 3), verdict) for verdict, mean, low, high in found]
+
+
 def all_figures(views, scores):
     frame = SimpleNamespace(video="v", index=1, size_hw=(64, 80), image=lambda: np.zeros((64, 80, 3), np.uint8),
                             objects=[SimpleNamespace(has_mask=False, box_xyxy=(3, 3, 9, 9)),
@@ -55,6 +65,10 @@ def all_figures(views, scores):
         "mask_comparison": plots.mask_comparison(views),
         "filmstrip": plots.filmstrip(views, ["sam"], titles=["1", "2", "3"], interpolation="nearest"),
         "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
+        "claim_intervals": plots.claim_intervals(judgements()),
+        "overview": schematics.overview(),
+        "decoders": schematics.decoders(),
+        "encoder": schematics.encoder(),
         "interval_bars": plots.interval_bars(rows),
         "score_by_size": plots.score_by_size(scores, samples=20),
         "score_by_crowding": plots.score_by_crowding(scores, samples=20),
@@ -106,6 +120,25 @@ def test_published_and_reason_are_both_shown(views, scores):
     ax = figure.axes[0]
     assert [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"] == [37.25, 36.8]
     assert "no weights" in [t.get_text() for t in ax.texts]
+
+
+def test_a_claims_mark_stands_at_its_difference_and_tells_its_verdict():
+    ax = plots.claim_intervals(judgements()).axes[0]
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([8, 1, 5])
+    assert [line.get_fillstyle() for line in marks] == ["full", "none", "left"]
+
+
+def test_nothing_in_a_drawing_of_the_method_overlaps_or_leaves_the_sheet():
+    for figure in (schematics.overview(), schematics.decoders(), schematics.encoder()):
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        plates = [patch.get_window_extent(renderer) for patch in figure.axes[0].patches]
+        assert len(plates) >= 7
+        assert not any(a.overlaps(b) for i, a in enumerate(plates) for b in plates[:i])
+        bounds = figure.bbox
+        for text in figure.axes[0].texts:
+            box = text.get_window_extent(renderer)
+            assert bounds.x0 <= box.x0 and box.x1 <= bounds.x1 and bounds.y0 <= box.y0 and box.y1 <= bounds.y1
 
 
 def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,6 +32,26 @@ def test_two_processes_fill_one_run_folder(spread, tiny, tiny_frames, tmp_path):
     assert (tmp_path / "run" / runs.AUDIT).exists()
     again = cores.fit_on_cores(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
     assert again.equals(log)
+
+
+def test_runs_take_turns_and_one_that_two_ask_for_is_trained_once(spread, tiny, tiny_frames, tmp_path, monkeypatch):
+    at_work, most, trained, train = set(), [], [], cores._fit_as_team
+
+    def watched(run, run_dir, *rest):
+        at_work.add(run_dir)
+        most.append(len(at_work))
+        trained.append(run_dir.name)
+        try:
+            return train(run, run_dir, *rest)
+        finally:
+            at_work.discard(run_dir)
+
+    monkeypatch.setattr(cores, "_fit_as_team", watched)
+    ask = lambda name: cores.fit_on_cores(tiny.tiny_run(), tmp_path / name, tiny_frames, tiny_frames[:2])  # noqa: E731
+    with ThreadPoolExecutor(3) as pool:
+        logs = list(pool.map(ask, ["one", "one", "two"]))
+    assert sorted(trained) == ["one", "two"] and max(most) == 1
+    assert logs[0].equals(logs[1])
 
 
 def test_what_fit_complains_about_comes_through(spread, tiny, tiny_frames, tmp_path):

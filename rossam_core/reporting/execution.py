@@ -1,0 +1,217 @@
+"""One notebook, run by papermill in a kernel of its own, and kept as a page that opens offline.
+
+In: a notebook's name and parameters. Out: `reports/<profile>/notebooks/NAME.{ipynb,html}`, or an error that names
+the failing cell or says how the kernel ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import nbformat
+import numpy as np
+import papermill
+import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from ..errors import RossamError
+from ..files import write_text
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what went wrong is told by the errors raised here
+
+
+class KilledError(RossamError):
+    """A notebook's process was killed from outside, as the system does when memory runs out."""
+
+
+class Kernel:
+    """The process a notebook runs in; it and the processes it starts can be weighed and ended from another thread.
+
+    Args:
+        variables: environment variables to add to those of this process.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None):
+        self._variables = dict(variables or {})
+        self._manager: AsyncKernelManager | None = None
+        self._process: psutil.Process | None = None
+        self._unwanted = threading.Event()
+
+    def start(self, folder: Path) -> AsyncKernelManager:
+        """Start the process in `folder`; what papermill drives it by is returned."""
+        manager = AsyncKernelManager(kernel_name="python3")
+        quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
+        run_sync(manager.start_kernel)(
+            cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet
+        )
+        self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
+        if self._unwanted.is_set():
+            self.kill()
+        return manager
+
+    def stop(self) -> int | None:
+        """End the process where it still runs; its exit status where it had ended by itself, -9 for signal 9."""
+        manager, self._manager = self._manager, None
+        if manager is None:
+            return None
+        status = run_sync(manager.provisioner.poll)()
+        run_sync(manager.shutdown_kernel)(now=True)
+        return status
+
+    def kill(self) -> None:
+        """End the process at once, or as soon as it has started; those it has started notice and follow."""
+        self._unwanted.set()
+        if self._process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._process.kill()
+
+    def memory(self) -> int:
+        """Bytes that the process and those it has started hold for themselves alone."""
+        held = 0
+        with contextlib.suppress(psutil.Error):
+            for process in [self._process, *self._process.children(recursive=True)] if self._process else ():
+                held += process.memory_full_info().uss
+        return held
+
+
+def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
+    """Raise `RossamError` where the notebook's `parameters` cell does not know one of `parameters`."""
+    if not path.exists():
+        raise RossamError(path, "no such notebook", f"the notebooks lie in {NOTEBOOKS}")
+    known = papermill.inspect_notebook(str(path))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise RossamError(
+            path,
+            f"unknown parameter{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
+            f"its parameters cell has {', '.join(known) or 'none'}",
+        )
+
+
+def execute(
+    name: str,
+    parameters: Mapping[str, Any],
+    report_dir: Path,
+    notebooks: Path = NOTEBOOKS,
+    kernel: Kernel | None = None,
+) -> Path:
+    """Run one notebook with `parameters` and keep it as HTML that opens offline, and as ipynb without outputs.
+
+    Raises:
+        RossamError: unknown parameter, a failing cell (with its number, source and error), `KilledError`, or another
+            death of the kernel.
+    """
+    source, kernel = notebooks / f"{name}.ipynb", kernel or Kernel()
+    check_parameters(source, parameters)
+    target = report_dir / "notebooks" / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        executed = Path(folder) / target.name
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                papermill.execute_notebook(
+                    str(source), str(executed), dict(parameters), kernel_name="python3", km=kernel.start(notebooks),
+                    progress_bar=False, log_output=False, start_timeout=300,
+                )  # fmt: skip
+        except PapermillExecutionError as error:
+            shutil.copyfile(executed, target.with_suffix(".failed.ipynb"))
+            raise RossamError(
+                f"{source}, cell {error.exec_count}",
+                f"{error.ename}: {error.evalue}\n\n{_indent(error.source)}",
+                f"mend the cause and start again; the run as far as it came is {target.with_suffix('.failed.ipynb')}",
+            ) from error
+        except DeadKernelError as error:
+            raise _death(f"{source}{_cell_reached(executed)}", kernel.stop()) from error
+        finally:
+            kernel.stop()
+        target.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+        notebook = nbformat.read(executed, as_version=4)
+        write_text(target.with_suffix(".html"), _offline_html(notebook, name))
+        write_text(target, nbformat.writes(_without_outputs(notebook)))  # its text is woven into the report
+    return target
+
+
+def _death(where: str, status: int | None) -> RossamError:
+    """What to say of a kernel that ended by itself with that exit status."""
+    if status == -9:
+        return KilledError(
+            where,
+            "its kernel was killed (signal 9), which the system does when memory runs out",
+            "close other programs, use a smaller --jobs, or lower inference.batch_size in the profile, and start again",
+        )
+    ended = f"by signal {-status} ({signal.strsignal(-status)})" if status and status < 0 else f"with status {status}"
+    return RossamError(where, f"its kernel was ended {ended}", "run this notebook in JupyterLab to see where it ends")
+
+
+def _cell_reached(executed: Path) -> str:
+    """`, cell N`, counted as papermill counts: the code cell that was the last to begin."""
+    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    begun = [i for i, cell in enumerate(code, 1) if cell.metadata.get("papermill", {}).get("start_time")]
+    return f", cell {begun[-1]}" if begun else ""
+
+
+def _indent(source: str) -> str:
+    return "\n".join(f"      {line}" for line in source.strip().splitlines())
+
+
+def _offline_html(notebook: NotebookNode, name: str) -> str:
+    """The executed notebook as one HTML file that loads nothing from elsewhere."""
+    exporter = HTMLExporter(template_name="lab", embed_images=True, theme="light")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    html, _ = exporter.from_notebook_node(_lighter(notebook), resources={"metadata": {"name": name}})
+    return _without_remote_scripts(html)
+
+
+def _lighter(notebook: NotebookNode) -> NotebookNode:
+    """The same with every picture as PNG or JPEG, whichever is smaller: charts are the one, photographs the other."""
+    notebook = copy.deepcopy(notebook)
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "image/png" in data:
+            png = base64.b64decode(data["image/png"])
+            picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+            jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+            if len(jpeg) < len(png):
+                del data["image/png"]
+                data["image/jpeg"] = base64.b64encode(jpeg).decode()
+    return notebook
+
+
+def _without_outputs(notebook: NotebookNode) -> NotebookNode:
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def _without_remote_scripts(html: str) -> str:
+    """Drop script tags that would be fetched (MathJax, require.js, widget manager): nothing here needs them."""
+    pieces, rest = [], html
+    while "<script" in rest:
+        before, tag = rest.split("<script", 1)
+        head = tag.split(">", 1)[0]
+        body, rest = tag.split("</script>", 1)
+        remote = "http://" in body or "https://" in body or 'src="//' in head
+        pieces += [before] if remote else [before, "<script", body, "</script>"]
+    return "".join([*pieces, rest])
