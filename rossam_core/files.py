@@ -92,9 +92,13 @@ def read_json(path: str | os.PathLike):
     """Parse a JSON file; a missing or malformed one is a `RossamError` with line and column."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise RossamError(path, "no such file", "check the path, or create the file first") from error
+    except OSError as error:
+        raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
+    except RecursionError as error:
+        raise RossamError(path, "is nested too deeply to be read", "write the file anew") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RossamError(path, f"is not valid JSON ({error})", "write the file anew; it may be truncated") from error
 

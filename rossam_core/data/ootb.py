@@ -11,7 +11,6 @@ sequence are in its frames' attribute `flags`.
 
 from __future__ import annotations
 
-import re
 from os import PathLike
 from pathlib import Path
 
@@ -19,21 +18,19 @@ import numpy as np
 
 from .reading import Report, find_folder, indexed, subfolders
 from .records import FrameSet
-from .tracking_text import parse_whole, read_rows, single_object_frames
+from .tracking_text import SEQUENCE, parse_whole, read_rows, single_object_set
 
 NAME = "ootb"
 FIRST_PIXEL = 0.0
 """What the source calls the first pixel's left edge; 1.0 would move every corner by one pixel to the left and up."""
-CATEGORIES = ("car", "plane", "ship", "train")
 FLAGS = 16
-SEQUENCE = re.compile(r"([a-z]+)_(\d+)")
+FLAG_FOLDER = "anno"
 LAYOUT = """\
     car_1/img/0001.jpg …
     car_1/groundtruth.txt, a row of eight numbers (four corners) for each frame
     anno/car_1.txt, sixteen flags 0 or 1
     … plane_1, ship_1, train_1 …"""
 HOW_TO_GET = "follow the download link in the README of the GitHub repository YZCU/OOTB"
-REMEDY = "unpack the dataset anew; a file that is damaged in the original too can be moved away with its sequence"
 
 
 def read_ootb(root: str | PathLike, cache: Path | None = None) -> FrameSet:
@@ -49,30 +46,18 @@ def read_ootb(root: str | PathLike, cache: Path | None = None) -> FrameSet:
             flags that are not sixteen of 0 and 1.
     """
     root = find_folder(root, _is_dataset, LAYOUT, HOW_TO_GET)
-    return indexed(NAME, root, [root], {}, cache, lambda: _read(root))
+    return indexed(
+        NAME, root, [root], {}, cache, lambda: single_object_set(NAME, root, 8, _to_object, _flags, [FLAG_FOLDER])
+    )
 
 
 def _is_dataset(folder: Path) -> bool:
-    return (folder / "anno").is_dir() and any(SEQUENCE.fullmatch(f.name) for f in subfolders(folder))
+    return (folder / FLAG_FOLDER).is_dir() and any(SEQUENCE.fullmatch(f.name) for f in subfolders(folder))
 
 
-def _read(root: Path) -> FrameSet:
-    report, sequences = Report(root, REMEDY), []
-    for folder in subfolders(root):
-        match = SEQUENCE.fullmatch(folder.name)
-        if match is not None and match[1] in CATEGORIES:
-            sequences.append((match[1], int(match[2]), folder))
-        elif folder.name != "anno":
-            report.problem(folder, f"is not a sequence <class>_<number> of a class among {', '.join(CATEGORIES)}")
-    frames = []
-    for category, _, folder in sorted(sequences):
-        attributes = _flags(root / "anno" / f"{folder.name}.txt", report)
-        frames += single_object_frames(NAME, folder, folder.name, category, 8, _to_object, report, attributes)
-    report.raise_if_any()
-    return FrameSet(NAME, frames, report.drops)
-
-
-def _flags(path: Path, report: Report) -> dict[str, list[int]]:
+def _flags(folder: Path, report: Report) -> dict[str, list[int]]:
+    """`anno/<sequence>.txt`, sixteen of 0 and 1."""
+    path = folder.parent / FLAG_FOLDER / f"{folder.name}.txt"
     if not path.exists():
         report.drop(path, "no such file: the sequence has no flags")
         return {}

@@ -157,14 +157,15 @@ def indexed(
         cache: folder for indices; None = `files.cache_dir()`.
     """
     origin = stable_hash([str(root.resolve()), options])[:12]
-    state = stable_hash([source_digest("data"), sorted(_file_states(folders))])[:16]
+    states = sorted(_file_states(folders))
+    state, seen = stable_hash([source_digest("data"), states])[:16], {name for name, *_ in states}
     folder = (cache or cache_dir()) / "indices"
     path = folder / f"{name}-{origin}-{state}.json"
     if path.exists():
         try:
             with _collector_paused():
                 frames = read_coco_index(path)
-            if all(frame.image_path.exists() for frame in frames):
+            if all(str(frame.image_path) in seen or frame.image_path.exists() for frame in frames):
                 return frames
         except RossamError:
             path.unlink(missing_ok=True)  # damaged: an index is only ever a copy

@@ -1,22 +1,30 @@
 """Text files with one box a row, and the folders of numbered frames they belong to, as tracking datasets have them.
 
-In: a folder of frames and a text file. Out: `Clip`s, rows split by the delimiter that the file uses, and the
-frames of a sequence that follows one object.
+In: a folder of frames and a text file. Out: `Clip`s, rows split by the delimiter that the file uses, the frames of a
+sequence that follows one object, and all such sequences of a dataset.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .reading import IMAGE_SUFFIXES, Report, numbered_files, size_or_problem, usable_boxes
-from .records import Box, Frame, ObjectAnnotation
+from .reading import IMAGE_SUFFIXES, Report, numbered_files, size_or_problem, subfolders, usable_boxes
+from .records import Box, Frame, FrameSet, ObjectAnnotation
 
+CATEGORIES = ("car", "plane", "ship", "train")
+"""Classes of SatSOT, OOTB and VISO."""
+SEQUENCE = re.compile(r"([a-z]+)_(\d+)")
+"""A sequence's folder in SatSOT and OOTB: class and number."""
 ABSENT = "target absent"
+REMEDY = "unpack the dataset anew; a file that is damaged in the original too can be moved away with its sequence"
 Row = tuple[int, list[str]]
+ToObject = Callable[[list[float]], tuple[Box, dict[str, Any]]]
+"""Numbers of a row → box in pixel-edge coordinates, and the object's attributes."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,45 @@ def parse_whole(value: str) -> int | None:
     return int(number) if math.isfinite(number) and number == int(number) else None
 
 
+def single_object_set(
+    dataset: str,
+    root: Path,
+    columns: int,
+    to_object: ToObject,
+    attributes_of: Callable[[Path, Report], Mapping[str, Any]] = lambda folder, report: {},
+    beside: Sequence[str] = (),
+) -> FrameSet:
+    """All sequences `root/<class>_<number>` that each follow one object, sorted by class and number.
+
+    Args:
+        columns: numbers in a row of `groundtruth.txt`.
+        attributes_of: folder of a sequence → attributes of its frames.
+        beside: folders that may lie beside the sequences.
+
+    Raises:
+        RossamError: a list of all problems with file and line.
+    """
+    report, sequences, frames = Report(root, REMEDY), [], []
+    for folder in subfolders(root):
+        match = SEQUENCE.fullmatch(folder.name)
+        if match is not None and match[1] in CATEGORIES:
+            sequences.append((match[1], int(match[2]), folder))
+        elif folder.name not in beside:
+            report.problem(folder, f"is not a sequence <class>_<number> of a class among {', '.join(CATEGORIES)}")
+    for category, _, folder in sorted(sequences):
+        attributes = attributes_of(folder, report)
+        frames += single_object_frames(dataset, folder, folder.name, category, columns, to_object, report, attributes)
+    report.raise_if_any()
+    return FrameSet(dataset, frames, report.drops)
+
+
 def single_object_frames(
     dataset: str,
     folder: Path,
     video: str,
     category: str,
     columns: int,
-    to_object: Callable[[list[float]], tuple[Box, dict[str, Any]]],
+    to_object: ToObject,
     report: Report,
     attributes: Mapping[str, Any] | None = None,
 ) -> list[Frame]:
@@ -111,7 +151,6 @@ def single_object_frames(
 
     Args:
         columns: numbers in a row.
-        to_object: numbers of a row → box in pixel-edge coordinates, and the object's attributes.
         attributes: of every frame.
     """
     truth = folder / "groundtruth.txt"

@@ -243,7 +243,7 @@ def _write_ootb(videos: dict[str, list[Frame]], root: Path, split: Split) -> Non
         return np.ravel(_corners(item)).tolist()
 
     for folder in _write_sequences(lambda category, number: f"{category}_{number}", to_row, videos, root):
-        write_text(root / "anno" / f"{folder.name}.txt", ",".join(["0"] * ootb.FLAGS) + "\n")
+        write_text(root / ootb.FLAG_FOLDER / f"{folder.name}.txt", ",".join(["0"] * ootb.FLAGS) + "\n")
 
 
 def _write_viso(videos: dict[str, list[Frame]], root: Path, split: Split) -> None:

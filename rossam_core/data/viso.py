@@ -25,12 +25,11 @@ from typing import Literal, NamedTuple
 from .boxes import xywh_to_xyxy
 from .reading import MOSTLY, Report, find_folder, indexed, list_files, subfolders, usable_boxes
 from .records import Box, Frame, FrameSet, ObjectAnnotation
-from .tracking_text import ABSENT, Clip, Row, parse_numbers, parse_whole, read_clip, read_rows
+from .tracking_text import ABSENT, CATEGORIES, REMEDY, Clip, Row, parse_numbers, parse_whole, read_clip, read_rows
 
 NAME = "viso"
 FIRST_PIXEL = 0.0
 """What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
-CATEGORIES = ("car", "plane", "ship", "train")
 TASKS = ("mot", "sot")
 TRACK_FILE = re.compile(r"(\d+)_(\d+)_(\d+)")
 LONE_TRACK = "groundtruth_rect.txt"
@@ -39,7 +38,6 @@ LAYOUT = f"""\
     sot/<class>/<NNN>/img/000001.jpg …, sot/<class>/<NNN>/gt/<id>_<start>_<end>.txt
     one of the two, <class> among {", ".join(CATEGORIES)}"""
 HOW_TO_GET = "follow the download links in the README of the GitHub repository QingyongHu/VISO"
-REMEDY = "unpack the dataset anew; a file that is damaged in the original too can be moved away with its sequence"
 
 
 class Entry(NamedTuple):

@@ -18,17 +18,26 @@ from ..training.recipes import RECIPES, RunConfig, recipe
 from .results import example_frames
 
 if TYPE_CHECKING:
+    from ..data.records import FrameSet
     from ..evaluation.experiments import Experiments, RowResult, RowSpec
 
 SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got a gradient", "changed": "changed"}
 
 
-def training_views(experiments: Experiments, spec: RowSpec, frames: int = 3, each: int = 4) -> list[list[Sample]]:
-    """`each` training views of a few frames with masks, drawn as the row's run draws them."""
+def training_views(
+    experiments: Experiments, spec: RowSpec, frames: int = 3, each: int = 4, of: FrameSet | None = None
+) -> list[list[Sample]]:
+    """`each` training views of a few frames with masks, drawn as the row's run draws them; no weights are loaded.
+
+    Args:
+        of: where the frames are taken from; None = the training frames.
+    """
+    from ..model.rossam import input_size
+
     run = experiments.run_config(spec, experiments.profile.seeds[0])
-    size = experiments.model("sam").input_size
+    size = run.architecture.get("input_size") or input_size(run.backbone)
     rng = np.random.default_rng(run.training.seed)
-    train, _ = experiments.training_frames
+    train = experiments.training_frames[0] if of is None else of
     with_masks = [frame for frame in train if any(thing.has_mask for thing in frame.objects)]
     chosen = example_frames(with_masks, frames)
     return [[augment(frame, size, run.training.augment, rng) for _ in range(each)] for frame in chosen]
@@ -49,14 +58,18 @@ def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
 
     There the HQ head sits on a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: the recipe
     has no phase that moves SAM's decoder.
+
+    Args:
+        samples: views of the run, of one view a step; as many as the profile's own budget where that is less.
     """
-    settings = experiments.profile.model
-    training = recipe("released", samples=samples, validation_objects=0)
+    settings, budget = experiments.profile.model, experiments.profile.training.get("samples") or samples
+    training = recipe("released", samples=min(samples, budget), validation_objects=0)
     run = RunConfig(
         method="ros-sam",
         backbone=settings.backbone,
         checkpoint=settings.checkpoint,
         recipe="released",
+        architecture=settings.architecture,
         training=training,
         device=str(experiments.device),
     )

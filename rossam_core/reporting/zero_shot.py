@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,9 +98,9 @@ def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[l
         except RossamError as error:
             rows.append({"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.found.splitlines()[0]}"})
             continue
-        clips = choose_clips(frames, each, moments)
-        clips = clips[turn % len(clips) :] + clips[: turn % len(clips)] if clips else []
         is_made = data.source == "synthetic"
+        clips = choose_clips(_standing_in(frames, name) if is_made else frames, each, moments)
+        clips = clips[turn % len(clips) :] + clips[: turn % len(clips)] if clips else []
         note = "a generated stand-in, so true masks are known" if is_made else "boxes of trackers, no true masks"
         if not named:
             note = "the profile names no zero-shot dataset: this is the data it is scored on"
@@ -111,6 +111,13 @@ def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[l
         reasons = "; ".join(f"{row['dataset']}: {row['note'] or 'no object but cars'}" for row in rows)
         raise RossamError("zero-shot clips", f"there are none ({reasons})", "run the profile's --dry-run for the steps")
     return taken, pd.DataFrame(rows)
+
+
+def _standing_in(frames: FrameSet, name: str) -> FrameSet:
+    """Generated frames under a name that says what they stand in for; videos of several such sets stay apart."""
+    return FrameSet(
+        f"stand-in for {name}", [replace(frame, video=f"{name} {frame.video}") for frame in frames], frames.drops
+    )
 
 
 def choose_clips(

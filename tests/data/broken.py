@@ -34,6 +34,19 @@ def utf16(path: Path) -> None:
     path.write_bytes(path.read_text().encode("utf-16"))
 
 
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def latin1(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + "é\n".encode("latin-1"))
+
+
+def nested(path: Path) -> None:
+    path.write_text("[" * 200_000)
+
+
 def other_size(path: Path) -> None:
     with Image.open(path) as image:
         image.resize((image.width // 2, image.height)).save(path)
@@ -141,13 +154,21 @@ def on(path: str, kinds: dict) -> dict:
     return {f"{stem}: {kind}": bound(damage) for kind, damage in kinds.items()}
 
 
-WHOLE_FILE = {"missing": missing, "empty": empty, "cut off": cut_off, "noise": noise}
+WHOLE_FILE = {
+    "missing": missing,
+    "empty": empty,
+    "cut off": cut_off,
+    "noise": noise,
+    "a folder": folder_instead,
+}
 IMAGE = WHOLE_FILE | {"other size": other_size}
 ROWS = {
     "missing": missing,
     "empty": empty,
     "noise": noise,
+    "a folder": folder_instead,
     "utf-16": utf16,
+    "latin-1": latin1,
     "zero bytes": lambda path: path.write_bytes(path.read_bytes() + b"\0\0\n"),
     "words in a row": lines("one,two,three,four"),
     "a column short": lines("1"),
@@ -177,6 +198,9 @@ def boxes(row: str) -> dict:
 OBB_BOXES = boxes("{x},{y},{x1},{y},{x1},{y1},{x},{y1}")
 del OBB_BOXES["negative"]  # the same four corners, from another one on
 COCO_KINDS = WHOLE_FILE | {
+    "utf-16": utf16,
+    "latin-1": latin1,
+    "nested": nested,
     "a list": as_json(lambda content: [content]),
     "no annotations": as_json(lambda content: content.pop("annotations") and None),
     "dangling image": annotation(image_id=99),
@@ -194,6 +218,8 @@ COCO_KINDS = WHOLE_FILE | {
 }
 SEG_KINDS = WHOLE_FILE | {
     "utf-16": utf16,
+    "latin-1": latin1,
+    "nested": nested,
     "a list": as_json(lambda content: [content]),
     "a number": as_json(lambda content: 5),
     "no images": as_json(lambda content: content["images"].clear()),
@@ -221,6 +247,8 @@ XML_KINDS = {
     "empty": empty,
     "cut off": cut_off,
     "noise": noise,
+    "a folder": folder_instead,
+    "latin-1": latin1,
     "unknown encoding": lambda path: path.write_text('<?xml version="1.0" encoding="klingon"?>' + path.read_text()),
     "other size": regex("<width>.*?<", "<width>9<"),
     "unknown class": regex("<name>.*?<.*?<subname>.*?<", "<name>dog</name><subname>cat<"),
@@ -250,6 +278,8 @@ DAMAGE = {
             "no box": regex("bndbox", "box", count=0),
             "three numbers": regex("<ymax>.*?</ymax>", ""),
             "NaN": regex("<xmin>.*?<", "<xmin>nan<"),
+            "infinite": regex("<xmin>.*?<", "<xmin>1e400<"),
+            "words": regex("<xmin>.*?<", "<xmin>left<"),
             "inverted": regex("<xmin>.*?<", "<xmin>60<"),
             "outside": regex("<xmin>.*?<(.*?)<xmax>.*?<", r"<xmin>900<\1<xmax>950<"),
         },
@@ -336,7 +366,7 @@ DAMAGE = {
     | on("plane_1/groundtruth.txt", ROWS | SEQUENCE_ROWS | OBB_BOXES | {"four numbers": lines("1,2,3,4")})
     | on(
         "anno/plane_1.txt",
-        {"missing": missing, "empty": empty, "noise": noise, "utf-16": utf16}
+        {"missing": missing, "empty": empty, "noise": noise, "a folder": folder_instead, "utf-16": utf16}
         | {"fifteen flags": lines("0," * 14 + "0", at=None), "a word": lines("yes", at=None)},
     )
     | on("plane_1", {"unknown class": lambda folder: folder.rename(folder.with_name("boat_1"))}),

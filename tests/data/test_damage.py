@@ -1,5 +1,6 @@
 """Every kind of damage to every format ends in a clear error or a logged drop that names the damaged file."""
 
+import codecs
 import shutil
 import warnings
 
@@ -46,6 +47,17 @@ def test_damage_is_told_with_the_name_of_its_file(twins, tmp_path, format, kind)
         told = str(error)
         assert "Remedy: " in told
     assert damaged.stem in told.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_byte_order_marks_and_line_ends_of_another_system_change_nothing(twins, tmp_path, format):
+    root = tmp_path / "data"
+    shutil.copytree(twins[format.split()[0]], root)
+    whole = read_all(format, root, tmp_path / "cache")
+    for path in [path for suffix in ("txt", "json", "xml") for path in root.rglob(f"*.{suffix}")]:
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    again = read_all(format, root, tmp_path / "cache")
+    assert list(again) == list(whole) and again.drops == whole.drops
 
 
 def test_every_format_is_damaged_in_twelve_ways_at_least():

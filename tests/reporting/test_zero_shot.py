@@ -88,10 +88,20 @@ def test_clips_without_true_masks_have_signs_and_no_iou(clips):
     assert plots.filmstrip(views, titles=bare[0].titles).axes
 
 
+def test_generated_stand_ins_of_several_datasets_stay_apart(cache):
+    sets = {f"datasets.{name}": {"source": "synthetic", "synthetic": MADE} for name in ("satsot", "viso", "ootb")}
+    clips, account = zero_shot.gather(Experiments(load_profile("smoke", sets), cache), 1, 2)
+    names = ["stand-in for satsot", "stand-in for viso", "stand-in for ootb"]
+    assert [clip.dataset for clip in clips] == names and (account["clips"] == 1).all()
+    assert len({clip.frames.name for clip in clips}) == 3
+    judged = zero_shot.judge(clips, {"box": BoxBaseline()})
+    assert judged.groupby("dataset").size().to_dict() == dict.fromkeys(names, 2)
+
+
 def test_datasets_that_are_missing_are_told_and_the_others_shown(cache, tmp_path):
     here = {"datasets.satsot": {"source": "synthetic", "synthetic": MADE}}
     gone = {"viso": {"source": "viso", "root": str(tmp_path)}}
-    both = load_profile("smoke", here | {"datasets.viso": gone["viso"]})
+    both = load_profile("smoke", {"datasets": {"satsot": here["datasets.satsot"], **gone}})
     clips, account = zero_shot.gather(Experiments(both, cache), 2)
     assert len(clips) == 2
     notes = dict(zip(account["dataset"], account["note"], strict=True))
