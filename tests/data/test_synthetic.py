@@ -14,6 +14,7 @@ from rossam_core.data.synthetic import MIN_AREA, Video, annotate, generate
 from rossam_core.data.synthetic_objects import Actor, Part, aeroplane, rigid, ship
 from rossam_core.data.synthetic_paint import MARGIN, SUPERSAMPLING, Canvas, Light, Path, rectangle
 from rossam_core.data.synthetic_sea import wake_of
+from rossam_core.data.synthetic_aerial import AERIAL_CATEGORIES
 from rossam_core.data.synthetic_static import STATIC_CATEGORIES
 from rossam_core.data.synthetic_world import MAX_SPEED, Scene
 from rossam_core.errors import RossamError
@@ -247,6 +248,18 @@ class TestVariants:
         assert set(frames.categories) == set(STATIC_CATEGORIES)
         assert all(o.has_mask for frame in frames for o in frame.objects)
         assert {frame.dataset for frame in frames} == {"synthetic-static"}
+
+    def test_aerial_is_square_patches_crowded_with_small_objects(self, tmp_path):
+        static, aerial = (
+            generate(SyntheticConfig(variant=variant, test_videos=7), "test", tmp_path)
+            for variant in ("static", "aerial")
+        )
+        assert {frame.size_hw for frame in aerial} == {(200, 200)}  # a quarter of iSAID's patches
+        assert set(aerial.categories) == set(AERIAL_CATEGORIES) != set(STATIC_CATEGORIES)
+        assert aerial.object_count > static.object_count
+        areas = [np.median([o.mask(f.size_hw).sum() for f in made for o in f.objects]) for made in (static, aerial)]
+        assert areas[1] < areas[0] / 2
+        assert {frame.dataset for frame in aerial} == {"synthetic-aerial"}
 
     def test_zero_shot_has_the_same_kinds_elsewhere_under_another_camera(self, tmp_path):
         config = TINY.model_copy(update={"variant": "zero-shot", "scenes": ("airport", "sea", "rail")})
