@@ -46,7 +46,7 @@ class Sensor:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, variant: str, overcast: bool) -> Sensor:
-        """A camera for `variant`: `static` and `aerial` ones are sharp aerial images, `zero-shot` ones mostly panchromatic."""
+        """A camera for `variant`: `static` and `aerial` ones are sharp, `zero-shot` ones mostly panchromatic."""
         static, other = variant in ("static", "aerial"), variant == "zero-shot"
         return cls(
             psf_sigma=rng.uniform(0.3, 0.5) if static else rng.uniform(0.7, 1.1) if other else rng.uniform(0.45, 0.8),

@@ -9,7 +9,7 @@ key is loaded, what is missing is computed, whichever notebook asks first; a kil
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -32,10 +32,9 @@ from ..progress import track
 from ..training.cores import fit_on_cores, process_count
 from ..training.recipes import RunConfig, merged, recipe
 from ..training.runs import STATE, OnEvent, load_run
-from .baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
+from .baselines import BASELINES
 from .scoring import predict_frames, score
 
-BASELINES = {"box": BoxBaseline, "ellipse": EllipseBaseline, "grabcut": GrabCutBaseline}
 TABLES = CONFIGS / "experiments.yaml"
 MAIN_DATASET = "sat-mtb"
 """The paper's own dataset: what a profile's `data` stands for in most tables."""
@@ -104,6 +103,7 @@ class RowResult:
         key: content hash the scores are kept under.
         seconds: time the prediction and scoring took when they were computed.
         objects: number of prompts answered.
+        experiments: what computed it, and has its data and its run.
     """
 
     spec: RowSpec
@@ -111,6 +111,7 @@ class RowResult:
     key: str
     seconds: float
     objects: int
+    experiments: Experiments = field(repr=False, compare=False)
 
     def units(self, protocol: str = "object") -> pd.DataFrame:
         """Scored units of one protocol."""
@@ -191,14 +192,14 @@ class Experiments:
     def model(self, method: Method) -> PromptableSegmenter:
         """The profile's network for `method`, loaded once."""
         if method not in self._models:
-            base = self._base(method)
+            base = self.base(method)
             constants = base.pop("architecture")
             model = build_model(method, recipe=self.profile.model.recipe, **base, **constants)
             self._models[method] = model.to(self.device)
         return self._models[method]
 
-    def _base(self, method: Method) -> dict[str, Any]:
-        """Backbone, checkpoint and replaced constants of the network behind `method`; a path and constants are SAM's."""
+    def base(self, method: Method) -> dict[str, Any]:
+        """Backbone, checkpoint and replaced constants of `method`'s network; a path and constants are SAM's."""
         settings = self.profile.model
         if method != "sam2":
             constants = dict(settings.architecture)
@@ -207,14 +208,14 @@ class Experiments:
         return {"backbone": settings.sam2_backbone, "checkpoint": checkpoint, "architecture": {}}
 
     def _backbone(self, method: Method) -> str:
-        return self._base(method)["backbone"]
+        return self.base(method)["backbone"]
 
     def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
         """The fine-tuning run behind a row: the recipe, the profile's budget over it, the row over both."""
         settings = self.profile.model
         training = recipe(settings.recipe, **merged(self.profile.training, spec.training or {}), seed=seed)
         values = {"method": spec.method, "recipe": settings.recipe, "training": training, "device": str(self.device)}
-        return parse_config(RunConfig, values | self._base(spec.method), where=f"{TABLES} row {spec.label!r}")
+        return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
         """The row's run folder (see `trained`)."""
@@ -299,7 +300,7 @@ class Experiments:
             write_json(facts_path, facts)
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
-        return RowResult(spec, scores, key, facts["seconds"], facts["objects"])
+        return RowResult(spec, scores, key, facts["seconds"], facts["objects"], self)
 
     @property
     def tables(self) -> set[str]:
@@ -323,7 +324,7 @@ class Experiments:
         return {label: reason for label, reason in reasons.items() if reason}
 
     def lacks_prior(self, method: Method | None) -> str:
-        """Why there is no prior of `method`, where the package should ship it; empty where there is, or none is asked."""
+        """Why a prior of `method` that the package should ship is not there; empty where it is, or none is asked."""
         prior = SHIPPED.get(self._backbone(method)) if method else None
         if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
             return ""
