@@ -40,9 +40,10 @@ class SyntheticConfig(Config):
 
     seed: int = 2025
     """Seed of everything drawn; the same seed gives the same bytes."""
-    variant: Literal["video", "static", "zero-shot"] = "video"
-    """`video`: moving objects as in SAT-MTB; `static`: other kinds of objects as in iSAID and NWPU VHR-10;
-    `zero-shot`: moving objects under another sensor, ground resolution and place."""
+    variant: Literal["video", "static", "zero-shot", "aerial"] = "video"
+    """`video`: moving objects as in SAT-MTB; `static`: still scenes of other kinds of objects as in NWPU VHR-10;
+    `zero-shot`: moving objects under another sensor, ground resolution and place; `aerial`: crowded still patches of
+    small objects as in iSAID."""
     scale: float = Field(0.25, gt=0, le=1)
     """Frame sides as a fraction of the paper's (512×512 to 2160×1080, Table 7). Object sizes do not scale."""
     train_videos: int = Field(32, ge=1)
@@ -57,6 +58,11 @@ class SyntheticConfig(Config):
     """Every n-th moment becomes a frame: the paper samples 1/4 of each video's frames (section 4.1)."""
     scenes: tuple[Scene, ...] = ("airport", "sea", "rail", "road")
     """Scenes, taken in turn by successive videos. Cars of `road` have boxes only, as in the paper."""
+
+    @property
+    def is_still(self) -> bool:
+        """Whether every video is one frame."""
+        return self.variant in ("static", "aerial")
 
 
 class SampleConfig(Config):

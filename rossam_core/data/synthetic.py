@@ -1,8 +1,8 @@
 """Procedural satellite video with exact masks: what a reader without any data runs the whole kit on.
 
 In: a `SyntheticConfig`. Out: PNG frames and COCO indices under `root/<key>/<split>/`, and the `FrameSet` they
-make. A video is a painted world (`synthetic_airport`, `_sea`, `_land`, `_static`), drawn three times finer than the
-frame, area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least
+make. A video is a painted world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer
+than the frame, area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least
 half of it is covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
 
 Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
@@ -26,6 +26,7 @@ from ..progress import track
 from . import masks
 from .coco import read_coco_index, write_coco_index
 from .records import Frame, FrameSet, ObjectAnnotation
+from .synthetic_aerial import AERIAL_CATEGORIES, crowded_town
 from .synthetic_airport import airport
 from .synthetic_land import rail, road
 from .synthetic_paint import MARGIN, PLACES, SUPERSAMPLING, Light
@@ -40,9 +41,12 @@ MAX_SWAY = 2
 """Frame pixels the platform strays from its mean pointing, at most, along each axis."""
 PAPER_SIDES = (512, 1080, 2160)
 """Shortest side, greatest height, greatest width of the paper's frames (Table 7)."""
+AERIAL_SIDE = 800
+"""Of the variant `aerial`: the side of a patch of iSAID (`isaid.PATCH`)."""
 
+_STILLS = {"static": (still_life, STATIC_CATEGORIES), "aerial": (crowded_town, AERIAL_CATEGORIES)}
 _SCENES = {"airport": airport, "sea": sea, "rail": rail, "road": road}
-_VARIANTS = ("video", "static", "zero-shot")
+_VARIANTS = ("video", "static", "zero-shot", "aerial")
 _SPLITS = ("train", "val", "test")
 _VIDEO_PLACES = ("temperate", "dry", "humid")
 _ZERO_SHOT_PLACES = ("desert", "snow", "forest")
@@ -118,19 +122,20 @@ class Video:
         self._entropy = config.seed
         self._key = (_VARIANTS.index(config.variant), _SPLITS.index(split), number)
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
-        static, other = config.variant == "static", config.variant == "zero-shot"
-        length = 1 if static else config.frames_per_video
+        still, other = config.is_still, config.variant == "zero-shot"
+        length = 1 if still else config.frames_per_video
         self.moments = range(0, length, config.frame_stride)
-        self.overcast = bool(rng.random() < (0.15 if static else 0.3))
+        self.overcast = bool(rng.random() < (0.15 if still else 0.3))
         place = PLACES[str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES))]
         light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
         metres = rng.uniform(0.7, 1.0) / (rng.uniform(0.7, 1.4) if other else 1.0)
-        camouflage = rng.uniform(0.6, 1.0) if self.overcast and not static else rng.uniform(0.0, 0.3)
-        self.world = World(_frame_size(rng, config.scale), place, light, metres, camouflage, length)
+        camouflage = rng.uniform(0.6, 1.0) if self.overcast and not still else rng.uniform(0.0, 0.3)
+        self.world = World(_frame_size(rng, config), place, light, metres, camouflage, length)
         self.sensor = Sensor.sample(rng, config.variant, self.overcast)
-        self.scene_name = "still" if static else config.scenes[number % len(config.scenes)]
-        if static:
-            self.scene = still_life(rng, self.world, STATIC_CATEGORIES[number % len(STATIC_CATEGORIES)])
+        self.scene_name = "still" if still else config.scenes[number % len(config.scenes)]
+        if still:
+            paint, kinds = _STILLS[config.variant]
+            self.scene = paint(rng, self.world, kinds[number % len(kinds)])
         else:
             self.scene = _SCENES[self.scene_name](rng, self.world)
 
@@ -157,8 +162,11 @@ class Video:
         return self.sensor.expose(radiance, rng), objects, attributes
 
 
-def _frame_size(rng: np.random.Generator, scale: float) -> tuple[int, int]:
-    """Height and width: aspect ratios 1 to 2, log-uniform height."""
+def _frame_size(rng: np.random.Generator, config: SyntheticConfig) -> tuple[int, int]:
+    """Height and width: aspect ratios 1 to 2, log-uniform height; of the variant `aerial`, always one square."""
+    scale = config.scale
+    if config.variant == "aerial":
+        return (max(1, round(scale * AERIAL_SIDE)),) * 2
     shortest, greatest_height, greatest_width = PAPER_SIDES
     height = np.exp(rng.uniform(np.log(shortest), np.log(greatest_height)))
     width = min(height * rng.choice([1.0, rng.uniform(1, 2)], p=[0.2, 0.8]), greatest_width)

@@ -46,8 +46,8 @@ class Sensor:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, variant: str, overcast: bool) -> Sensor:
-        """A camera for `variant`: `static` ones are sharp aerial images, `zero-shot` ones mostly panchromatic."""
-        static, other = variant == "static", variant == "zero-shot"
+        """A camera for `variant`: `static` and `aerial` ones are sharp, `zero-shot` ones mostly panchromatic."""
+        static, other = variant in ("static", "aerial"), variant == "zero-shot"
         return cls(
             psf_sigma=rng.uniform(0.3, 0.5) if static else rng.uniform(0.7, 1.1) if other else rng.uniform(0.45, 0.8),
             read_noise=rng.uniform(0.5, 1.5) if static else rng.uniform(1.5, 4.0) if other else rng.uniform(0.8, 2.2),

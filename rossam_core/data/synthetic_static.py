@@ -6,6 +6,8 @@ harbour or a bridge in it, and vehicles, each with its exact mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from .synthetic_ground import build, paint_ground, paint_road, paint_water, plan_town, plan_woods
@@ -22,42 +24,63 @@ STATIC_CATEGORIES = (
 def still_life(rng: np.random.Generator, world: World, leading: str) -> Scene:
     """A scene of about half a dozen objects, of `leading` first, and cars on its streets."""
     canvas = Canvas.blank(world.size_hw, world.light, rng)
-    height, width = world.size_hw
     paint_ground(canvas, rng, world.place, 50)
     angle = rng.uniform(0, np.pi)
     actors: list[Actor] = []
     if leading in ("harbor", "bridge"):
         actors += _harbor(rng, world, canvas) if leading == "harbor" else _bridges(rng, world, canvas)
-    others = [name for name in _MAKERS if name != leading]
-    wishes = [leading] * int(rng.integers(2, 5)) if leading in _MAKERS else []
+    others = [name for name in MAKERS if name != leading]
+    wishes = [leading] * int(rng.integers(2, 5)) if leading in MAKERS else []
     wishes += [str(rng.choice(others)) for _ in range(rng.integers(1, 4))]
-    road = curve((0, 0), angle, 2.4 * (height + width), rng.normal(0, 0.2))
-    road = Path(road.points - road.at(1.2 * (height + width)) + rng.uniform(0.2, 0.8, 2) * (width, height))
+    road = through_road(rng, world, angle)
     crossing = canvas.reserved.any()
     if not crossing:
         paint_road(canvas, rng, world.place, road, rng.uniform(4.0, 5.5))
+    actors += settle(rng, world, canvas, MAKERS, wishes, angle)
+    solids, trees = plan_town(canvas, rng, world.place, rotation(angle), 0.65)
+    trees += plan_woods(canvas, rng, world.place, 0.2)
+    build(canvas, rng, solids, trees, world.place)
+    if not crossing:
+        actors += vehicles(rng, world, road, 14 if leading == "vehicle" else 5)
+    return Scene(canvas, numbered(actors, canvas, 1))
+
+
+def through_road(rng: np.random.Generator, world: World, angle: float) -> Path:
+    """A nearly straight road that crosses the scene somewhere, at about `angle`."""
+    height, width = world.size_hw
+    road = curve((0, 0), angle, 2.4 * (height + width), rng.normal(0, 0.2))
+    return Path(road.points - road.at(1.2 * (height + width)) + rng.uniform(0.2, 0.8, 2) * (width, height))
+
+
+def settle(
+    rng: np.random.Generator,
+    world: World,
+    canvas: Canvas,
+    makers: Mapping[str, Callable[[np.random.Generator, World], list[Part]]],
+    wishes: Sequence[str],
+    angle: float,
+) -> list[Actor]:
+    """Each wished object on a free plot of its own, along the streets (`angle`) or across; without room, left out."""
+    height, width = world.size_hw
+    actors: list[Actor] = []
     for name in wishes:
         for _ in range(12):
             centre = rng.uniform(0.08, 0.92, 2) * (width, height)
             turn = angle + rng.choice([0, np.pi / 2]) + rng.normal(0, 0.02)
-            parts = _MAKERS[name](rng, world)
+            parts = makers[name](rng, world)
             spot = np.concatenate([part.outline for part in parts])
             low, high = spot.min(axis=0) - 3, spot.max(axis=0) + 3
             plot = rectangle(*low, *high) @ rotation(turn).T + centre
             if canvas.is_free(plot):
                 canvas.fill(plot, vary(rng, world.place.fields[0], 8), grain=6)
                 canvas.reserve(plot)
-                actors.append(_fixed(name, parts, centre, turn))
+                actors.append(fixed(name, parts, centre, turn))
                 break
-    solids, trees = plan_town(canvas, rng, world.place, rotation(angle), 0.65)
-    trees += plan_woods(canvas, rng, world.place, 0.2)
-    build(canvas, rng, solids, trees, world.place)
-    if not crossing:
-        actors += _vehicles(rng, world, road, 14 if leading == "vehicle" else 5)
-    return Scene(canvas, numbered(actors, canvas, 1))
+    return actors
 
 
-def _fixed(category: str, parts: list[Part], centre: np.ndarray, angle: float) -> Actor:
+def fixed(category: str, parts: list[Part], centre: np.ndarray, angle: float) -> Actor:
+    """An object that stands at `centre` (x, y), its +x axis turned by `angle`."""
     return Actor(1, category, Path(np.array([centre, centre + unit(angle)])), 0.0, 0.0, rigid(parts))
 
 
@@ -151,7 +174,7 @@ def _baseball_diamond(rng: np.random.Generator, world: World) -> list[Part]:
     return [Part(p.outline - (reach / 2, 0), p.colour) for p in parts]
 
 
-_MAKERS = {
+MAKERS = {
     "tennis court": _tennis_court,
     "basketball court": _basketball_court,
     "storage tank": _storage_tank,
@@ -160,7 +183,8 @@ _MAKERS = {
 }
 
 
-def _vehicles(rng: np.random.Generator, world: World, road: Path, most: int) -> list[Actor]:
+def vehicles(rng: np.random.Generator, world: World, road: Path, most: int) -> list[Actor]:
+    """Cars and lorries on both lanes of a road, at most `most`."""
     actors, s = [], rng.uniform(0, 30)
     while s < road.length and most:
         point = road.at(s)
@@ -208,7 +232,7 @@ def _bridges(rng: np.random.Generator, world: World, canvas: Canvas) -> list[Act
         lane = vary(rng, world.place.asphalt, 8)
         parts = [Part(_box(long, wide), deck, 4.0, 2.0), Part(_box(long, 0.8 * wide), lane)]
         parts.append(Part(_box(long, 0.25), _LINE * 0.9))
-        actors.append(_fixed("bridge", parts, centre, angle))
+        actors.append(fixed("bridge", parts, centre, angle))
     return actors
 
 
@@ -236,5 +260,5 @@ def _harbor(rng: np.random.Generator, world: World, canvas: Canvas) -> list[Acto
             bow = unit(inland + np.pi / 2) * np.sign(spot[1])
             boat = car(rng, rng.uniform(5, 7))
             actors.append(Actor(0, "clutter", Path(np.array([where, where + bow])), 0.0, 0.0, rigid(boat)))
-        actors.append(_fixed("harbor", parts, centre, inland))
+        actors.append(fixed("harbor", parts, centre, inland))
     return actors

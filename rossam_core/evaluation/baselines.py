@@ -140,3 +140,6 @@ def _crop_mask(
 ) -> CropMask:
     status = status if crop.any() else "empty"
     return CropMask(crop, offset_xy, image.shape[:2], tuple(box.tolist()), status)
+
+
+BASELINES = {"box": BoxBaseline, "ellipse": EllipseBaseline, "grabcut": GrabCutBaseline}

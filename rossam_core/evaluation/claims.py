@@ -56,7 +56,7 @@ class Ledger(Config):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim, the measured paired difference in 0..1, and the verdict."""
+    """A claim, the measured paired difference in 0..1, and the verdict by its own interval."""
 
     claim: Claim
     difference: Interval
@@ -70,7 +70,7 @@ def ledger() -> Ledger:
 
 def judge(experiments: Experiments) -> Iterator[Judgement]:
     """Judge each claim whose rows the profile's notebooks show and can be had; what is missing is computed."""
-    options = {"samples": experiments.profile.evaluation.bootstrap_samples, "seed": experiments.profile.seed}
+    evaluation = experiments.profile.evaluation
     for claim in ledger().claims:
         pair = (claim.better, claim.than)
         if not {table for table, _ in pair} <= experiments.tables:
@@ -83,5 +83,8 @@ def judge(experiments: Experiments) -> Iterator[Judgement]:
         )
         if claim.where:
             better, than = better.query(claim.where), than.query(claim.where)
-        difference = paired_difference(better, than, value=claim.value, **options)
+        difference = paired_difference(
+            better, than, value=claim.value, samples=evaluation.bootstrap_samples, seed=experiments.profile.seed,
+            against=claim.at_least / 100,
+        )  # fmt: skip
         yield Judgement(claim, difference, verdict(1.0, difference, at_least=claim.at_least / 100))

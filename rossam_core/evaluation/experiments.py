@@ -9,7 +9,7 @@ key is loaded, what is missing is computed, whichever notebook asks first; a kil
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field
 
 from ..config import CONFIGS, Config, InferenceConfig, Method, Profile, parse_config
-from ..data.loading import load_frames, scored_split
+from ..data.loading import is_there, load_frames, scored_split
 from ..data.records import FrameSet
 from ..devices import has_fast_bfloat16, resolve_device
 from ..errors import RossamError
@@ -32,10 +32,9 @@ from ..progress import track
 from ..training.cores import fit_on_cores, process_count
 from ..training.recipes import RunConfig, merged, recipe
 from ..training.runs import STATE, OnEvent, load_run
-from .baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
+from .baselines import BASELINES
 from .scoring import predict_frames, score
 
-BASELINES = {"box": BoxBaseline, "ellipse": EllipseBaseline, "grabcut": GrabCutBaseline}
 TABLES = CONFIGS / "experiments.yaml"
 MAIN_DATASET = "sat-mtb"
 """The paper's own dataset: what a profile's `data` stands for in most tables."""
@@ -71,6 +70,8 @@ class TableSpec(Config):
     """The notebook that shows it."""
     dataset: str = MAIN_DATASET
     """What the published numbers were measured on (`published.csv`), and key of `Profile.datasets`."""
+    published: str = ""
+    """The paper's table in `published.csv`; by default the table's own name."""
     rows: tuple[RowSpec, ...]
 
     def row(self, label: str) -> RowSpec:
@@ -86,7 +87,10 @@ class TableSpec(Config):
 def table_specs() -> dict[str, TableSpec]:
     """All tables of `experiments.yaml`, checked."""
     values = yaml.safe_load(TABLES.read_text(encoding="utf-8"))
-    return {name: parse_config(TableSpec, table, where=f"{TABLES} {name}") for name, table in values.items()}
+    return {
+        name: parse_config(TableSpec, {"published": name, **table}, where=f"{TABLES} {name}")
+        for name, table in values.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class RowResult:
         key: content hash the scores are kept under.
         seconds: time the prediction and scoring took when they were computed.
         objects: number of prompts answered.
+        experiments: what computed it, and has its data and its run.
     """
 
     spec: RowSpec
@@ -106,6 +111,7 @@ class RowResult:
     key: str
     seconds: float
     objects: int
+    experiments: Experiments = field(repr=False, compare=False)
 
     def units(self, protocol: str = "object") -> pd.DataFrame:
         """Scored units of one protocol."""
@@ -186,32 +192,30 @@ class Experiments:
     def model(self, method: Method) -> PromptableSegmenter:
         """The profile's network for `method`, loaded once."""
         if method not in self._models:
-            settings, checkpoint = self.profile.model, self.profile.model.checkpoint
-            if method == "sam2" and checkpoint is not None:  # a path is SAM's
-                checkpoint = "default"
-            constants = {} if method == "sam2" else settings.architecture
-            self._models[method] = build_model(
-                method, self._backbone(method), checkpoint=checkpoint, recipe=settings.recipe, **constants
-            ).to(self.device)
+            base = self.base(method)
+            constants = base.pop("architecture")
+            model = build_model(method, recipe=self.profile.model.recipe, **base, **constants)
+            self._models[method] = model.to(self.device)
         return self._models[method]
 
-    def _backbone(self, method: Method) -> str:
+    def base(self, method: Method) -> dict[str, Any]:
+        """Backbone, checkpoint and replaced constants of `method`'s network; a path and constants are SAM's."""
         settings = self.profile.model
-        return settings.sam2_backbone if method == "sam2" else settings.backbone
+        if method != "sam2":
+            constants = dict(settings.architecture)
+            return {"backbone": settings.backbone, "checkpoint": settings.checkpoint, "architecture": constants}
+        checkpoint = None if settings.checkpoint is None else "default"
+        return {"backbone": settings.sam2_backbone, "checkpoint": checkpoint, "architecture": {}}
+
+    def _backbone(self, method: Method) -> str:
+        return self.base(method)["backbone"]
 
     def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
         """The fine-tuning run behind a row: the recipe, the profile's budget over it, the row over both."""
         settings = self.profile.model
         training = recipe(settings.recipe, **merged(self.profile.training, spec.training or {}), seed=seed)
-        return RunConfig(
-            method=spec.method,
-            backbone=settings.backbone,
-            checkpoint=settings.checkpoint,
-            recipe=settings.recipe,
-            architecture=settings.architecture,
-            training=training,
-            device=str(self.device),
-        )
+        values = {"method": spec.method, "recipe": settings.recipe, "training": training, "device": str(self.device)}
+        return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
         """The row's run folder (see `trained`)."""
@@ -225,7 +229,7 @@ class Experiments:
                 [self._precision(run.training.precision), self.device.type, torch.__version__],
                 process_count(run, len(self.training_frames[0])),
                 self._training_fingerprint,
-                weights_hash(self.model("sam" if run.method == "sam" else "hq-sam")),
+                weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
                 source_digest("data", "model", "training"),
             ]
         )
@@ -294,7 +298,7 @@ class Experiments:
                     self._compute_and_keep(spec, *kept)
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
-        return RowResult(spec, scores, key, facts["seconds"], facts["objects"])
+        return RowResult(spec, scores, key, facts["seconds"], facts["objects"], self)
 
     def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
         started = time.perf_counter()
@@ -317,15 +321,28 @@ class Experiments:
         return [place.result(spec) for spec in self.specs[table].rows if spec.label not in missing]
 
     def left_out(self, table: str) -> dict[str, str]:
-        """Label → reason of a table's rows that cannot be had: the package ships no prior for their network."""
+        """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
         if table not in self.specs:
             raise RossamError(TABLES, f"has no table {table!r}", _known(self.specs))
-        reasons = {}
-        for spec in self.specs[table].rows:
-            prior = SHIPPED.get(self._backbone(spec.method)) if spec.method else None
-            if prior is not None and self.profile.model.checkpoint == "default" and not prior.is_file():
-                reasons[spec.label] = f"no prior of {spec.method} at this size comes with the package: {prior.name}"
-        return reasons
+        spec = self.specs[table]
+        absent = self._absent(spec.dataset)
+        reasons = {row.label: absent or self.lacks_prior(row.method) for row in spec.rows}
+        return {label: reason for label, reason in reasons.items() if reason}
+
+    def lacks_prior(self, method: Method | None) -> str:
+        """Why a prior of `method` that the package should ship is not there; empty where it is, or none is asked."""
+        prior = SHIPPED.get(self._backbone(method)) if method else None
+        if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
+            return ""
+        return f"no prior of {method} at this size comes with the package: {prior.name}"
+
+    def _absent(self, dataset: str) -> str:
+        """Why a table's dataset cannot be scored; empty where it can."""
+        if dataset in (MAIN_DATASET, self.profile.data.source):
+            return ""
+        if dataset not in self.profile.datasets:
+            return f"the profile {self.profile.name} has no {dataset}"
+        return "" if is_there(self.profile.datasets[dataset]) else f"{dataset} is not there: rossam fetch --check"
 
     def _compute(self, spec: RowSpec) -> pd.DataFrame:
         """Scores of the row; a fine-tuned one has a column `seed`, all seeds' scores one below the other."""

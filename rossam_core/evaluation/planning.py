@@ -27,6 +27,8 @@ OBJECTS_A_FRAME = 52123 / 10617
 ZERO_SHOT = ("satsot", "viso", "ootb")
 """Tracking datasets of notebook 08 (paper Figures 8 and 11)."""
 ZERO_SHOT_NOTEBOOK = "08_zero_shot_tracking"
+OPTIONAL = ("isaid",)
+"""Datasets whose tables say what is missing, and keep no notebook from showing the others (Table 6)."""
 NEEDS_NOTHING = "00_setup"
 
 
@@ -56,13 +58,14 @@ def datasets_of_tables(profile: Profile) -> dict[str, bool]:
 
 
 def needs(profile: Profile, notebook: str) -> tuple[str, ...]:
-    """Names of the datasets a notebook reads; of the zero-shot clips those that the profile names."""
+    """Names of the datasets a notebook cannot do without; of the zero-shot clips those that the profile names."""
     if notebook == NEEDS_NOTHING:
         return ()
     if notebook == ZERO_SHOT_NOTEBOOK:
         return tuple(name for name in ZERO_SHOT if name in profile.datasets) or (MAIN_DATASET,)
     experiments = Experiments(profile)
-    tables = [spec.dataset for spec in experiments.specs.values() if spec.notebook == notebook]
+    shown = [spec.dataset for spec in experiments.specs.values() if spec.notebook == notebook]
+    tables = [name for name in shown if name not in OPTIONAL]
     named = {name if name in profile.datasets else MAIN_DATASET for name in tables}
     return tuple(sorted(named)) or (MAIN_DATASET,)
 
@@ -148,7 +151,7 @@ def _frame_counts(profile: Profile, name: str, frames: Mapping[str, Mapping[str,
         return len(train) if scored_split(data) == "test" else round(0.9 * len(train)), len(scored), scored.object_count
     if data.source == "synthetic":
         made = data.synthetic
-        each = 1 if made.variant == "static" else len(range(0, made.frames_per_video, made.frame_stride))
+        each = 1 if made.is_still else len(range(0, made.frames_per_video, made.frame_stride))
         train, scored = made.train_videos * each, made.test_videos * each
         objects = round(scored * OBJECTS_A_FRAME)
     else:

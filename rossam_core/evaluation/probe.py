@@ -31,6 +31,7 @@ from ..model.sam import architecture
 from ..training import runs
 from ..training.loop import fit
 from ..training.recipes import RunConfig
+from .footprint import peak_resident
 
 STEPS = 2
 """Steps that are timed, one of each phase of the paper's alternation; on a GPU as many before them warm it up."""
@@ -174,19 +175,13 @@ def _limit_memory() -> None:
     """Let allocations beyond the free memory fail here, before the system looks for a process to end."""
     import resource
 
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    limit = used + int(MEMORY_SHARE * free_memory())
+    limit = peak_resident() + int(MEMORY_SHARE * free_memory())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _peak_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()) / 2**30
 
 
 def _main(order: str, answer: str, cache: str) -> None:

@@ -34,6 +34,8 @@ class Interval:
         clusters: videos they come from.
         excluded: units left out because they have no score (NaN).
         note: why there is no interval; empty otherwise.
+        p: two-sided p-value of the hypothesis that the true mean is the `against` of `bootstrap_mean`; NaN where there
+            is no interval.
     """
 
     mean: float
@@ -43,6 +45,7 @@ class Interval:
     clusters: int
     excluded: int = 0
     note: str = ""
+    p: float = np.nan
 
     def scaled(self, factor: float) -> Interval:
         """The same interval in other units, e.g. `scaled(100)` for points."""
@@ -57,6 +60,7 @@ def bootstrap_mean(
     seed: int = 0,
     *,
     level: float = 0.95,
+    against: float = 0.0,
 ) -> Interval:
     """Mean of `value` over units, with an interval by bootstrap over clusters.
 
@@ -87,6 +91,8 @@ def bootstrap_mean(
         samples: number of resamples.
         seed: of the resampling; rows in another order give the same interval.
         level: confidence, e.g. 0.95.
+        against: the mean that `Interval.p` tests; p < 1 − level where the interval does not hold it, but for the
+            rounding of quantiles.
 
     Returns:
         The interval; without ends and with a note where there are fewer than two clusters.
@@ -107,8 +113,10 @@ def bootstrap_mean(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples).astype(np.float64)
     means = (drawn @ sums["sum"].to_numpy()) / (drawn @ sums["count"].to_numpy(dtype=np.float64))
-    low, high = np.quantile(means, _tails(means, mean, sums["sum"].to_numpy(), sums["count"].to_numpy(), level))
-    return Interval(mean, float(low), float(high), n, clusters, excluded)
+    bias, acceleration = _corrections(means, mean, sums["sum"].to_numpy(), sums["count"].to_numpy())
+    low, high = np.quantile(means, _tails(bias, acceleration, clusters, level))
+    p = _p_value(means, against, bias, acceleration, clusters)
+    return Interval(mean, float(low), float(high), n, clusters, excluded, p=p)
 
 
 def paired_difference(
@@ -121,6 +129,7 @@ def paired_difference(
     samples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    against: float = 0.0,
     allow_unmatched: bool = False,
 ) -> Interval:
     """Mean of `value` in `a` minus `value` in `b`, unit by unit, with the interval of `bootstrap_mean`.
@@ -152,7 +161,7 @@ def paired_difference(
         )
     pairs = pairs[pairs["_merge"] == "both"]
     differences = pairs[on].assign(**{value: pairs[f"{value}_a"] - pairs[f"{value}_b"]})
-    return bootstrap_mean(differences, value, cluster, samples, seed, level=level)
+    return bootstrap_mean(differences, value, cluster, samples, seed, level=level, against=against)
 
 
 def verdict(
@@ -190,23 +199,61 @@ def verdict(
     return "reproduced" if holds else "not reproduced" if fails else "inconclusive"
 
 
-def _tails(means: np.ndarray, mean: float, sums: np.ndarray, counts: np.ndarray, level: float) -> np.ndarray:
-    """Probabilities of the two quantiles of the resampled `means` between which the interval of `mean` runs.
+def adjusted(p_values: Sequence[float]) -> np.ndarray:
+    """p-values as they count when all are judged at once: Benjamini and Hochberg's, JRSS B 1995; NaN stays NaN.
 
-    z₀ is the bias, Φ⁻¹ of the share of resamples below the estimate (ties count half); a the acceleration, a sixth of
-    the skewness of the jackknife's influences; z the expanded normal quantile of either end:
-    Φ(z₀ + (z₀ + z) / (1 − a·(z₀ + z))).
+    Of the hypotheses whose adjusted p-value is below q, a share of at most q is expected to be rejected by chance, if
+    the tests are independent or depend on one another positively, as those that share a row mostly do.
     """
-    clusters = len(sums)
-    below = np.mean(means < mean) + np.mean(means == mean) / 2
-    bias = stats.norm.ppf(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
+    found = np.array(p_values, dtype=float)
+    known = ~np.isnan(found)
+    if known.any():
+        found[known] = stats.false_discovery_control(found[known])
+    return found
+
+
+def _corrections(means: np.ndarray, mean: float, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Bias z₀ and acceleration a of the resampled `means` about the estimate `mean`.
+
+    z₀ is Φ⁻¹ of the share of resamples below the estimate (ties count half), a a sixth of the skewness of the
+    jackknife's influences.
+    """
+    bias = stats.norm.ppf(_share_below(means, mean))
     left_out = (sums.sum() - sums) / (counts.sum() - counts)
     influence = left_out.mean() - left_out
     scale = np.sum(influence**2) ** 1.5
-    acceleration = np.sum(influence**3) / (6 * scale) if scale > 0 else 0.0
-    end = stats.t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1))
+    return float(bias), float(np.sum(influence**3) / (6 * scale)) if scale > 0 else 0.0
+
+
+def _tails(bias: float, acceleration: float, clusters: int, level: float) -> np.ndarray:
+    """Probabilities of the two quantiles of the resampled means between which the interval runs.
+
+    With z the expanded normal quantile of either end: Φ(z₀ + (z₀ + z) / (1 − a·(z₀ + z))).
+    """
+    end = stats.t.ppf((1 + level) / 2, clusters - 1) * _expansion(clusters)
     z = bias + np.array([-end, end])
     return stats.norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
+
+
+def _p_value(means: np.ndarray, against: float, bias: float, acceleration: float, clusters: int) -> float:
+    """1 − level of the interval of which `against` would be an end: `_tails` solved for the level.
+
+    With w = Φ⁻¹(share of resamples below `against`) − z₀ the end is z = w / (1 + a·w) − z₀. As no share is told finer
+    than half a resample, p is never 0.
+    """
+    w = stats.norm.ppf(_share_below(means, against)) - bias
+    end = abs(w / max(1 + acceleration * w, 1e-3) - bias)
+    return float(2 * stats.t.sf(end / _expansion(clusters), clusters - 1))
+
+
+def _share_below(means: np.ndarray, value: float) -> float:
+    """Share of resamples below `value`, ties counted half, at least half a resample away from 0 and 1."""
+    share = np.mean(means < value) + np.mean(means == value) / 2
+    return float(np.clip(share, 0.5 / len(means), 1 - 0.5 / len(means)))
+
+
+def _expansion(clusters: int) -> float:
+    return float(np.sqrt(clusters / (clusters - 1)))
 
 
 def _units(table: pd.DataFrame, values: list[str], cluster: str, unit: Sequence[str] = UNIT) -> pd.DataFrame:

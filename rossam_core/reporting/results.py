@@ -14,7 +14,7 @@ import pandas as pd
 from ..config import InferenceConfig, Profile
 from ..evaluation.claims import ledger
 from ..evaluation.experiments import table_specs
-from ..evaluation.statistics import bootstrap_mean, paired_difference, verdict
+from ..evaluation.statistics import adjusted, bootstrap_mean, paired_difference, verdict
 from ..inference import crops
 from .objects import ObjectView, cut_object, quantile_rows
 from .pictures import Strategy
@@ -23,45 +23,54 @@ from .tables import ComparisonRow, Published, published
 if TYPE_CHECKING:
     from ..data.records import Frame, FrameSet
     from ..evaluation.claims import Claim, Judgement
-    from ..evaluation.experiments import Experiments, RowResult
+    from ..evaluation.experiments import RowResult, RowSpec, TableSpec
 
 
 def comparison_rows(
-    table: str, results: Sequence[RowResult], profile: Profile, protocol: str = "object"
+    table: str,
+    results: Sequence[RowResult],
+    profile: Profile,
+    protocol: str = "object",
+    *,
+    left_out: Mapping[str, str] | None = None,
 ) -> list[ComparisonRow]:
     """Each row as published and as measured, its paired difference to the first row, and what that says of the claim.
 
     Args:
-        table: name in `published.csv`; rows without a published number are shown beside, without verdict.
-        results: the table's rows in order, scored on the same frames.
+        table: name in `experiments.yaml`; rows without a published number are shown beside, without verdict.
+        results: rows in order, scored on the same frames; the first is what differences are to.
         profile: gives number of bootstrap samples and seed.
         protocol: `object` (each object alone) or `frame` (a frame's union mask, as the released code scores).
+        left_out: label → reason of the table's other rows (`Experiments.left_out`); they keep their place.
     """
-    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
-    first, dataset = results[0], table_specs()[table].dataset
-    rows = []
-    for result in results:
-        units = result.units(protocol)
-        printed = published(table, result.spec.published, dataset) if result.spec.published else None
-        difference, judged = None, ""
-        if result is not first:
-            difference = paired_difference(units, first.units(protocol), **options)
-            if printed and first.spec.published:
-                delta = printed.iou - published(table, first.spec.published, dataset).iou
-                judged = verdict(delta, difference)
-        iou, biou = (bootstrap_mean(units, value, **options) for value in ("iou", "biou"))
-        rows.append(
-            ComparisonRow(
-                result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind, dataset=dataset
-            )
-        )
+    spec = table_specs()[table]
+    rows = [_measured_row(spec, result, results[0], profile, protocol) for result in results]
+    for place, row in enumerate(spec.rows):
+        if reason := (left_out or {}).get(row.label):
+            told = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
+            rows.insert(place, told)
     return rows
 
 
-def left_out_note(experiments: Experiments, table: str) -> str:
-    """What to say under a table of its rows that cannot be had; nothing where all are there."""
-    missing = experiments.left_out(table)
-    return "".join(f" Not here: {label} ({reason})." for label, reason in missing.items())
+def _measured_row(
+    spec: TableSpec, result: RowResult, first: RowResult, profile: Profile, protocol: str
+) -> ComparisonRow:
+    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
+    units, printed = result.units(protocol), _printed(spec, result.spec)
+    difference, judged = None, ""
+    if result is not first:
+        difference = paired_difference(units, first.units(protocol), **options)
+        if printed and (base := _printed(spec, first.spec)):
+            judged = verdict(printed.iou - base.iou, difference)
+    iou, biou = (bootstrap_mean(units, value, **options) for value in ("iou", "biou"))
+    return ComparisonRow(
+        result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind, dataset=spec.dataset
+    )
+
+
+def _printed(spec: TableSpec, row: RowSpec) -> Published | None:
+    """What the paper prints for a row of a table; None where it has no such row."""
+    return published(spec.published, row.published, spec.dataset) if row.published else None
 
 
 def units_by_method(results: Sequence[RowResult], protocol: str = "object") -> pd.DataFrame:
@@ -246,10 +255,13 @@ def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
 def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
     """The ledger: statement, source, published and measured difference in points, interval, n, verdict.
 
+    The verdict is by the claim's own interval. `p, adjusted` counts all judged claims at once
+    (`statistics.adjusted`), and so does the last column, in which only what has a p below 0.05 stays decided.
     Statements that no scored row can judge come last, with the reason in the verdict's place.
     """
+    judgements = list(judgements)
     rows = []
-    for judgement in judgements:
+    for judgement, p in zip(judgements, adjusted([j.difference.p for j in judgements]), strict=True):
         claim, measured = judgement.claim, judgement.difference.scaled(100)
         printed = published_difference(claim)
         rows.append(
@@ -261,11 +273,13 @@ def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
                 "95% interval": measured.note or f"{measured.low:+.2f} to {measured.high:+.2f}",
                 "n": measured.n,
                 "verdict": judgement.verdict,
+                "p, adjusted": measured.note or f"{p:.3f}",
+                "all claims at once": judgement.verdict if p < 0.05 else "inconclusive",
             }
         )
     absent = dict.fromkeys(("published difference", "measured difference", "95% interval"), "—")
     for entry in ledger().not_testable:
-        told = {"n": 0, "verdict": f"not testable: {entry.reason}"}
+        told = {"n": 0, "verdict": f"not testable: {entry.reason}", "p, adjusted": "—", "all claims at once": "—"}
         rows.append({"claim": entry.says, "source": entry.source} | absent | told)
     return pd.DataFrame(rows)
 
@@ -273,14 +287,11 @@ def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
 def published_difference(claim: Claim) -> float | None:
     """The paper's difference between the claim's rows in points, where both are printed, of all objects."""
     specs = table_specs()
-    printed = [
-        (table, row.published, specs[table].dataset)
-        for table, label in (claim.better, claim.than)
-        if (row := specs[table].row(label)).published
-    ]
+    pairs = [(specs[table], specs[table].row(label)) for table, label in (claim.better, claim.than)]
+    printed = [found for spec, row in pairs if (found := _printed(spec, row))]
     if len(printed) < 2 or claim.where or claim.value not in Published._fields:
         return None
-    better, than = (getattr(published(*pair), claim.value) for pair in printed)
+    better, than = (getattr(found, claim.value) for found in printed)
     return better - than
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..evaluation.footprint import footprints
 from ..files import read_json
 from ..training import runs as run_folders
 from ..training.augment import Sample, augment
@@ -88,28 +89,44 @@ def recipe_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["field", *RECIPES])
 
 
-def cost_table(experiments: Experiments, results: Sequence[RowResult]) -> pd.DataFrame:
-    """Cost beside quality: parameters, what trains and what a task stores, training time, time an object, IoU.
+def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
+    """Cost beside quality: parameters, what trains and what a task stores, time, peak memory, IoU.
 
-    Time an object is that of all prompts of a row when it was computed, cutting windows and scoring included.
+    Time an object is that of all prompts of a row when it was computed, cutting windows and scoring included. Memory
+    is that of `evaluation.footprint`: one frame answered, and one step of a whole batch, in a process of its own.
     """
     rows = []
-    for result in results:
-        spec, trained, seconds = result.spec, 0, 0.0
-        if spec.baseline:
-            whole = 0
-        elif spec.training is None:
-            whole = sum(p.numel() for p in experiments.model(spec.method).parameters())
-        else:
-            audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
-            whole = sum(group["elements"] for group in audit.values())
-            trained = sum(group["elements"] for group in audit.values() if group["trained"])
-            seconds = log(experiments, spec)["seconds"].sum()
-        share, size, iou = 100 * trained / max(whole, 1), 4 * trained / 1e6, 100 * result.units()["iou"].mean()
-        milliseconds = round(1000 * result.seconds / max(result.objects, 1), 1)
-        rows.append((spec.label, whole, trained, share, size, round(seconds, 1), milliseconds, iou))
-    columns = ["setting", "parameters", "trained parameters", "percent of all", "MB a task (float32)"]
-    return pd.DataFrame(rows, columns=[*columns, "training seconds", "ms per object", "IoU"])
+    for result, footprint in zip(results, footprints(results), strict=True):
+        whole, trained, seconds = _parameters(result)
+        rows.append(
+            {
+                "setting": result.spec.label,
+                "data": result.experiments.frames.name,
+                "parameters": whole,
+                "trained parameters": trained,
+                "percent of all": 100 * trained / max(whole, 1),
+                "MB a task (float32)": 4 * trained / 1e6,
+                "training seconds": round(seconds, 1),
+                "ms per object": round(1000 * result.seconds / max(result.objects, 1), 1),
+                "peak MiB, answering": round(footprint.answering / 2**20),
+                "peak MiB, training": "—" if footprint.training is None else f"{footprint.training / 2**20:.0f}",
+                "IoU": 100 * result.units()["iou"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _parameters(result: RowResult) -> tuple[int, int, float]:
+    """Parameters of a row's network, those that trained, and the seconds its run's steps took."""
+    experiments, spec = result.experiments, result.spec
+    if spec.baseline:
+        return 0, 0, 0.0
+    if spec.training is None:
+        return sum(p.numel() for p in experiments.model(spec.method).parameters()), 0, 0.0
+    audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
+    whole = sum(group["elements"] for group in audit.values())
+    trained = sum(group["elements"] for group in audit.values() if group["trained"])
+    return whole, trained, float(log(experiments, spec)["seconds"].sum())
 
 
 def _audit(folder) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def frames_source(sets: Mapping[str, Sequence[Frame]], predictors: Mapping[str, 
 def experiments_source(experiments: Experiments) -> Source:
     """A profile's splits, its other scenes where frames are generated, and its methods, fine-tuned where it has a run.
 
-    SAM and HQ-SAM on scored frames are ordered by the scores of the tables; other scores are worked out on demand.
+    SAM, SAM2 and HQ-SAM on scored frames are ordered by the tables' scores; other scores are worked out on demand.
     """
     profile, data = experiments.profile, experiments.profile.data
     scored = scored_split(data)
@@ -85,7 +85,11 @@ def experiments_source(experiments: Experiments) -> Source:
             readers[variant] = functools.partial(load_frames, other, scored, experiments.cache)
     sets = {name: functools.cache(reader) for name, reader in readers.items()}
 
-    untrained = {method: RowSpec(label=label(method), method=method) for method in ("sam", "hq-sam")}
+    untrained = {
+        method: RowSpec(label=label(method), method=method)
+        for method in ("sam", "sam2", "hq-sam")
+        if not experiments.lacks_prior(method)
+    }
     methods = {
         name: functools.cache(functools.partial(experiments.predictor, spec)) for name, spec in untrained.items()
     }

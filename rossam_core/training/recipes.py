@@ -148,7 +148,7 @@ class RunConfig(Config):
     """A fine-tuning run as `fit` takes it, and as its folder keeps it."""
 
     method: Method = "ros-sam"
-    """`sam`, `hq-sam` or `ros-sam`; LoRA needs `ros-sam`, the HQ mask any but `sam`."""
+    """LoRA needs `ros-sam`, the HQ head and its mask `hq-sam` or `ros-sam`."""
     backbone: str = "vit_t"
     """See `ModelConfig`."""
     checkpoint: str | None = "default"
@@ -163,6 +163,19 @@ class RunConfig(Config):
     """Frames to train and validate on; None where `fit` is given them."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
+
+    @model_validator(mode="after")
+    def _sam2_trains_what_it_has(self) -> RunConfig:
+        if self.method != "sam2":
+            return self
+        lacking = [group for group in self.training.trained_groups if group in ("lora", "hq_head")]
+        lacking += sorted({f"the mask {phase.mask}" for phase in self.training.phases if phase.mask != "sam"})
+        if lacking:
+            raise ValueError(
+                f"the phases need {', '.join(lacking)}, which sam2 does not have: train last_block, encoder, "
+                "prompt_encoder or sam_decoder by the mask sam"
+            )
+        return self
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ from rossam_core.config import SyntheticConfig
 from rossam_core.data import synthetic
 from rossam_core.data.masks import box_of
 from rossam_core.data.synthetic import MIN_AREA, Video, annotate, generate
+from rossam_core.data.synthetic_aerial import AERIAL_CATEGORIES
 from rossam_core.data.synthetic_objects import Actor, Part, aeroplane, rigid, ship
 from rossam_core.data.synthetic_paint import MARGIN, SUPERSAMPLING, Canvas, Light, Path, rectangle
 from rossam_core.data.synthetic_sea import wake_of
@@ -247,6 +248,18 @@ class TestVariants:
         assert set(frames.categories) == set(STATIC_CATEGORIES)
         assert all(o.has_mask for frame in frames for o in frame.objects)
         assert {frame.dataset for frame in frames} == {"synthetic-static"}
+
+    def test_aerial_is_square_patches_crowded_with_small_objects(self, tmp_path):
+        static, aerial = (
+            generate(SyntheticConfig(variant=variant, test_videos=7), "test", tmp_path)
+            for variant in ("static", "aerial")
+        )
+        assert {frame.size_hw for frame in aerial} == {(200, 200)}  # a quarter of iSAID's patches
+        assert set(aerial.categories) == set(AERIAL_CATEGORIES) != set(STATIC_CATEGORIES)
+        pixels = [sum(np.prod(frame.size_hw) for frame in made) for made in (static, aerial)]
+        crowded = [made.object_count / count for made, count in zip((static, aerial), pixels, strict=True)]
+        assert crowded[1] > 1.3 * crowded[0]
+        assert {frame.dataset for frame in aerial} == {"synthetic-aerial"}
 
     def test_zero_shot_has_the_same_kinds_elsewhere_under_another_camera(self, tmp_path):
         config = TINY.model_copy(update={"variant": "zero-shot", "scenes": ("airport", "sea", "rail")})

@@ -10,7 +10,10 @@ from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
 from rossam_core.evaluation.claims import ledger
 from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
-from rossam_core.reporting.tables import published
+from rossam_core.files import read_json
+from rossam_core.model.checkpoints import SHIPPED
+from rossam_core.reporting.results import comparison_rows
+from rossam_core.reporting.tables import comparison_table, published
 
 TINY = {
     "data.limit_frames": 2,
@@ -37,12 +40,11 @@ def experiments(cache):
     return Experiments(load_profile("smoke", TINY), cache)
 
 
-@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4"])
-def test_rows_stand_in_the_papers_order(table):
-    printed = list(published(table)["row"])
-    ours = [row.published for row in table_specs()[table].rows]
-    assert ours == [name for name in printed if name in ours]
-    assert len(ours) == len(printed) or table == "table1"
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table5", "table6", "table6_isaid"])
+def test_every_row_the_paper_prints_is_there_in_its_order(table):
+    spec = table_specs()[table]
+    ours = [row.published for row in spec.rows if row.published]
+    assert ours == list(published(spec.published, dataset=spec.dataset)["row"])
 
 
 def test_every_claim_names_two_rows_that_exist():
@@ -53,7 +55,8 @@ def test_every_claim_names_two_rows_that_exist():
 
 
 def test_a_row_shared_by_two_tables_has_one_key(experiments):
-    one, other = table_specs()["table1"].rows[-1], table_specs()["table2"].row("rate 2, bicubic, only one")
+    specs = table_specs()
+    one, other = specs["table1"].row("SAM + inference pipeline"), specs["table2"].row("rate 2, bicubic, only one")
     assert experiments.key(one) == experiments.key(other)
 
 
@@ -62,6 +65,54 @@ def test_a_sam2_row_is_answered_by_a_network_of_its_own(experiments):
     assert experiments.model("sam2").backbone == "hiera_t" and experiments.model("sam").backbone == "vit_t"
     assert experiments.key(spec) != experiments.key(RowSpec(label="SAM", method="sam"))
     assert experiments.result(spec).units()["iou"].between(0, 1).all()
+
+
+def test_sam2_is_fine_tuned_from_its_own_network(experiments):
+    phases = [{"groups": ["last_block", "sam_decoder"], "mask": "sam"}]
+    spec = RowSpec(label="SAM2, fine-tuned", method="sam2", training={"phases": phases})
+    run = experiments.run_config(spec, 0)
+    assert (run.backbone, run.architecture) == ("hiera_t", {})
+    assert experiments.result(spec).units()["iou"].between(0, 1).all()
+    audit = read_json(experiments.run_dir(spec) / "gradient_audit.json")
+    moved = {name for name, group in audit.items() if group["changed"]}
+    assert moved == {"last_block", "sam_decoder"}
+    assert experiments.predictor(spec).model.method == "sam2"
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({}, r"row 'SAM2\+'.*\n.*need lora, hq_head, the mask hq, which sam2 does not have"),
+        ({"phases": [{"groups": ["sam_decoder"], "mask": "hq"}]}, "need the mask hq"),
+    ],
+)
+def test_sam2_has_no_adapters_and_no_hq_head_to_train(experiments, training, told):
+    with pytest.raises(RossamError, match=told):
+        experiments.result(RowSpec(label="SAM2+", method="sam2", training=training))
+
+
+def test_a_table_whose_data_is_not_there_says_so_in_every_cell(cache):
+    experiments = Experiments(load_profile("nwpu"), cache)
+    assert "table6" in experiments.tables and "table6_isaid" not in experiments.tables
+    assert experiments.results("table6_isaid") == []
+    missing = experiments.left_out("table6_isaid")
+    rows = comparison_rows("table6_isaid", [], experiments.profile, left_out=missing)
+    assert [row.published.iou for row in rows if row.published] == [53.19, 55.79, 63.96, 73.22]
+    assert {row.reason for row in rows} == {"the profile nwpu has no isaid"}
+    assert all(cell.text for row in comparison_table(rows).rows for cell in row)
+
+
+def test_a_row_without_a_prior_keeps_its_place_with_the_reason(experiments, monkeypatch, tmp_path):
+    monkeypatch.setitem(SHIPPED, "hiera_t", tmp_path / "hiera_t.safetensors")
+    waiting = Experiments(load_profile("smoke"), experiments.cache)
+    missing = waiting.left_out("table1")
+    assert list(missing) == ["SAM2", "SAM2 + inference pipeline"]
+    measured = [experiments.result(spec) for spec in experiments.specs["table1"].rows[:2]]
+    rows = comparison_rows("table1", measured, experiments.profile, left_out=missing)
+    assert [row.setting for row in rows] == [row.label for row in experiments.specs["table1"].rows]
+    assert [row.iou is None for row in rows] == [False, False, True, True] and "hiera_t" in rows[2].reason
+    (tmp_path / "hiera_t.safetensors").touch()
+    assert waiting.left_out("table1") == {}
 
 
 def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, monkeypatch):

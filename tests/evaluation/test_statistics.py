@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.statistics import Interval, bootstrap_mean, paired_difference, verdict
+from rossam_core.evaluation.statistics import Interval, adjusted, bootstrap_mean, paired_difference, verdict
 
 
 def videos(rng, clusters, per_cluster=(1, 30), tied=False):
@@ -37,8 +37,34 @@ def same(a, b):
 def test_the_95_percent_interval_covers_the_truth_in_93_to_97_percent_of_draws(clusters, tied):
     rng = np.random.default_rng(clusters)
     truth = expected_mean(tied)
-    found = [bootstrap_mean(videos(rng, clusters, tied=tied), samples=1000, seed=draw) for draw in range(1000)]
-    assert 0.93 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.97
+    options = {"samples": 1000, "against": truth}
+    found = [bootstrap_mean(videos(rng, clusters, tied=tied), seed=draw, **options) for draw in range(1000)]
+    held = np.array([i.low <= truth <= i.high for i in found])
+    assert 0.93 <= np.mean(held) <= 0.97
+    p = np.array([i.p for i in found])
+    assert np.mean((p >= 0.05) == held) > 0.99
+    for level in (0.1, 0.3, 0.5):  # under the hypothesis every p is as likely as any other
+        assert np.mean(p < level) == pytest.approx(level, abs=0.05)
+
+
+def test_p_is_small_where_the_mean_is_far_off_and_one_where_nothing_differs(rng):
+    a = videos(rng, 30)
+    assert bootstrap_mean(a, against=0.0).p < 0.01 < bootstrap_mean(a, against=bootstrap_mean(a).low).p < 0.1
+    assert paired_difference(a, a).p == 1
+    assert np.isnan(bootstrap_mean(a[a["video"] == 0]).p)
+
+
+def test_adjusted_p_values_are_those_of_benjamini_and_hochberg():
+    # the third of 4: 0.03 · 4/3 = 0.04, the fourth 0.041; the second 0.02 · 4/2 = 0.04 too; the first 0.004 · 4
+    assert np.allclose(adjusted([0.03, 0.004, 0.041, 0.02]), [0.04, 0.016, 0.041, 0.04])
+    assert np.allclose(adjusted([0.01, np.nan, 0.02]), [0.02, np.nan, 0.02], equal_nan=True)
+    assert len(adjusted([])) == 0 and np.isnan(adjusted([np.nan])).all()
+
+
+def test_of_true_hypotheses_few_are_rejected_however_many_are_tested(rng):
+    raw = rng.uniform(size=(1000, 40))
+    wrong = np.array([(adjusted(p) < 0.05).any() for p in raw])
+    assert (raw < 0.05).any(axis=1).mean() > 0.8 and 0.03 <= wrong.mean() <= 0.07
 
 
 def test_treating_objects_as_independent_would_cover_far_less():

@@ -250,7 +250,7 @@ TINY = {
 def test_ros_sam_is_among_the_methods_once_its_run_is_finished_and_nothing_is_trained_to_find_out(tmp_path):
     experiments = Experiments(load_profile("smoke", TINY), tmp_path)
     before = experiments_source(experiments)
-    assert list(before.methods) == ["sam", "hq-sam"] and "ROS-SAM" in before.notes[0]
+    assert list(before.methods) == ["sam", "sam2", "hq-sam"] and "ROS-SAM" in before.notes[0]
     assert not (tmp_path / "runs").exists()
     folder = experiments.run_dir(ROS_SAM)
     after = experiments_source(Experiments(experiments.profile, tmp_path))
@@ -258,9 +258,9 @@ def test_ros_sam_is_among_the_methods_once_its_run_is_finished_and_nothing_is_tr
     found = after.methods["ros-sam"]().model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in trained.items()) and not after.notes
     other = Experiments(load_profile("smoke", TINY | {"training.samples": 4}), tmp_path)
-    assert list(experiments_source(other).methods) == ["sam", "hq-sam"]
+    assert list(experiments_source(other).methods) == ["sam", "sam2", "hq-sam"]
     inspector = inspect(after)
-    assert inspector.error.value == "" and list(inspector.scores) == ["sam", "hq-sam", "ros-sam"]
+    assert inspector.error.value == "" and list(inspector.scores) == ["sam", "sam2", "hq-sam", "ros-sam"]
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
