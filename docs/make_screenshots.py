@@ -20,8 +20,7 @@ import driver
 MOST_BYTES = 400_000
 INSPECTOR = "document.querySelector('.rossam-inspector')"
 SHOWN = (
-    f"{INSPECTOR} && [...{INSPECTOR}.querySelectorAll('img.widget-image')].some((image) => image.naturalWidth)"
-    f" && {driver.KERNEL} === 'idle' && {INSPECTOR}.textContent.includes('answered in')"
+    f"[...{INSPECTOR}?.querySelectorAll('img.widget-image, .wrapper img') ?? []].filter((image) => image.naturalWidth)"
 )
 
 
@@ -41,8 +40,10 @@ def inspector_picture(page: driver.Page, profile: str, folder: Path, seconds: fl
     with driver.serve_notebook(folder, "09_inspect_predictions", parameters) as address:
         driver.run_all_cells(page, address, seconds)
         page.evaluate("void jupyterapp.commands.execute('application:toggle-left-area')")
-        page.wait(SHOWN, 60, "the inspector's pictures")
-        return page.screenshot(page.rectangle(INSPECTOR))
+        page.wait(f"{SHOWN}.length > 2 && !!{INSPECTOR}.querySelector('.wrapper img')?.naturalWidth", 60, "pictures")
+        left, top, _, height = page.rectangle(INSPECTOR)
+        right = page.evaluate(f"Math.max(...{SHOWN}.map((image) => image.getBoundingClientRect().right))")
+        return page.screenshot((left, top, right + 12 - left, height))
 
 
 def resize(page: driver.Page, width: int, height: int) -> None:

@@ -263,7 +263,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:
-        self.model.eval()
+        self._evaluate()
         images = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)  # B×S×S×3 → B×3×S×S
         with autocast(self.device, self.config.precision):
             return self.model.encode(images.contiguous())
@@ -273,7 +273,7 @@ class Predictor:
         self, embeddings: ImageEmbeddings, prompts: np.ndarray, owners: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Prompts N×4 in input pixels, and whose image each belongs to (ascending) → logits N×S/4×S/4, IoU N."""
-        self.model.eval()
+        self._evaluate()
         images, counts = np.unique(owners, return_counts=True)
         boxes = torch.from_numpy(prompts.astype(np.float32)).to(self.device).split(counts.tolist())
         with autocast(self.device, self.config.precision):
@@ -287,6 +287,11 @@ class Predictor:
                 "check that its training did not diverge, and try precision=float32",
             )
         return logits, found.iou.float().cpu().numpy()
+
+    def _evaluate(self) -> None:
+        """Back to evaluation mode, should the model have been trained in the meantime; the walk alone takes 5 ms."""
+        if self.model.training:
+            self.model.eval()
 
     def _mask_source(self, found: MaskLogits) -> torch.Tensor:
         source = self.config.mask_source
