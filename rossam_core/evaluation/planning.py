@@ -79,10 +79,19 @@ def can_run(profile: Profile, notebook: str, missing: Set[str]) -> bool:
 
 
 def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
-    """Sources of the missing datasets that keep a notebook from running."""
-    trains = (MAIN_DATASET,) if notebook == ZERO_SHOT_NOTEBOOK else ()
-    names = dict.fromkeys((*trains, *needs(profile, notebook)))
-    return [source_of(profile, name) for name in names if name in missing]
+    """Sources of the missing datasets that keep a notebook from running; of the zero-shot clips one set is enough."""
+    names = needs(profile, notebook)
+    gone = [source_of(profile, name) for name in names if name in missing]
+    if notebook != ZERO_SHOT_NOTEBOOK:
+        return gone
+    trains = [source_of(profile, MAIN_DATASET)] if MAIN_DATASET in missing else []
+    clips = [f"one of {', '.join(gone)}" if len(gone) > 1 else gone[0]] if len(gone) == len(names) else []
+    return list(dict.fromkeys(trains + clips))
+
+
+def goes_without(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
+    """Sources of the missing datasets that a notebook which can run leaves out."""
+    return [source_of(profile, name) for name in needs(profile, notebook) if name in missing]
 
 
 @dataclass(frozen=True)

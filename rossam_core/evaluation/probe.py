@@ -42,6 +42,8 @@ LARGE = 512
 """Input side above which a network is large for a processor."""
 MEMORY_SHARE = 0.8
 """Of the free memory, what a probe may take."""
+BUSY = 1.5
+"""Processes that run or wait for each core, from which on a measurement is told as disturbed, and not kept."""
 TIMEOUT = 600.0
 """Seconds after which a probe is given up."""
 
@@ -58,6 +60,8 @@ class Probe:
         share: the part of the encoder's blocks that was measured, 1 or 1/SHARE.
         peak_gib: largest memory of the process (processor), or of its tensors (graphics processor).
         trained: parameters that train in the whole network.
+        busy: processes that ran or waited for each core when it ended, the probe's own among them; 0 where the system
+            does not say.
     """
 
     device: str
@@ -67,10 +71,15 @@ class Probe:
     share: float
     peak_gib: float
     trained: int
+    busy: float = 0.0
+
+    @property
+    def on_processor(self) -> bool:
+        return " processor, " in self.device
 
 
 def probe(run: RunConfig, inference: InferenceConfig, cache: Path | None = None) -> Probe:
-    """Measure, or tell what was measured on this machine before.
+    """Measure, or tell what was measured on this machine before, when nothing else held its processor.
 
     Raises:
         RossamError: too little memory, or no answer within `TIMEOUT`.
@@ -79,9 +88,15 @@ def probe(run: RunConfig, inference: InferenceConfig, cache: Path | None = None)
     asked = {"run": run.model_dump(mode="json", exclude={"data"}), "inference": inference.model_dump(mode="json")}
     key = stable_hash([asked, _device_name(run), torch.__version__, source_digest("model", "training", "inference")])
     kept = cache / "probes" / f"{key}.json"
-    if not kept.exists():
-        write_json(kept, asdict(_in_own_process(asked, cache)))
-    values = read_json(kept)
+    if kept.exists():
+        return _probe_of(read_json(kept))
+    found = _in_own_process(asked, cache)
+    if not (found.on_processor and found.busy > BUSY):
+        write_json(kept, asdict(found))
+    return found
+
+
+def _probe_of(values: dict) -> Probe:
     return Probe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -100,7 +115,7 @@ def _in_own_process(asked: dict, cache: Path) -> Probe:
             short = re.search(r"allocate|out of memory|MemoryError", last) or done.returncode < 0
             found = f"its network does not fit into the {free_memory() / 2**30:.0f} GiB free here" if short else last
             raise RossamError("probe", found, remedy)
-        return Probe(**read_json(answer))
+        return _probe_of(read_json(answer))
 
 
 def measure(run: RunConfig, inference: InferenceConfig, cache: Path) -> Probe:
@@ -145,6 +160,7 @@ def measure(run: RunConfig, inference: InferenceConfig, cache: Path) -> Probe:
             for name, group in audit.items()
             if group["trained"]
         ),
+        busy=_busy(),
     )
 
 
@@ -169,6 +185,11 @@ def _device_name(run: RunConfig) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} processor, {core_count()} cores" if device.type == "cpu" else device.type
+
+
+def _busy() -> float:
+    """Processes of the last minute that ran or waited for each core; 0 where the system does not say."""
+    return os.getloadavg()[0] / core_count() if hasattr(os, "getloadavg") else 0.0
 
 
 def _limit_memory() -> None:

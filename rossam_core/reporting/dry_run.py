@@ -24,13 +24,14 @@ from ..evaluation.planning import (
     can_run,
     datasets,
     datasets_of_tables,
+    goes_without,
     missing_datasets,
     needs,
     source_of,
     waits_for,
     work,
 )
-from ..evaluation.probe import Probe, probe
+from ..evaluation.probe import BUSY, Probe, probe
 from ..files import cache_dir
 from ..progress import duration
 from . import notebooks
@@ -70,7 +71,9 @@ class Checklist:
             self.lines += textwrap.wrap(line, WIDTH, drop_whitespace=True, **options) if len(line) > WIDTH else [line]
 
     def item(self, state: str, name: str, text: str, *details: str) -> None:
-        self.add(f"  {MARKS[state]} {name:<{NAME_WIDTH}}{text}", *(f"      {line}" for line in details))
+        head = f"  {MARKS[state]} {name:<{NAME_WIDTH}}"
+        self.lines += textwrap.wrap(head + text, WIDTH, drop_whitespace=True, subsequent_indent=" " * len(head))
+        self.add(*(f"      {line}" for line in details))
 
 
 def checklist(
@@ -229,7 +232,8 @@ def _notebooks(told: Checklist, profile: Profile) -> None:
             told.item("missing", name, "no such notebook")
             told.problems.append(f"notebooks: {name} is not in {notebooks.NOTEBOOKS}; correct the profile's list")
         elif can_run(profile, name, missing):
-            told.item("ok", name, "its data is here")
+            without = goes_without(profile, name, missing)
+            told.item("ok", name, "its data is here" + (f", but for {', '.join(without)}" if without else ""))
         else:
             told.item("missing", name, f"waits for {', '.join(waits_for(profile, name, missing))}")
 
@@ -256,10 +260,12 @@ def _time(
     except RossamError as error:
         told.add(f"  not measured: {error.found}; {error.remedy}")
         return
-    part = "" if found.share == 1 else f", of {found.share:.0%} of its blocks, times multiplied accordingly"
+    part = ""
+    if found.share < 1:  # the decoder does not grow with the encoder's depth, but is multiplied with it
+        part = f", with {found.share:.0%} of its blocks, all times multiplied by {1 / found.share:.0f}: rather too long"
     told.add(
         f"  measured on {found.device}: ROS-SAM {run.backbone}, {len(found.view_seconds)} steps of {found.batch} "
-        f"view{'s' * (found.batch > 1)}{part}",
+        f"view{'s' * (found.batch > 1)}{part}, and {len(found.window_seconds)} predictions",
         f"  a training view takes {_span(found.view_seconds, 's')}, a predicted window "
         f"{_span(found.window_seconds, 's')}; peak memory {found.peak_gib:.1f} GiB",
     )
@@ -271,11 +277,25 @@ def _time(
         f"  fine-tuning: about {_hours(training)} ({amount.views:,} views)",
         f"  predictions: about {_hours(windows)} ({amount.windows[0]:,.0f} to {amount.windows[1]:,.0f} windows, "
         "SAM2's taken to cost as SAM's)",
-        f"  in all about {_hours([a + b for a, b in zip(training, windows, strict=True)])} on one such device; "
-        "figures, disturbances and viewers come on top, a few per cent",
+        f"  in all about {_hours([a + b for a, b in zip(training, windows, strict=True)])} on one such device: these "
+        "seconds times these views and windows; figures, disturbances and viewers come on top, a few per cent",
     )
+    told.add(*(f"  {line}" for line in _reservations(found)))
     folder = found.trained * 4 * 5  # float32: weights, two moments; last and best weights
     told.add(f"  run folders: about {size_text(len(amount.runs) * folder)} of disk")
+
+
+def _reservations(found: Probe) -> list[str]:
+    """What makes the measured times others than those of the run."""
+    lines = []
+    if found.on_processor:
+        lines.append("these are hours of this processor, not of a GPU: ask again on the machine that is to train")
+    if found.busy > BUSY:
+        lines.append(
+            f"other work held the processor while this was measured ({found.busy:.1f} processes a core): alone it is "
+            "faster, and the next dry run measures again"
+        )
+    return lines
 
 
 def _span(values: tuple[float, ...], unit: str) -> str:

@@ -1,6 +1,7 @@
 """The probe: times a run's own network once, says what it measured, and fails with a remedy."""
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,14 @@ def test_what_was_measured_is_kept_until_the_run_is_another(tmp_path, monkeypatc
     assert probing.probe(RUN, InferenceConfig(), tmp_path) == probing.probe(RUN, InferenceConfig(), tmp_path) == MADE
     assert len(asked) == 1
     probing.probe(RUN.model_copy(update={"backbone": "vit_b"}), InferenceConfig(), tmp_path)
+    assert len(asked) == 2
+
+
+def test_what_was_measured_beside_other_work_is_measured_again(tmp_path, monkeypatch):
+    asked, disturbed = [], replace(MADE, busy=probing.BUSY + 1)
+    monkeypatch.setattr(probing, "_in_own_process", lambda *order: asked.append(order) or disturbed)
+    for _ in range(2):
+        assert probing.probe(RUN, InferenceConfig(), tmp_path) == disturbed
     assert len(asked) == 2
 
 

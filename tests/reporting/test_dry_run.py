@@ -42,6 +42,7 @@ def test_where_nothing_is_there_everything_is_missing_with_a_remedy(cache):
         assert f"[ ] {name} " in text and str(cache / "data" / name) in text
     assert "1. rossam fetch sat-mtb nwpu-vhr10 sam_vit_l" in text
     assert "[ ] 07_static_datasets      waits for nwpu-vhr10" in text
+    assert "waits for sat-mtb, one of satsot, viso, ootb" in text
     assert "--two-steps" not in text, "there is nothing to try it with"
     assert not cache.exists() or not any(cache.rglob("*.json"))
 
@@ -78,7 +79,8 @@ def test_what_is_there_is_counted_and_what_it_lacks_is_told(clips, cache, tmp_pa
     assert "[!] sat-mtb" in text and "here, but not as published" in text and "4 of 249 video folders" in text
     assert "train: 1 frames of 1 videos" in text and "test: 2 frames of 2 videos" in text, "the paper's quarter"
     assert "[!] satsot" in text and "[ ] viso" in text and str(data / "viso") in text
-    assert "[x] 03_training_pipeline" in text and "[x] 08_zero_shot_tracking" in text
+    assert "[x] 03_training_pipeline" in text
+    assert "[x] 08_zero_shot_tracking   its data is here, but for viso, ootb" in text
     assert "[ ] 07_static_datasets      waits for nwpu-vhr10" in text and "--two-steps" in text
     assert "sat-mtb, 1 frames, 24 views" in text
     assert "viso" in found.by_hand
@@ -88,6 +90,14 @@ def test_generated_data_and_shipped_weights_are_complete():
     found, text = told(load_profile("smoke", {"model.checkpoint": None}))
     assert found.is_complete and text.endswith("Everything is there.")
     assert "generated frames" in text and "8 views" in text
+
+
+def test_hours_of_a_processor_that_others_held_are_told_as_such():
+    slow = Probe("x86_64 processor, 2 cores, float32", (9.0, 9.5), (1.0, 1.0), 1, 0.25, 5.0, 1000, busy=3.0)
+    text = " ".join(" ".join(checklist(load_profile("smoke"), measure=lambda *_: slow).lines).split())
+    assert "25% of its blocks, all times multiplied by 4" in text
+    assert "hours of this processor, not of a GPU" in text and "(3.0 processes a core)" in text
+    assert "not of a GPU" not in told(load_profile("smoke"))[1]
 
 
 def test_a_probe_that_fails_is_told_and_stops_nothing():
