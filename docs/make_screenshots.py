@@ -15,7 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/browser")]
 
-import driver
+import driver  # noqa: E402
 
 MOST_BYTES = 400_000
 INSPECTOR = "document.querySelector('.rossam-inspector')"

@@ -8,6 +8,7 @@ network that does not fit ends that process and nothing else. What was measured 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess

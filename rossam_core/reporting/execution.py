@@ -60,9 +60,7 @@ class Kernel:
         """Start the process in `folder`; what papermill drives it by is returned."""
         manager = AsyncKernelManager(kernel_name="python3")
         quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
-        run_sync(manager.start_kernel)(
-            cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet
-        )
+        run_sync(manager.start_kernel)(cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet)
         self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
         if self._unwanted.is_set():
             self.kill()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
@@ -83,7 +84,7 @@ def encoder() -> Figure:
                                                          for n, i in enumerate((1, 2, "…", "n − 1")))]  # fmt: skip
     row += [Node("last block", 7.7, 2.9, 1.05, kind="trained"), Node("embedding", 9.4, 2.9, 1.2)]
     _draw(ax, row)
-    for one, other in zip(row, row[1:], strict=False):
+    for one, other in pairwise(row):
         _arrow(ax, one, other)
     for node in row[1:-1]:
         ax.add_patch(_plate(Node("", node.x, node.y - 0.42, 1.05, 0.14, "trained")))
@@ -138,7 +139,7 @@ def _arrow(ax: Axes, start: Node, end: Node, text: str = "") -> None:
 
 def _elbow(ax: Axes, points: Sequence[tuple[float, float]], text: str = "") -> None:
     """A line through `points` with a head at its end, and a text above the middle of its last stretch."""
-    for one, other in zip(points[:-2], points[1:-1], strict=True):
+    for one, other in pairwise(points[:-1]):
         ax.plot(*zip(one, other, strict=True), color=INK, linewidth=1, solid_capstyle="round")
     head = {"arrowstyle": "-|>", "color": INK, "linewidth": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
     ax.annotate("", points[-1], points[-2], arrowprops=head)

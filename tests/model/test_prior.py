@@ -28,6 +28,11 @@ def sam():
     return build_model("sam", "vit_t")
 
 
+@pytest.fixture(scope="module", params=[("sam", "vit_t"), ("sam2", "hiera_t")], ids="-".join)
+def prior(request):
+    return build_model(*request.param)
+
+
 @pytest.fixture(scope="module")
 def scenes():
     """40 scenes of a stream that neither training nor the choice of weights has used."""
@@ -45,9 +50,10 @@ def mean_iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a & b).sum((1, 2)) / np.maximum((a | b).sum((1, 2)), 1)).mean())
 
 
-def test_the_file_is_the_one_the_model_card_describes():
-    told = re.search(r"SHA-256: `([0-9a-f]{64})`", (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8"))
-    assert sha256_of(WEIGHTS / "vit_t.safetensors") == told[1]
+def test_the_files_are_those_the_model_card_describes():
+    card = (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"\| `(\w+\.safetensors)` \|.*\| `([0-9a-f]{64})` \|", card))
+    assert told == {path.name: sha256_of(path) for path in WEIGHTS.glob("*.safetensors")}
 
 
 def test_all_weights_together_stay_under_40_megabytes():
@@ -62,15 +68,15 @@ def test_a_known_image_and_box_give_the_known_mask(sam):
     assert mean_iou(masks_of(sam, image, boxes), known) >= 0.98
 
 
-def test_predicted_iou_ranks_true_iou(sam, scenes):
-    table = score(sam, scenes, torch.device("cpu"), "float32")
+def test_predicted_iou_ranks_true_iou(prior, scenes):
+    table = score(prior, scenes, torch.device("cpu"), "float32")
     assert table[["predicted", "sam"]].corr("spearman").iloc[0, 1] >= 0.5
 
 
-def test_it_looks_at_the_image(sam, scenes):
+def test_it_looks_at_the_image(prior, scenes):
     """Masks of the right images are nearer the truth than masks of other scenes' images under the same boxes."""
-    own = score(sam, scenes, torch.device("cpu"), "float32")
-    others = score(sam, scenes._replace(images=scenes.images[1:] + scenes.images[:1]), torch.device("cpu"), "float32")
+    own = score(prior, scenes, torch.device("cpu"), "float32")
+    others = score(prior, scenes._replace(images=scenes.images[1:] + scenes.images[:1]), torch.device("cpu"), "float32")
     assert own["sam"].mean() > others["sam"].mean() + 0.1
 
 
@@ -84,11 +90,11 @@ def test_a_mirrored_image_gives_the_mirrored_mask(sam, scenes):
     assert np.mean(ious) >= 0.9
 
 
-def test_a_box_moved_by_a_twentieth_keeps_most_of_the_mask(sam, scenes, rng):
+def test_a_box_moved_by_a_twentieth_keeps_most_of_the_mask(prior, scenes, rng):
     """Measured 0.86 (model card)."""
     ious = []
     for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         moved = np.clip(boxes + 0.05 * sides * rng.choice([-1, 1], boxes.shape), 0, 256)
-        ious.append(mean_iou(masks_of(sam, image, boxes), masks_of(sam, image, moved)))
+        ious.append(mean_iou(masks_of(prior, image, boxes), masks_of(prior, image, moved)))
     assert np.mean(ious) >= 0.8
