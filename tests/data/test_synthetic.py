@@ -73,7 +73,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("scale", [0.1, 0.25])
     def test_sides_are_the_papers_times_scale(self, rng, scale):
-        sizes = np.array([synthetic._frame_size(rng, scale) for _ in range(300)])
+        sizes = np.array([synthetic._frame_size(rng, SyntheticConfig(scale=scale)) for _ in range(300)])
         assert sizes.min() >= round(512 * scale) and sizes[:, 0].max() <= round(1080 * scale)
         assert sizes[:, 1].max() <= round(2160 * scale)
         ratios = sizes[:, 1] / sizes[:, 0]
