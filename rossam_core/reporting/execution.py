@@ -55,10 +55,11 @@ class Kernel:
         self._manager: AsyncKernelManager | None = None
         self._process: psutil.Process | None = None
         self._unwanted = threading.Event()
+        self._sockets: tempfile.TemporaryDirectory | None = None
 
     def start(self, folder: Path) -> AsyncKernelManager:
         """Start the process in `folder`; what papermill drives it by is returned."""
-        manager = AsyncKernelManager(kernel_name="python3")
+        manager = AsyncKernelManager(kernel_name="python3", **self._transport())
         quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
         run_sync(manager.start_kernel)(cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet)
         self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
@@ -73,6 +74,8 @@ class Kernel:
             return None
         status = run_sync(manager.provisioner.poll)()
         run_sync(manager.shutdown_kernel)(now=True)
+        if self._sockets is not None:
+            self._sockets.cleanup()
         return status
 
     def kill(self) -> None:
@@ -81,6 +84,13 @@ class Kernel:
         if self._process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._process.kill()
+
+    def _transport(self) -> dict[str, str]:
+        """Sockets in a folder of its own: two runs at the same time may draw the same TCP ports."""
+        if os.name != "posix":
+            return {}
+        self._sockets = tempfile.TemporaryDirectory(prefix="rossam-")  # short: a socket's path has 104 characters
+        return {"transport": "ipc", "ip": str(Path(self._sockets.name) / "kernel")}
 
     def memory(self) -> int:
         """Bytes that the process and those it has started hold for themselves alone."""
