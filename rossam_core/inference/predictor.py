@@ -266,7 +266,7 @@ class Predictor:
         self._evaluate()
         images = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)  # B×S×S×3 → B×3×S×S
         with autocast(self.device, self.config.precision):
-            return self.model.encode(images.contiguous())
+            return self.model.prepare(self.model.encode(images.contiguous()))
 
     @torch.inference_mode()
     def _decode(

@@ -1,6 +1,6 @@
 """SAM's mask decoder with HQ-SAM's second output, for many prompts on many images at once.
 
-In: image embeddings, early encoder features and box prompts, with the number of prompts of each image. Out: for
+In: image embeddings, features for the HQ mask and box prompts, with the number of prompts of each image. Out: for
 every prompt SAM's single mask (output token 0), the HQ mask, and the predicted IoU of SAM's.
 Parameter names are those of HQ-SAM's checkpoints (Ke et al., Segment Anything in High Quality, NeurIPS 2023).
 """
@@ -40,7 +40,7 @@ class BoxMaskDecoder(MaskDecoder):
     def forward(
         self,
         image_embeddings: Tensor,
-        early: Tensor | None,
+        hq_features: Tensor | None,
         image_pe: Tensor,
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
@@ -50,7 +50,7 @@ class BoxMaskDecoder(MaskDecoder):
 
         Args:
             image_embeddings: B×C×H×W.
-            early: B×H×W×D, the encoder's early feature; unused without an HQ head.
+            hq_features: B×C/8×4H×4W (`HQMaskDecoder.hq_features`); unused without an HQ head.
             image_pe: 1×C×H×W, positional encoding of the embedding grid.
             sparse_prompt_embeddings: ΣN×T×C.
             dense_prompt_embeddings: 1×C×1×1, SAM's embedding of "no mask given".
@@ -106,18 +106,26 @@ class HQMaskDecoder(BoxMaskDecoder):
             nn.Conv2d(c // 4, c // 8, kernel_size=3, padding=1),
         )
 
+    def hq_features(self, image_embeddings: Tensor, early: Tensor) -> Tensor:
+        """What the HQ mask takes from the image alone, B×C/8×4H×4W: the final embedding and the early feature, fused.
+
+        Args:
+            image_embeddings: B×C×H×W.
+            early: B×H×W×D, the output of the encoder's first block with global attention.
+        """
+        # B×H×W×D -> B×D×H×W
+        return self.embedding_encoder(image_embeddings) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
+
     def forward(
         self,
         image_embeddings: Tensor,
-        early: Tensor,
+        hq_features: Tensor,
         image_pe: Tensor,
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
         image_index: Tensor,
     ) -> MaskLogits:
-        """As `BoxMaskDecoder.forward`, with `hq`. What depends on the image alone is computed once an image."""
-        # B×H×W×D -> B×D×H×W
-        hq_features = self.embedding_encoder(image_embeddings) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
+        """As `BoxMaskDecoder.forward`, with `hq`."""
         image = image_embeddings + dense_prompt_embeddings
         tokens, upscaled = self._attend(image[image_index], image_pe, sparse_prompt_embeddings)
         fused = self.embedding_maskfeature(upscaled) + hq_features[image_index]

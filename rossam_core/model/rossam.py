@@ -42,13 +42,20 @@ class SamSegmenter(PromptableSegmenter):
         final, early = self.image_encoder(self._normalised(images))
         return ImageEmbeddings(final, early if self.has_hq_head else None)
 
+    def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
+        if not self.has_hq_head or embeddings.high_resolution:
+            return embeddings
+        features = self.mask_decoder.hq_features(embeddings.final, embeddings.early)
+        return embeddings._replace(high_resolution=(features,))
+
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
+        hq_features = self.prepare(embeddings).high_resolution[0] if self.has_hq_head else None
         with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
             sparse, _ = self.prompt_encoder(None, prompts, None)
             image_pe = self.prompt_encoder.get_dense_pe()
         no_mask = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
-        return self.mask_decoder(embeddings.final, embeddings.early, image_pe, sparse, no_mask, index)
+        return self.mask_decoder(embeddings.final, hq_features, image_pe, sparse, no_mask, index)
 
     def group_of(self, name: str) -> str:
         """The group of a parameter or buffer of that name.

@@ -29,7 +29,7 @@ class ImageEmbeddings(NamedTuple):
     early: Tensor | None
     """B×G×G×C, channels last: output of the first global-attention block; None without an HQ head."""
     high_resolution: tuple[Tensor, ...] = ()
-    """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G; empty for the others."""
+    """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G; with an HQ head, once prepared, B×32×4G×4G."""
 
     def select(self, index: Tensor) -> ImageEmbeddings:
         """Gather or repeat images: `index` holds image numbers, int64."""
@@ -74,6 +74,10 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         Raises:
             RossamError: another shape or an integer type.
         """
+
+    def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
+        """The same with all that `decode` computes of the images alone: do it once where many decodings follow."""
+        return embeddings
 
     @abc.abstractmethod
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:

@@ -54,6 +54,9 @@ class FakeSegmenter(nn.Module):
         self.encoded.append(len(images))
         return FakeEmbeddings(torch.nn.functional.avg_pool2d(images.mean(dim=1), 4))
 
+    def prepare(self, embeddings):
+        return embeddings
+
     def decode(self, embeddings, boxes):
         assert len(embeddings.final) == len(boxes)
         cell = torch.arange(S // 4) * 4 + 2.0

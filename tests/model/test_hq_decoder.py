@@ -1,5 +1,6 @@
 """HQ-SAM here equals transformers' `SamHQModel` on the same weights, once a fault of the latter is mended."""
 
+import pytest
 import torch
 
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
@@ -60,3 +61,13 @@ def test_early_features_are_compressed_once_an_image(tiny, small_images):
     model.mask_decoder.compress_vit_feat.register_forward_hook(lambda *args: seen.append(len(args[2])))
     model(small_images, [torch.rand(7, 4) * 60] * 3)
     assert seen == [3]
+
+
+def test_prepared_embeddings_give_the_same_masks_without_that_work(tiny, small_images):
+    model, boxes = tiny("hq-sam"), [torch.tensor([[4.0, 5, 30, 40]])] * 3
+    embeddings = model.encode(small_images)
+    prepared = model.prepare(embeddings)
+    hook = model.mask_decoder.compress_vit_feat.register_forward_hook(lambda *args: pytest.fail("computed again"))
+    found = [model.decode(prepared.select(torch.tensor([i])), boxes[:1]).hq for i in range(3)]
+    hook.remove()
+    torch.testing.assert_close(torch.cat(found), model.decode(embeddings, boxes).hq, atol=1e-4, rtol=1e-4)
