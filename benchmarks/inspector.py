@@ -1,8 +1,8 @@
 """How long the inspector takes to answer: a moved threshold, a moved box, another object, for one method and for all.
 
 The time is that of the kernel, from the changed control to the bytes of all pictures; what the browser needs comes on
-top. The processor's time, summed over threads, means something on a busy machine, too. Backbones other than the tiny
-one get random weights: `vit_b` costs the same with any.
+top. The processor's time, summed over threads, means something on a busy machine, too. A BACKBONE that is named gets
+random weights: it costs the same with any.
 Usage: python benchmarks/inspector.py [PROFILE [ROUNDS [BACKBONE]]]
 """
 

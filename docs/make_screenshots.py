@@ -1,6 +1,7 @@
 """The README's screenshots: the head of a report, and the inspector of notebook 09 in JupyterLab, by headless Chromium.
 
 In: a report that was built, and its profile. Out: `report.png` and `inspector.png` beside this file, under 400 KB each.
+Needs chromium, and the packages of `pip install -e ".[test]"`.
 Usage: python docs/make_screenshots.py [--report reports/demo] [--profile demo] [--out docs] [--only report|inspector]
 """
 

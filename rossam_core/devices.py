@@ -52,7 +52,7 @@ def core_count() -> int:
 
 
 def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """`[work(part) for part in parts]`, each in a thread of its own that computes on one core.
+    """`[work(part) for part in parts]`, each in a thread of its own that computes on its share of the cores.
 
     torch computes outside the interpreter's lock, so two halves of a batch in two threads are done sooner than the
     whole on two cores, which wait for one another at every layer (`benchmarks/predictor.py`).
@@ -60,20 +60,21 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
     if len(parts) < 2:
         return [work(part) for part in parts]
 
-    def on_one_core(part: Part) -> Result:
-        torch.set_num_threads(1)
+    before = torch.get_num_threads()
+
+    def on_its_share(part: Part) -> Result:
+        torch.set_num_threads(max(before // len(parts), 1))
         return work(part)
 
-    before = torch.get_num_threads()
     try:
-        return list(_pool(len(parts)).map(on_one_core, parts))
+        return list(_pool().map(on_its_share, parts))
     finally:
         torch.set_num_threads(before)  # torch keeps one number for all threads
 
 
 @functools.cache
-def _pool(size: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(size, "rossam")
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(core_count(), 2), "rossam")
 
 
 def free_memory() -> int:

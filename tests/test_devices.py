@@ -6,10 +6,16 @@ import torch
 from rossam_core.devices import has_fast_bfloat16, on_threads
 
 
-def test_results_come_in_the_order_of_the_parts_each_on_one_core():
+@pytest.mark.parametrize(("cores", "share"), [(1, 1), (2, 1), (7, 2)])
+def test_results_come_in_the_order_of_the_parts_each_on_its_share_of_the_cores(cores, share):
     before = torch.get_num_threads()
-    assert on_threads(lambda part: (part, torch.get_num_threads()), [3, 1, 2]) == [(3, 1), (1, 1), (2, 1)]
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(cores)
+    try:
+        found = on_threads(lambda part: (part, torch.get_num_threads()), [3, 1, 2])
+        assert found == [(3, share), (1, share), (2, share)]
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_single_part_keeps_all_cores_and_none_is_no_error():

@@ -41,7 +41,7 @@ def test_this_environment_satisfies_pyproject():
 
 def test_shell_script_explains_its_options():
     text = subprocess.run([ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True).stdout
-    for option in ("--profile", "--only", "--from", "--fresh", "--data", "--device", "--list", "--test"):
+    for option in ("--profile", "--only", "--from", "--fresh", "--data", "--device", "--jobs", "--list", "--test"):
         assert option in text
 
 

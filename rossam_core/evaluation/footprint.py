@@ -1,9 +1,10 @@
-"""Peak memory of a row's network, answering prompts and training, measured where nothing else runs.
+"""Peak memory of a row's network, answering prompts and training, measured in a process of its own.
 
 In: scored rows. Out: a `Footprint` each, kept. A notebook's own peak tells nothing of one row, since all of them pass
 through one process. So one fresh process loads the libraries, forks once for every measurement, and each fork builds
 its network from fresh weights (they take the same room), answers one frame or takes one step of every phase, and says
-how far its resident set rose above that of the libraries. On a graphics processor it is the peak of its tensors.
+how far its resident set rose above that of the libraries, their code not counted. On a graphics processor it is the
+peak of its tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from ..config import InferenceConfig
 from ..data.records import FrameSet
 from ..errors import RossamError
-from ..files import read_json, source_digest, stable_hash, write_json
+from ..files import exclusive, read_json, source_digest, stable_hash, write_json
 from ..inference.predictor import Predictor
 from ..model.rossam import build_model
 from ..training.loop import fit
@@ -83,14 +84,15 @@ def footprints(results: Sequence[RowResult]) -> list[Footprint]:
     folder = results[0].experiments.cache / "footprints"
     asked = [_asked(result) for result in results]
     paths = [folder / f"{stable_hash(_identity(each))}.json" for each in asked]
-    missing = {
-        path: (each, _few_frames(result) if each.run else None)
-        for path, each, result in zip(paths, asked, results, strict=True)
-        if not path.exists()
-    }
-    if missing:
-        for path, found in zip(missing, _in_own_process(list(missing.values())), strict=True):
-            write_json(path, asdict(found))
+    with exclusive(folder / "measuring"):
+        missing = {
+            path: (each, _few_frames(result) if each.run else None)
+            for path, each, result in zip(paths, asked, results, strict=True)
+            if not path.exists()
+        }
+        if missing:
+            for path, found in zip(missing, _in_own_process(list(missing.values())), strict=True):
+                write_json(path, asdict(found))
     return [Footprint(**read_json(path)) for path in paths]
 
 
@@ -140,18 +142,25 @@ def _in_own_process(asked: Sequence[tuple[_Asked, FrameSet | None]]) -> list[Foo
         return [Footprint(**values) for values in read_json(answer)]
 
 
+def _status(field: str) -> int | None:
+    """A number of Linux's account of this process, bytes; None where there is no such account."""
+    try:
+        return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))[1]) * 1024
+    except (OSError, TypeError):
+        return None
+
+
 def peak_resident() -> int:
     """Bytes of the largest resident set of this process since it started its program or was forked.
 
     Linux's `ru_maxrss` of a new process begins with that of the process which started it, so that a large notebook
     makes all its children look large; the mark of the memory itself, VmHWM, does not.
     """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-    except (OSError, TypeError):
+    peak = _status("VmHWM")
+    if peak is None:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak
 
 
 def _answer(asked: _Asked) -> None:
@@ -169,16 +178,20 @@ def _train(run: RunConfig, frames: FrameSet) -> None:
 
 
 def _peak_in_fork(work: Callable[[], None], device: str) -> int:
-    """Bytes that `work` takes at most, in a fork of this process, which stays as it is."""
+    """Bytes that `work` takes at most, in a fork of this process, which stays as it is.
+
+    Pages of files, such as the code of libraries, come back one by one in a fork; they are no memory of the work's.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            before = peak_resident()
+            before, files_before = peak_resident(), _status("RssFile") or 0
             work()
+            code = max((_status("RssFile") or 0) - files_before, 0)
             on_gpu = device.startswith("cuda")
-            peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident() - before
+            peak = torch.cuda.max_memory_allocated(device) if on_gpu else max(peak_resident() - before - code, 0)
             os.write(writing, str(peak).encode())
             status = 0
         except BaseException as error:  # nothing may leave the fork, which shares its parent's files
@@ -188,9 +201,9 @@ def _peak_in_fork(work: Callable[[], None], device: str) -> int:
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         told = stream.read()
-    _, ended = os.waitpid(child, 0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if ended or not told:
-        sys.exit(f"the measurement was killed by signal {ended}" if 0 < ended < 128 else 1)
+        sys.exit(f"the measurement was killed by signal {-ended}" if ended < 0 else 1)
     return int(told)
 
 

@@ -91,7 +91,10 @@ def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
 
 def goes_without(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
     """Sources of the missing datasets that a notebook which can run leaves out."""
-    return [source_of(profile, name) for name in needs(profile, notebook) if name in missing]
+    tables = [spec for spec in Experiments(profile).specs.values() if spec.notebook == notebook]
+    optional = [spec.dataset for spec in tables if spec.dataset in OPTIONAL and spec.dataset in profile.datasets]
+    names = dict.fromkeys((*needs(profile, notebook), *optional))
+    return [source_of(profile, name) for name in names if name in missing]
 
 
 @dataclass(frozen=True)

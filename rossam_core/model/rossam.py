@@ -46,7 +46,7 @@ class SamSegmenter(PromptableSegmenter):
         if not self.has_hq_head or embeddings.high_resolution:
             return embeddings
         features = self.mask_decoder.hq_features(embeddings.final, embeddings.early)
-        return embeddings._replace(high_resolution=(features,))
+        return embeddings._replace(early=None, high_resolution=(features,))
 
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)

@@ -27,7 +27,7 @@ class ImageEmbeddings(NamedTuple):
     final: Tensor
     """B×256×G×G, the encoder's output."""
     early: Tensor | None
-    """B×G×G×C, channels last: output of the first global-attention block; None without an HQ head."""
+    """B×G×G×C, channels last: output of the first global-attention block; None without an HQ head, or when prepared."""
     high_resolution: tuple[Tensor, ...] = ()
     """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G; with an HQ head, once prepared, B×32×4G×4G."""
 

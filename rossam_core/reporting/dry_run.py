@@ -66,14 +66,17 @@ class Checklist:
     def add(self, *lines: str) -> None:
         """Add lines, long ones broken; what follows a break is indented further."""
         for line in lines:
-            indent = " " * (len(line) - len(line.lstrip()) + 3)
-            options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
-            self.lines += textwrap.wrap(line, WIDTH, drop_whitespace=True, **options) if len(line) > WIDTH else [line]
+            self.lines += _wrapped(line, len(line) - len(line.lstrip()) + 3) if len(line) > WIDTH else [line]
 
     def item(self, state: str, name: str, text: str, *details: str) -> None:
         head = f"  {MARKS[state]} {name:<{NAME_WIDTH}}"
-        self.lines += textwrap.wrap(head + text, WIDTH, drop_whitespace=True, subsequent_indent=" " * len(head))
+        self.lines += _wrapped(head + text, len(head))
         self.add(*(f"      {line}" for line in details))
+
+
+def _wrapped(line: str, indent: int) -> list[str]:
+    """Lines of at most `WIDTH`, paths and names whole; all but the first begin with `indent` blanks."""
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def checklist(

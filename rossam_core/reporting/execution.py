@@ -36,6 +36,8 @@ from ..errors import RossamError
 from ..files import write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+LONGEST_SOCKET = 98
+"""Characters of a socket's path, which the system cuts at 104 to 108, without the `-N` that Jupyter adds."""
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what went wrong is told by the errors raised here
 
 
@@ -79,26 +81,36 @@ class Kernel:
         return status
 
     def kill(self) -> None:
-        """End the process at once, or as soon as it has started; those it has started notice and follow."""
+        """End the process and those it has started at once, or as soon as it has started."""
         self._unwanted.set()
-        if self._process is not None:
+        for process in reversed(self._family()):
             with contextlib.suppress(psutil.NoSuchProcess):
-                self._process.kill()
+                process.kill()
 
     def _transport(self) -> dict[str, str]:
         """Sockets in a folder of its own: two runs at the same time may draw the same TCP ports."""
         if os.name != "posix":
             return {}
-        self._sockets = tempfile.TemporaryDirectory(prefix="rossam-")  # short: a socket's path has 104 characters
-        return {"transport": "ipc", "ip": str(Path(self._sockets.name) / "kernel")}
+        self._sockets = tempfile.TemporaryDirectory(prefix="rossam-")
+        path = str(Path(self._sockets.name) / "kernel")
+        return {"transport": "ipc", "ip": path} if len(path) <= LONGEST_SOCKET else {}
 
     def memory(self) -> int:
         """Bytes that the process and those it has started hold for themselves alone."""
         held = 0
-        with contextlib.suppress(psutil.Error):
-            for process in [self._process, *self._process.children(recursive=True)] if self._process else ():
+        for process in self._family():
+            with contextlib.suppress(psutil.Error):
                 held += process.memory_full_info().uss
         return held
+
+    def _family(self) -> list[psutil.Process]:
+        """The process and those it has started, as far as they still run."""
+        if self._process is None:
+            return []
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            children = self._process.children(recursive=True)
+        return [self._process, *children]
 
 
 def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
