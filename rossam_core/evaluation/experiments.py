@@ -173,12 +173,13 @@ class Experiments:
     def training_frames(self) -> tuple[FrameSet, FrameSet]:
         """Frames to train on, and frames to choose the best checkpoint by; neither holds a scored frame.
 
-        NWPU VHR-10 has no third split, so every tenth image of its train split is held out for the choice.
+        NWPU VHR-10 has no third split, so every tenth image of its train split (at least one) is held out to choose by.
         """
         train = load_frames(self.profile.data, "train", self.cache)
         if scored_split(self.profile.data) == "val":
-            held_out = [frame for i, frame in enumerate(train) if i % 10 == 9]
-            return train.subset([frame for i, frame in enumerate(train) if i % 10 != 9]), train.subset(held_out)
+            held_out = set(range(9, len(train), 10)) or {len(train) - 1}
+            parts = [[frame for i, frame in enumerate(train) if (i in held_out) == chosen] for chosen in (False, True)]
+            return train.subset(parts[0]), train.subset(parts[1])
         return train, load_frames(self.profile.data, "val", self.cache)
 
     @cached_property

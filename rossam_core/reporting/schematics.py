@@ -111,7 +111,7 @@ def _sheet(height: float) -> tuple[Figure, Axes]:
     ax.set(xlim=(0, WIDTH), ylim=(0, height))
     ax.set_axis_off()
     patches = [Patch(facecolor=fill, edgecolor=INK, label=NAMES[kind]) for kind, fill in FILLS.items()]
-    figure.legend(handles=patches, loc="lower left", ncols=3, frameon=False, fontsize=SMALL)
+    ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 0), ncols=3, frameon=False, fontsize=SMALL)
     return figure, ax
 
 
