@@ -166,6 +166,7 @@ def execute(
             kernel.stop()
         target.with_suffix(".failed.ipynb").unlink(missing_ok=True)
         notebook = nbformat.read(executed, as_version=4)
+        notebook.metadata.pop("widgets", None)  # nothing can move a slider where no kernel answers
         write_text(target.with_suffix(".html"), _offline_html(notebook, name))
         write_text(target, nbformat.writes(_without_outputs(notebook)))  # its text is woven into the report
     return target
@@ -210,7 +211,7 @@ def _lighter(notebook: NotebookNode) -> NotebookNode:
         if "image/png" in data:
             png = base64.b64decode(data["image/png"])
             picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-            jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+            jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
             if len(jpeg) < len(png):
                 del data["image/png"]
                 data["image/jpeg"] = base64.b64encode(jpeg).decode()

@@ -30,7 +30,7 @@ from .style import COLOURS, LABELS, MUTED
 from .tables import Table
 
 FORMAT = 1
-DPI = 160
+DPI, PHOTO_DPI = 160, 144
 
 
 class Part:
@@ -71,7 +71,7 @@ class Part:
     def figure(self, key: str, figure: Figure, caption: str, alt: str, *, hero: bool = False) -> Figure:
         """Save a figure with the notice in it and return it for the notebook to display; nothing is closed.
 
-        Figures that hold images become JPEG (quality 90, full chroma), all others PNG.
+        Figures that hold images become JPEG (quality 80, full chroma), all others PNG.
 
         Args:
             alt: what a reader who cannot see it should know.
@@ -81,13 +81,14 @@ class Part:
             raise RossamError(f"figure {key}", "has no alternative text", "say in `alt` what the figure shows")
         has_images = any(ax.images for ax in figure.axes)
         name = _slug(key, "figure key") + (".jpg" if has_images else ".png")
-        options = {"pil_kwargs": {"quality": 90, "subsampling": 0, "optimize": True}} if has_images else {}
+        options = {"pil_kwargs": {"quality": 80, "subsampling": 0, "optimize": True}} if has_images else {}
+        dpi = PHOTO_DPI if has_images else DPI
         _stamp(figure, self.notice)
         with atomic_path(self.folder / name) as temporary:
-            figure.savefig(temporary, dpi=DPI, bbox_inches="tight", pad_inches=0.08, facecolor="white", **options)
+            figure.savefig(temporary, dpi=dpi, bbox_inches="tight", pad_inches=0.08, facecolor="white", **options)
             height, width = cv2.imread(str(temporary)).shape[:2]
         item = {"kind": "figure", "file": name, "caption": caption, "alt": alt, "hero": hero}
-        self._put(f"figure {key}", item | {"width": round(width * 100 / DPI), "height": round(height * 100 / DPI)})
+        self._put(f"figure {key}", item | {"width": round(width * 100 / dpi), "height": round(height * 100 / dpi)})
         return figure
 
     def viewer(self, key: str, objects: Sequence[ObjectView], caption: str = "") -> None:
