@@ -1,7 +1,10 @@
 """One window a box: segment_anything's SamPredictor in a loop, as a user would write it, beside our Predictor.
 
-Both run the same number of windows of the same generated frames through a network of the same size, in one process,
-in turn, so that the ratio means something on a noisy machine. Usage: python benchmarks/predictor.py [BACKBONE [BOXES]]
+`Predictor` shares a batch's windows among torch's threads; one row shows what it takes when torch shares every layer
+instead. All run the same number of windows of the same generated frames through a network of the same size, in one
+process, in turn, so that the ratio means something on a noisy machine.
+
+Usage: python benchmarks/predictor.py [BACKBONE [BOXES]]
 """
 
 import sys
@@ -72,6 +75,11 @@ def main(backbone: str = "vit_t", boxes: int = 96) -> None:
         runs[name] = lambda predictor=predictor: [
             mask.full() for masks in predictor.predict_many(work) for mask in masks
         ]
+    by_layer = Predictor(ours, settings["Predictor, float32, batches"], device="cpu")
+    by_layer._run = by_layer._answer
+    runs["Predictor, float32, batches, threads by layer"] = lambda: [
+        mask.full() for masks in by_layer.predict_many(work) for mask in masks
+    ]
     seconds = {name: [] for name in runs}
     for _ in range(3):
         for name, run in runs.items():
@@ -82,7 +90,7 @@ def main(backbone: str = "vit_t", boxes: int = 96) -> None:
     print(f"{backbone}, {count} boxes, {torch.get_num_threads()} threads, median of 3 rounds in turn")
     for name, times in seconds.items():
         middle = np.median(times)
-        print(f"{name:<44}{1000 * middle / count:8.1f} ms a box  {first / middle:5.2f}×")
+        print(f"{name:<48}{1000 * middle / count:8.1f} ms a box  {first / middle:5.2f}×")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Usage: python benchmarks/training_step.py [--backbone vit_l] [--batch 1] [--step
 """
 
 import argparse
-import resource
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from rossam_core import fit
 from rossam_core.config import SyntheticConfig
 from rossam_core.data.synthetic import generate
 from rossam_core.devices import has_fast_bfloat16, resolve_device
+from rossam_core.evaluation.footprint import peak_resident
 from rossam_core.files import cache_dir, read_json
 from rossam_core.training import runs
 from rossam_core.training.recipes import RunConfig, recipe
@@ -23,10 +22,7 @@ from rossam_core.training.recipes import RunConfig, recipe
 
 def peak_gib(device: torch.device) -> float:
     """Highest memory so far, GiB: the process's on a CPU, the allocator's on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()) / 2**30
 
 
 def main() -> None:

@@ -182,10 +182,8 @@ class ShardWorker:
 
 def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:
     """Answers for N boxes (N×4) and their variants (N×K×4)."""
-    if hasattr(predictor, "model"):
-        from ..inference.variants import predict_variants
-
-        return [Answer(found[0], found[1:]) for found in predict_variants(predictor, image, boxes, variants)]
+    if hasattr(predictor, "predict_variants"):
+        return [Answer(own, others) for own, *others in predictor.predict_variants(image, boxes, variants)]
     n, k, _ = variants.shape
     masks = predictor.predict(image, boxes)
     others = predictor.predict(image, variants.reshape(-1, 4)) if k else []

@@ -160,8 +160,13 @@ def robustness_curve(
     chosen = chosen_objects(frames, objects)
     parts = []
     for level in DISTURBANCES[name].levels if levels is None else levels:
-        answers = ((frame, predictor.predict(*disturbed(frame, name, level, seed))) for frame in chosen)
-        parts.append(score(answers, ("object",)).assign(disturbance=name, level=float(level)))
+        pairs = (disturbed(frame, name, level, seed) for frame in chosen)
+        if hasattr(predictor, "predict_many"):  # fills its batches across frames
+            answers = predictor.predict_many(pairs)
+        else:
+            answers = (predictor.predict(*pair) for pair in pairs)
+        scores = score(zip(chosen, answers, strict=True), ("object",))
+        parts.append(scores.assign(disturbance=name, level=float(level)))
     return pd.concat(parts, ignore_index=True)
 
 

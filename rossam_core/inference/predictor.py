@@ -100,17 +100,22 @@ class EncodedCrop:
     size_hw: tuple[int, int]
 
 
+Inputs = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None, str]]
+"""Image, boxes N×4, variants of each N×K×4 or None, and how an error is to name it."""
+
+
 @dataclass(eq=False)
 class _Job:
     """A frame under way: its masks fill in as its windows pass through the model."""
 
-    boxes_xyxy: np.ndarray
+    prompts_xyxy: np.ndarray
+    """N×(1 + K)×4: each box, and its variants after it."""
     size_hw: tuple[int, int]
-    masks: list[ObjectMask | None]
+    masks: list[list[ObjectMask]]
 
     @property
     def done(self) -> bool:
-        return all(mask is not None for mask in self.masks)
+        return all(len(masks) == self.prompts_xyxy.shape[1] for masks in self.masks)
 
 
 Batch = list[tuple[_Job, crops.CropPlan, np.ndarray]]
@@ -156,11 +161,32 @@ class Predictor:
             RossamError: image or boxes cannot be used (all bad boxes are named), the model has no such mask
                 source, or its logits are not finite.
         """
-        return next(self._predict([(image, boxes_xyxy, "Predictor.predict")]))
+        return next(_without_variants(self._predict([(image, boxes_xyxy, None, "Predictor.predict")])))
+
+    def predict_variants(
+        self, image: np.ndarray, boxes_xyxy: np.ndarray, variants_xyxy: np.ndarray
+    ) -> list[list[ObjectMask]]:
+        """How masks answer to slightly different boxes.
+
+        Windows are cut for `boxes_xyxy` as by `predict`; a variant is another prompt in its box's window, so it costs
+        a decoding and no encoding.
+
+        Args:
+            image, boxes_xyxy: as `predict`'s.
+            variants_xyxy: N×K×4 frame pixels; K may be 0.
+
+        Returns:
+            N lists of 1 + K masks, the box's own first.
+
+        Raises:
+            RossamError: as `predict`, for variants too.
+        """
+        return next(self._predict([(image, boxes_xyxy, variants_xyxy, "Predictor.predict_variants")]))
 
     def predict_many(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[ObjectMask]]:
         """`predict` over (image, boxes) pairs, lazily and in order; one batch holds windows of several frames."""
-        return self._predict((image, boxes, f"image {i}") for i, (image, boxes) in enumerate(pairs))
+        inputs = ((image, boxes, None, f"image {i}") for i, (image, boxes) in enumerate(pairs))
+        return _without_variants(self._predict(inputs))
 
     def predict_frames(
         self, frames: Iterable[Frame], progress: Callable[[int], Any] | None = None
@@ -175,9 +201,9 @@ class Predictor:
         def inputs():
             for frame in frames:
                 waiting.append(frame)
-                yield _frame_image(frame), frame.boxes_xyxy, f"{frame.image_path} ({frame.key})"
+                yield _frame_image(frame), frame.boxes_xyxy, None, f"{frame.image_path} ({frame.key})"
 
-        for found in self._predict(inputs()):
+        for found in _without_variants(self._predict(inputs())):
             yield waiting.popleft(), found
             if progress:
                 progress(1)
@@ -213,13 +239,18 @@ class Predictor:
         logits, ious = self._decode(encoded.embeddings, prompt, np.zeros(1, dtype=np.int64))
         return _object_mask(logits[0], ious[0], boxes[0], encoded.window, encoded.size_hw, threshold)
 
-    def _predict(self, inputs: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> Iterator[list[ObjectMask]]:
-        """Fill batches with windows in order, across frames; hand a frame back once all its masks are there."""
+    def _predict(self, inputs: Inputs) -> Iterator[list[list[ObjectMask]]]:
+        """Fill batches with windows in order, across frames; hand a frame back once all its masks are there: for each
+        box its own, and those of its variants."""
         under_way: deque[_Job] = deque()
         batch: Batch = []
-        for image, boxes_xyxy, where in inputs:
+        for image, boxes_xyxy, variants_xyxy, where in inputs:
             image, boxes_xyxy, size_hw = _checked(image, boxes_xyxy, where)
-            job = _Job(boxes_xyxy, size_hw, [None] * len(boxes_xyxy))
+            prompts = boxes_xyxy[:, None]
+            if variants_xyxy is not None:
+                variants = _checked_variants(variants_xyxy, len(boxes_xyxy), size_hw, where)
+                prompts = np.concatenate([prompts, variants], axis=1)
+            job = _Job(prompts, size_hw, [[] for _ in boxes_xyxy])
             under_way.append(job)
             for window in self._plan(boxes_xyxy, size_hw):
                 batch.append((job, window, self._cut(image, window)))
@@ -239,20 +270,23 @@ class Predictor:
         on_threads(self._answer, [batch[start : start + size] for start in range(0, len(batch), size)])
 
     def _answer(self, batch: Batch) -> None:
-        """Encode windows, decode their boxes, and write the masks into their jobs."""
+        """Encode windows, decode their prompts, and write the masks into their jobs."""
         embeddings = self._encode([crop for _, _, crop in batch])
-        prompts = np.concatenate([window.to_input(job.boxes_xyxy[list(window.indices)]) for job, window, _ in batch])
-        # for each prompt: its window's place in the batch, and its box's place in the frame
-        owners = np.repeat(np.arange(len(batch)), [len(window.indices) for _, window, _ in batch])
-        indices = [i for _, window, _ in batch for i in window.indices]
-        for start in range(0, len(prompts), self.config.prompt_batch_size):
-            chunk = slice(start, start + self.config.prompt_batch_size)
-            logits, ious = self._decode(embeddings, prompts[chunk], owners[chunk])
-            for j, (owner, i) in enumerate(zip(owners[chunk], indices[chunk], strict=True)):
+        # for each prompt: its window's place in the batch, its box's place in the frame, itself
+        asked = [
+            (owner, i, prompt)
+            for owner, (job, window, _) in enumerate(batch)
+            for i in window.indices
+            for prompt in job.prompts_xyxy[i]
+        ]
+        for start in range(0, len(asked), self.config.prompt_batch_size):
+            few = asked[start : start + self.config.prompt_batch_size]
+            inputs = [batch[owner][1].to_input(prompt[None]) for owner, _, prompt in few]
+            logits, ious = self._decode(embeddings, np.concatenate(inputs), np.array([owner for owner, _, _ in few]))
+            for (owner, i, prompt), plane, iou in zip(few, logits, ious, strict=True):
                 job, window, _ = batch[owner]
-                job.masks[i] = _object_mask(
-                    logits[j], ious[j], job.boxes_xyxy[i], window, job.size_hw, self.config.mask_threshold
-                )
+                mask = _object_mask(plane, iou, prompt, window, job.size_hw, self.config.mask_threshold)
+                job.masks[i].append(mask)
 
     def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
         return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
@@ -308,10 +342,23 @@ class Predictor:
         return found.hq if source == "hq" else found.sam + found.hq
 
 
+def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list[ObjectMask]]:
+    return ([mask for (mask,) in found] for found in frames)
+
+
 def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     image = to_rgb8(image, where)
     size_hw = image.shape[:2]
     return image, check_boxes(boxes_xyxy, size_hw, where), size_hw
+
+
+def _checked_variants(variants_xyxy: np.ndarray, boxes: int, size_hw: tuple[int, int], where: str) -> np.ndarray:
+    variants = np.asarray(variants_xyxy, dtype=np.float64)
+    if variants.ndim != 3 or len(variants) != boxes or variants.shape[2] != 4:
+        found = f"have the shape {variants.shape} for {boxes} boxes"
+        raise RossamError(f"{where}: variants", found, f"pass {boxes}×K×4, K boxes for each box")
+    check_boxes(variants.reshape(-1, 4), size_hw, f"{where}: variants")
+    return variants
 
 
 def _frame_image(frame: Frame) -> np.ndarray:

@@ -252,6 +252,22 @@ def test_a_changed_box_or_threshold_needs_no_second_encoding():
         one.decode_crop(encoded, CORNERS[3])
 
 
+@pytest.mark.parametrize("prompts", [1, 4, 64])
+def test_variants_are_other_prompts_in_their_boxs_window(prompts, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    one, image = predictor(batch_size=2, prompt_batch_size=prompts), frame_image(200, 300)
+    variants = np.array(CORNERS)[:, None] + [[1, 1, 1, 1], [2, 2, -2, -2], [0, 0, 0, 0]]
+    found = one.predict_variants(image, CORNERS, variants)
+    assert one.model.encoded == [2, 2, 1]
+    for own, box, (shifted, shrunk, same), asked in zip(found, CORNERS, (f[1:] for f in found), variants, strict=True):
+        assert own[0].rle() == same.rle() == predictor().predict(image, [box])[0].rle()
+        assert shifted.box_xyxy == tuple(asked[0]) and shrunk.area < own[0].area
+    assert [len(own) for own in one.predict_variants(image, CORNERS, np.zeros((5, 0, 4)))] == [1] * 5
+    assert one.predict_variants(image, [], np.zeros((0, 3, 4))) == []
+    with pytest.raises(RossamError, match=r"have the shape \(4, 3, 4\) for 5 boxes"):
+        one.predict_variants(image, CORNERS, variants[:4])
+
+
 def test_what_cannot_be_done_is_an_error_with_a_remedy():
     image, box = frame_image(50, 50), [[10, 10, 30, 30]]
     for source in ("hq", "sum"):
