@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .synthetic_ground import build, paint_ground, paint_road, plan_town, plan_woods
-from .synthetic_objects import Actor, Part, aeroplane, car
+from .synthetic_objects import LONGEST_CAR, Actor, Part, aeroplane, car
 from .synthetic_paint import Canvas, disc, rectangle, rotation, vary
 from .synthetic_static import MAKERS, fixed, settle, through_road, vehicles
 from .synthetic_world import Scene, World, numbered
@@ -37,7 +37,8 @@ def crowded_town(rng: np.random.Generator, world: World, leading: str) -> Scene:
     trees += plan_woods(canvas, rng, world.place, 0.15)
     build(canvas, rng, solids, trees, world.place)
     for actor in vehicles(rng, world, road, 3):
-        actor.category = "small vehicle"
+        shell = actor.bodies[0].parts[0].outline
+        actor.category = "small vehicle" if np.ptp(shell[:, 0]) < LONGEST_CAR else "large vehicle"
         actors.append(actor)
     return Scene(canvas, numbered(actors, canvas, 1))
 

@@ -369,10 +369,14 @@ _CAR_PAINTS = np.array(
 )
 
 
+LONGEST_CAR = 7.0
+"""Frame pixels; what is longer is a lorry."""
+
+
 def car(rng: np.random.Generator, length: float) -> list[Part]:
-    """A car or, at more than 7 pixels, a lorry."""
+    """A car or, beyond `LONGEST_CAR`, a lorry; its shell comes first."""
     colour = vary(rng, rng.choice(_CAR_PAINTS), 12)
-    half, h = length / 2, (0.23 if length < 7 else 0.17) * length
+    half, h = length / 2, (0.23 if length < LONGEST_CAR else 0.17) * length
     shell = mirrored([(half, 0.7 * h), (0.8 * half, h), (-0.9 * half, h), (-half, 0.8 * h)])
     windscreen = rectangle(0.1 * half, -0.75 * h, 0.45 * half, 0.75 * h)
     return [Part(shell, colour, 0.3 * length), Part(windscreen, colour * 0.5)]

@@ -80,7 +80,7 @@ def experiments_source(experiments: Experiments) -> Source:
         if split != scored:
             readers[split] = functools.partial(load_frames, data, split, experiments.cache)
     if data.source == "synthetic":
-        for variant in ("static", "zero-shot"):
+        for variant in ("static", "aerial", "zero-shot"):
             other = data.model_copy(update={"synthetic": data.synthetic.model_copy(update={"variant": variant})})
             readers[variant] = functools.partial(load_frames, other, scored, experiments.cache)
     sets = {name: functools.cache(reader) for name, reader in readers.items()}

@@ -12,7 +12,7 @@ from rossam_core.data import synthetic
 from rossam_core.data.masks import box_of
 from rossam_core.data.synthetic import MIN_AREA, Video, annotate, generate
 from rossam_core.data.synthetic_aerial import AERIAL_CATEGORIES
-from rossam_core.data.synthetic_objects import Actor, Part, aeroplane, rigid, ship
+from rossam_core.data.synthetic_objects import LONGEST_CAR, Actor, Part, aeroplane, rigid, ship
 from rossam_core.data.synthetic_paint import MARGIN, SUPERSAMPLING, Canvas, Light, Path, rectangle
 from rossam_core.data.synthetic_sea import wake_of
 from rossam_core.data.synthetic_static import STATIC_CATEGORIES
@@ -260,6 +260,8 @@ class TestVariants:
         crowded = [made.object_count / count for made, count in zip((static, aerial), pixels, strict=True)]
         assert crowded[1] > 1.3 * crowded[0]
         assert {frame.dataset for frame in aerial} == {"synthetic-aerial"}
+        small = [o.box_xyxy for frame in aerial for o in frame.objects if o.category == "small vehicle"]
+        assert np.ptp(np.reshape(small, (-1, 2, 2)), axis=1).max() <= LONGEST_CAR + 1  # lorries are large ones
 
     def test_zero_shot_has_the_same_kinds_elsewhere_under_another_camera(self, tmp_path):
         config = TINY.model_copy(update={"variant": "zero-shot", "scenes": ("airport", "sea", "rail")})
