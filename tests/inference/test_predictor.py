@@ -264,6 +264,10 @@ def test_variants_are_other_prompts_in_their_boxs_window(prompts, monkeypatch):
         assert shifted.box_xyxy == tuple(asked[0]) and shrunk.area < own[0].area
     assert [len(own) for own in one.predict_variants(image, CORNERS, np.zeros((5, 0, 4)))] == [1] * 5
     assert one.predict_variants(image, [], np.zeros((0, 3, 4))) == []
+    direct = predictor(mode="direct")
+    direct.model.resize = "square"
+    ((own, same),) = direct.predict_variants(image, CORNERS[4:], np.array(CORNERS[4:])[:, None])
+    assert own.rle() == same.rle() == direct.predict(image, CORNERS[4:])[0].rle() != found[4][0].rle()
     with pytest.raises(RossamError, match=r"have the shape \(4, 3, 4\) for 5 boxes"):
         one.predict_variants(image, CORNERS, variants[:4])
 
