@@ -340,7 +340,7 @@ def _check_phases(model: PromptableSegmenter, training: TrainingConfig) -> None:
 
 def _optimizer(training: TrainingConfig, members: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind([p for _, p in members], betas=training.betas, weight_decay=training.weight_decay)
+    return kind([p for _, p in members], betas=training.betas, weight_decay=training.weight_decay, fused=True)
 
 
 def _passes(samples: int, every: int, batch: int) -> bool:

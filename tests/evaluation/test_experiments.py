@@ -1,5 +1,6 @@
 """Experiments: every row names what exists, is computed once, and is computed anew when anything that matters moves."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -163,3 +164,20 @@ def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiment
 def test_an_unknown_table_names_the_known_ones(experiments):
     with pytest.raises(RossamError, match="table1"):
         experiments.results("table9")
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "nwpu", "paper"])
+def test_a_row_that_names_its_rate_or_filter_has_it_whatever_the_profile_prefers(profile, tmp_path):
+    settings = load_profile(profile).model_copy(update={"data": load_profile("smoke").data})
+    experiments, named = Experiments(settings, tmp_path), 0
+    for spec in table_specs().values():
+        for row in spec.rows:
+            inference = experiments.inference(row)
+            for rate in re.findall(r"rate (\d)", row.label):
+                assert inference.rate == int(rate), (profile, row.label)
+                named += 1
+            for how in re.findall("bilinear|bicubic", row.label):
+                assert inference.interpolation == how, (profile, row.label)
+            if "only one" in row.label or "whole" in row.label.replace("whole encoder", ""):
+                assert inference.mode == ("object" if "only one" in row.label else "direct"), (profile, row.label)
+    assert named >= 6
