@@ -55,7 +55,7 @@ def loop_over_windows(predictor: SamPredictor, image: np.ndarray, boxes: np.ndar
 
 
 def main(backbone: str = "vit_t", boxes: int = 96) -> None:
-    ours = build_model("sam", backbone, checkpoint=None)
+    ours = build_model("sam", backbone, checkpoint=None, box_offset=0.0)
     theirs = SamPredictor(their_sam(ours.arch))
     frames = generate(SyntheticConfig(scenes=("airport", "sea")), "val", cache_dir() / "synthetic")
     work, count = [], 0

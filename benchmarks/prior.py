@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from rossam_core import build_model
+from rossam_core.evaluation.statistics import bootstrap_mean
 from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.training.pretrain_config import PretrainConfig
 from rossam_core.training.pretrain_scenes import HeldOut, held_out_scenes, score
@@ -24,6 +25,13 @@ def by_size(table: pd.DataFrame, column: str) -> dict[str, float]:
     """Mean of a column of `score` over all prompts, and by the longer side of the box."""
     parts = {name: table[(table.extent >= low) & (table.extent < high)] for name, (low, high) in SIZES.items()}
     return {"all": table[column].mean()} | {name: part[column].mean() for name, part in parts.items()}
+
+
+def interval(table: pd.DataFrame, column: str, scenes: HeldOut) -> str:
+    """Mean of a column of `score` and its 95% bootstrap interval over scenes."""
+    scene = np.repeat(np.arange(len(scenes.boxes)), [len(boxes) for boxes in scenes.boxes])
+    found = bootstrap_mean(table.assign(scene=scene, object=np.arange(len(table))), column, cluster="scene")
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def masks(model: PromptableSegmenter, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -53,11 +61,13 @@ def main() -> None:
     options = parser.parse_args()
     scenes = held_out_scenes(PretrainConfig(seed=options.seed, held_out_scenes=options.scenes), 256)
     swapped = scenes._replace(images=scenes.images[1:] + scenes.images[:1])
-    sizes, rest = {}, {}
+    sizes, rest, intervals = {}, {}, {}
     for method, backbone in PRIORS:
         model = build_model(method, backbone)
         table, column = score(model, scenes, CPU, "float32"), "sum" if method == "hq-sam" else "sam"
         sizes[method], sizes["inscribed ellipse"] = by_size(table, column), by_size(table, "ellipse")
+        intervals[method] = interval(table, column, scenes)
+        intervals["inscribed ellipse"] = interval(table, "ellipse", scenes)
         if method != "hq-sam":
             rest[method] = {
                 "images swapped": score(model, swapped, CPU, "float32")[column].mean(),
@@ -66,6 +76,7 @@ def main() -> None:
             } | steadiness(model, scenes, options.seed)
     objects = {name: ((table.extent >= low) & (table.extent < high)).sum() for name, (low, high) in SIZES.items()}
     print(f"{options.scenes} scenes of seed {options.seed}, {len(table)} objects: {objects}")
+    print(pd.Series(intervals).to_string(), end="\n\n")
     print(pd.DataFrame(sizes).T.round(3).to_string(), pd.DataFrame(rest).round(3).to_string(), sep="\n\n")
 
 

@@ -44,6 +44,8 @@ class Architecture:
     decoder_depth: int = 2
     decoder_heads: int = 8
     decoder_mlp_dim: int = 2048
+    box_offset: float = 0.0
+    """Added to boxes (pixel edges), in pixels, before SAM adds its half. -½ lets mirrored boxes be mirror images."""
 
     @property
     def grid(self) -> int:

@@ -46,6 +46,8 @@ class Hiera:
     prompt_dim: int = 256
     """Width of image embedding, prompts and mask decoder."""
     decoder_mlp_dim: int = 2048
+    box_offset: float = 0.0
+    """Added to boxes (pixel edges), in pixels, before SAM2 adds its half."""
     alternatives: int = 3
     """Masks the decoder knows besides the single one. Where there are any, it answers with the best of them when
     the single mask is unstable (`dynamic_multimask_via_stability`, on in all official models)."""

@@ -85,7 +85,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
 
         Args:
             boxes: for each of the B images a float tensor N_i×4, xyxy in input pixels (pixel edges); N_i may be 0.
-                The networks themselves add half a pixel to every coordinate.
+                The networks themselves add half a pixel to every coordinate; `arch.box_offset` may undo it.
 
         Raises:
             RossamError: boxes for another number of images, another shape, or an integer type.
@@ -122,7 +122,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         return (images - self._mean) / self._std
 
     def _prompts(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Checked boxes of all images, float32 ΣN×4, and the image each belongs to, int64 ΣN."""
+        """Checked boxes of all images, as the network takes them, float32 ΣN×4; the image each belongs to, int64 ΣN."""
         b, device = len(embeddings.final), embeddings.final.device
         if isinstance(boxes, Tensor) or len(boxes) != b:
             found = f"a tensor of shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} tensors"
@@ -136,4 +136,4 @@ class PromptableSegmenter(nn.Module, abc.ABC):
                 )
         counts = torch.tensor([len(each) for each in boxes])
         index = torch.repeat_interleave(torch.arange(b), counts).to(device)
-        return torch.cat(list(boxes)).to(device, torch.float32), index
+        return torch.cat(list(boxes)).to(device, torch.float32) + self.arch.box_offset, index

@@ -6,6 +6,7 @@ learns mean shapes from the box first, and the encoder falls silent.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -59,7 +60,17 @@ def _awake_sam2(model: Sam2Segmenter) -> None:
 
 
 def _describe_patches(projection: nn.Conv2d) -> None:
-    projection.weight.copy_(_cosine_basis(projection.out_channels, projection.kernel_size[0]))
+    """Every fourth channel is half the sum of an even cosine, one odd from left to right, one odd from top to bottom
+    and one odd both ways: its mirror images, which stand in the other three, span all four. Where patches overlap, the
+    part of the kernel that tiles the image is described, the rest is 0."""
+    count, patch = projection.out_channels, projection.stride[0]
+    kinds = [_cosine_basis(count // 4, patch, kind) for kind in itertools.product((0, 1), repeat=2)]
+    start = projection.padding[0]
+    projection.weight.zero_()
+    tile = projection.weight[:, :, start : start + patch, start : start + patch]
+    for number, (rows, columns) in enumerate(itertools.product((1, -1), repeat=2)):
+        signs = (1, columns, rows, rows * columns)
+        tile[number::4] = sum(sign * kind for sign, kind in zip(signs, kinds, strict=True)) / 2
     projection.bias.zero_()
 
 
@@ -69,15 +80,20 @@ def _begin_small(*linears: nn.Linear) -> None:
         linear.bias.zero_()
 
 
-def _cosine_basis(count: int, patch: int) -> Tensor:
-    """The `count` lowest cosines of P×P patches in three colour axes, count×3×P×P."""
+def _cosine_basis(count: int, patch: int, kind: tuple[int, int]) -> Tensor:
+    """The `count` lowest cosines of P×P patches in three colour axes, count×3×P×P; of `kind`: 0 for those even, 1 for
+    those odd, from top to bottom and from left to right."""
     place, wave = torch.arange(patch) + 0.5, torch.arange(patch)
     waves = torch.cos(math.pi * wave[:, None] * place[None] / patch) * math.sqrt(2 / patch)
     waves[0] /= math.sqrt(2)
     colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-0.5, 1, -0.5]])
     colours /= colours.norm(dim=1, keepdim=True)
     ranked = sorted(
-        (math.hypot(i, j) + 3 * (c > 0), c, i, j) for i in range(patch) for j in range(patch) for c in range(3)
+        (math.hypot(i, j) + 3 * (c > 0), c, i, j)
+        for i in range(patch)
+        for j in range(patch)
+        for c in range(3)
+        if kind == (i % 2, j % 2)
     )
     rows = []
     for _, c, i, j in ranked[:count]:

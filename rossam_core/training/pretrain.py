@@ -31,9 +31,11 @@ from ..errors import RossamError
 from ..files import atomic_path, read_json, write_json, write_text
 from ..model.checkpoints import load_checkpoint, save_weights
 from ..model.rossam import MaskLogits, build_model, input_size, set_trainable
+from ..model.segmenter import PromptableSegmenter
 from ..progress import duration
 from .awake import start_awake
 from .losses import dice_loss
+from .mirrors import decode_both_ways, mirror_gradients, mirror_weights
 from .pretrain_config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
 from .pretrain_scenes import Batch, SceneBatches, held_out_scenes, scene_loader, score
 from .team import Team
@@ -76,6 +78,17 @@ def iou_loss(logits: Tensor, targets: Tensor, predicted: Tensor) -> Tensor:
     return (predicted - iou) ** 2
 
 
+def agreement_loss(logits: Tensor, others: Tensor) -> Tensor:
+    """`Σ(p - q)² / (Σp² + Σq²)` over the plane, with the probabilities p and q of two masks, float32 ΣN: 0 to 1.
+
+    Args:
+        logits: ΣN×h×w.
+        others: ΣN×h×w.
+    """
+    p, q = torch.sigmoid(logits), torch.sigmoid(others)
+    return (p - q).square().sum(dim=(1, 2)) / (p.square() + q.square()).sum(dim=(1, 2))
+
+
 class LayoutHead(nn.Conv2d):
     """Scaffold on the image embedding, used in training and thrown away: where objects and their outlines are.
 
@@ -101,14 +114,21 @@ def layout_loss(logits: Tensor, layout: Tensor) -> Tensor:
 
 
 def phase_loss(phase: Phase, output: MaskLogits, batch: Batch, size: int) -> dict[str, Tensor]:
-    """Named terms, ΣN each, whose mean sum is minimised. SAM: mask and predicted IoU. HQ head: the HQ mask alone."""
+    """Named terms, ΣN each, whose mean sum is minimised. SAM: mask and predicted IoU. HQ head: the HQ mask alone.
+
+    `output` has ΣN masks, or 2ΣN of `decode_both_ways`: then the mean of each two, and how they agree.
+    """
     targets, boxes = batch.targets.float() / 255, torch.cat(batch.boxes)
-    if phase.name == "hq":
-        return {"mask": prompt_loss(output.hq, targets, boxes, size)}
-    return {
-        "mask": prompt_loss(output.sam, targets, boxes, size),
-        "iou": iou_loss(output.sam, targets, output.iou),
-    }
+    masks = output.hq if phase.name == "hq" else output.sam
+    n, copies = len(targets), len(masks) // len(targets)
+    targets, boxes = targets.repeat(copies, 1, 1), boxes.repeat(copies, 1)
+    terms = {"mask": prompt_loss(masks, targets, boxes, size)}
+    if phase.name != "hq":
+        terms["iou"] = iou_loss(masks, targets, output.iou)
+    terms = {name: term.view(copies, n).mean(dim=0) for name, term in terms.items()}
+    if copies == 2:
+        terms["agreement"] = agreement_loss(masks[:n], masks[n:])
+    return terms
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------
@@ -170,6 +190,8 @@ def _run_phase(
     size = input_size(config.backbone) // phase.shrink
     model = build_model(phase.method, config.backbone, checkpoint=None, seed=config.seed, input_size=size).to(device)
     start_awake(model)
+    if config.mirrors:
+        mirror_weights(model)
     done, best = (0, -1.0) if state is None else (state["steps"], state["best"])
     steps = math.ceil(phase.samples / config.batch_size)
     if done >= steps:
@@ -178,12 +200,14 @@ def _run_phase(
     scaffold = phase.name != "hq" and config.layout_weight > 0
     if scaffold:
         trained += list(head.parameters())
-    optimizer = torch.optim.AdamW(_decayed(trained, config.weight_decay), lr=phase.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_decayed(trained, config.weight_decay), lr=phase.lr, betas=(0.9, 0.98), fused=True)
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     elif source is not None:
         load_checkpoint(model, source, allow_missing=("hq_head",), resize_positions=True)
+        if config.mirrors:
+            _keep_mirrored(model, source)
 
     if team.leads:
         log.rewind(phase.name, done * config.batch_size)
@@ -203,18 +227,24 @@ def _run_phase(
         with autocast(device, config.precision):
             with torch.set_grad_enabled(phase.name != "hq"):
                 embeddings = model.encode(batch.images)
-            output = model.decode(embeddings, batch.boxes)
+            if config.mirrors:
+                output = decode_both_ways(model, embeddings, batch.boxes)
+            else:
+                output = model.decode(embeddings, batch.boxes)
             layout = head(embeddings.final) if scaffold else None
         terms = phase_loss(phase, output, batch, size)
         # backward: the mean over the prompts of all processes
         prompts = team.total(len(batch.targets))
         optimizer.zero_grad(set_to_none=True)
-        loss = sum(terms.values()).sum() / prompts
+        weights = {"agreement": config.agreement_weight}
+        loss = sum(weights.get(name, 1.0) * term.sum() for name, term in terms.items()) / prompts
         if scaffold:
             terms["layout"] = layout_loss(layout, batch.layout.float() / 255)
             loss = loss + config.layout_weight * terms["layout"].sum() / config.batch_size
         loss.backward()
         team.add_gradients(trained)
+        if config.mirrors:
+            mirror_gradients(model)
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
         optimizer.step()
         done += 1
@@ -242,6 +272,17 @@ def _run_phase(
             save_weights(model, run / phase.weights, notes, half=phase.weights == RESULT)
         _write_checkpoint(run / "checkpoint.pt", number, done, best, model, head, optimizer)
     bar.close()
+
+
+def _keep_mirrored(model: PromptableSegmenter, source: Path) -> None:
+    """Make loaded weights mirror images of one another exactly; interpolated positions are so but for rounding."""
+    moved = mirror_weights(model)
+    if moved > 1e-2:
+        raise RossamError(
+            source,
+            f"holds weights that are no mirror images of one another (by up to {moved:.2g})",
+            "set mirrors=false to go on with them, or start from nothing",
+        )
 
 
 def _layout_head(seed: int, saved: dict | None) -> LayoutHead:

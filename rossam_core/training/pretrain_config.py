@@ -37,6 +37,11 @@ class PretrainConfig(Config):
     close_up: float = Field(0.7, ge=0, le=1)
     """Share of images that are a window around one object, as inference cuts it (context 1.3 to 4): what is asked
     for stands in the middle, so that the encoder learns to look before it must search."""
+    mirrors: bool = True
+    """Keep the weights such that a mirrored image gives the mirrored embedding (`training.mirrors`), and
+    train the decoder to give the mirrored mask."""
+    agreement_weight: float = Field(1.0, ge=0)
+    """With `mirrors`: weight of `agreement_loss` between the mask and that of the mirrored embedding and box."""
     boxes_per_image: int = Field(4, ge=1)
     """Objects prompted in an image, at most; large ones are drawn more often (weight: square root of the side)."""
     small_lr: float = Field(6e-4, gt=0)

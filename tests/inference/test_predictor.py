@@ -298,7 +298,10 @@ def noise_image(rng, size_hw):
 
 @pytest.fixture(scope="module")
 def tiny_models():
-    return {method: build_model(method, "vit_t", checkpoint=None, depth=3) for method in ("sam", "hq-sam")}
+    """Reduced `vit_t`s that take boxes as SAM does."""
+    return {
+        method: build_model(method, "vit_t", checkpoint=None, depth=3, box_offset=0.0) for method in ("sam", "hq-sam")
+    }
 
 
 def test_results_do_not_depend_on_batch_sizes(tiny_models, rng):

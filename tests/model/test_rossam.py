@@ -99,6 +99,12 @@ def test_box_positions_keep_their_digits_under_autocast(tiny, small_images):
     assert torch.equal(seen[0], seen[1])
 
 
+def test_the_box_offset_is_added_to_boxes(tiny, small_images):
+    moved = [box + 0.5 for box in BOXES]
+    plain, offset = tiny("sam", box_offset=0.0)(small_images, BOXES), tiny("sam", box_offset=-0.5)(small_images, moved)
+    assert torch.allclose(plain.sam, offset.sam, atol=1e-6)
+
+
 def test_seed_decides_fresh_weights_and_leaves_the_global_generator(tiny):
     state = torch.random.get_rng_state()
     first, same, other = (
