@@ -30,6 +30,26 @@ def start_awake(model: PromptableSegmenter) -> None:
         _awake_sam(model)
 
 
+@torch.no_grad()
+def start_as_sam(model: SamSegmenter) -> None:
+    """Let the HQ mask be SAM's at first: the HQ token and its MLP are those of SAM's single mask, the features of the
+    encoder are small, and SAM's features x are passed on as GELU(x) - GELU(-x) = x, scaled by the norm between, which
+    keeps the sign of every logit."""
+    decoder = model.mask_decoder
+    decoder.hf_token.weight.copy_(decoder.mask_tokens.weight[:1])
+    decoder.hf_mlp.load_state_dict(decoder.output_hypernetworks_mlps[0].state_dict())
+    widen, _, _, narrow = decoder.embedding_maskfeature
+    for convolution in (widen, narrow):
+        convolution.weight.mul_(0.1)
+        convolution.bias.zero_()
+    same = torch.eye(narrow.out_channels, device=narrow.weight.device)
+    widen.weight[:, :, 1, 1] += torch.cat([same, -same])
+    narrow.weight[:, :, 1, 1] += torch.cat([same, -same], dim=1)
+    for last in (decoder.compress_vit_feat[-1], decoder.embedding_encoder[-1]):
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+
+
 def _awake_sam(model: SamSegmenter) -> None:
     encoder = model.image_encoder
     _describe_patches(encoder.patch_embed.proj)

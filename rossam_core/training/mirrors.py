@@ -12,7 +12,7 @@ those of `vit_t` and `hiera_t` do at their input size.
 
 The mask decoder obeys it too, but SAM tells a box by its top left and bottom right corners. Mirrored left to right it
 is told by the other two, and masks are mirrored as far as the decoder has learnt that either pair means the same box.
-Mirrored both ways it is told by the same two, and masks are mirrored exactly.
+Mirrored both ways it is told by the same two, and masks are mirrored exactly where `box_offset` is -½.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from ..model.checkpoints import load_checkpoint, save_weights
 from ..model.rossam import MaskLogits, build_model, input_size, set_trainable
 from ..model.segmenter import PromptableSegmenter
 from ..progress import duration
-from .awake import start_awake
+from .awake import start_as_sam, start_awake
 from .losses import dice_loss
 from .mirrors import decode_both_ways, mirror_gradients, mirror_weights
 from .pretrain_config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
@@ -205,9 +205,11 @@ def _run_phase(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     elif source is not None:
-        load_checkpoint(model, source, allow_missing=("hq_head",), resize_positions=True)
+        loaded = load_checkpoint(model, source, allow_missing=("hq_head",), resize_positions=True)
         if config.mirrors:
             _keep_mirrored(model, source)
+        if phase.name == "hq" and loaded["method"] == "sam":
+            start_as_sam(model)
 
     if team.leads:
         log.rewind(phase.name, done * config.batch_size)

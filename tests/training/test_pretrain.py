@@ -12,7 +12,7 @@ from rossam_core.data.masks import box_of
 from rossam_core.errors import RossamError
 from rossam_core.model.rossam import build_model
 from rossam_core.training import pretrain as module
-from rossam_core.training.awake import start_awake
+from rossam_core.training.awake import start_as_sam, start_awake
 from rossam_core.training.pretrain import iou_loss, layout_loss, pretrain, prompt_loss
 from rossam_core.training.pretrain_config import PretrainConfig, learning_rate, phases
 from rossam_core.training.pretrain_scenes import (
@@ -229,6 +229,17 @@ def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbo
         embeddings = model.encode(images)
     for features in (embeddings.final, *embeddings.high_resolution):
         assert 0.1 < features.std(dim=0).mean() < 3
+
+
+def test_the_hq_head_begins_with_sams_mask():
+    model = build_model("hq-sam", "vit_t")
+    start_as_sam(model)
+    scenes = held_out_scenes(PretrainConfig(held_out_scenes=4), 256)
+    images = torch.from_numpy(np.stack(scenes.images)).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        output = model(images, [torch.from_numpy(boxes).float() for boxes in scenes.boxes])
+    sam, hq = output.sam > 0, output.hq > 0
+    assert (sam & hq).sum() / (sam | hq).sum() > 0.9
 
 
 def test_a_run_can_be_made_longer(tmp_path):
