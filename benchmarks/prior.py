@@ -30,7 +30,7 @@ def by_size(table: pd.DataFrame, column: str) -> dict[str, float]:
 def interval(table: pd.DataFrame, column: str, scenes: HeldOut) -> str:
     """Mean of a column of `score` and its 95% bootstrap interval over scenes."""
     scene = np.repeat(np.arange(len(scenes.boxes)), [len(boxes) for boxes in scenes.boxes])
-    found = bootstrap_mean(table.assign(scene=scene, object=np.arange(len(table))), column, cluster="scene")
+    found = bootstrap_mean(table.assign(scene=scene), column, cluster="scene")
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..model.rossam import PromptableSegmenter, SamSegmenter
 from ..model.sam2 import Sam2Segmenter
+from .mirrors import tile_of
 
 TRANSFORMERS_DEVIATION = 0.02
 """Of every weight of a fresh `Sam2Model`."""
@@ -39,15 +40,10 @@ def start_as_sam(model: SamSegmenter) -> None:
     decoder.hf_token.weight.copy_(decoder.mask_tokens.weight[:1])
     decoder.hf_mlp.load_state_dict(decoder.output_hypernetworks_mlps[0].state_dict())
     widen, _, _, narrow = decoder.embedding_maskfeature
-    for convolution in (widen, narrow):
-        convolution.weight.mul_(0.1)
-        convolution.bias.zero_()
+    _begin_small(widen, narrow, decoder.compress_vit_feat[-1], decoder.embedding_encoder[-1], share=0.1)
     same = torch.eye(narrow.out_channels, device=narrow.weight.device)
     widen.weight[:, :, 1, 1] += torch.cat([same, -same])
     narrow.weight[:, :, 1, 1] += torch.cat([same, -same], dim=1)
-    for last in (decoder.compress_vit_feat[-1], decoder.embedding_encoder[-1]):
-        last.weight.mul_(0.1)
-        last.bias.zero_()
 
 
 def _awake_sam(model: SamSegmenter) -> None:
@@ -85,19 +81,18 @@ def _describe_patches(projection: nn.Conv2d) -> None:
     part of the kernel that tiles the image is described, the rest is 0."""
     count, patch = projection.out_channels, projection.stride[0]
     kinds = [_cosine_basis(count // 4, patch, kind) for kind in itertools.product((0, 1), repeat=2)]
-    start = projection.padding[0]
     projection.weight.zero_()
-    tile = projection.weight[:, :, start : start + patch, start : start + patch]
+    tile = projection.weight[tile_of(projection)]
     for number, (rows, columns) in enumerate(itertools.product((1, -1), repeat=2)):
         signs = (1, columns, rows, rows * columns)
         tile[number::4] = sum(sign * kind for sign, kind in zip(signs, kinds, strict=True)) / 2
     projection.bias.zero_()
 
 
-def _begin_small(*linears: nn.Linear) -> None:
-    for linear in linears:
-        linear.weight.mul_(0.2)
-        linear.bias.zero_()
+def _begin_small(*layers: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, share: float = 0.2) -> None:
+    for layer in layers:
+        layer.weight.mul_(share)
+        layer.bias.zero_()
 
 
 def _cosine_basis(count: int, patch: int, kind: tuple[int, int]) -> Tensor:

@@ -165,7 +165,7 @@ def _mirrorables(model: SamSegmenter | Sam2Segmenter) -> Iterator[Mirrorable]:
     if isinstance(model, Sam2Segmenter):
         patches = model.vision_encoder.backbone.patch_embed.projection
         special = {
-            patches.weight: _part(patches.weight, _axes(patches, "weight", patches.weight), _tile(patches)),
+            patches.weight: _part(patches.weight, _axes(patches, "weight", patches.weight), tile_of(patches)),
             encoder.point_embed.weight: _part(encoder.point_embed.weight, Axes((1,)), slice(0, 2)),
         }
         scores = decoder.iou_prediction_head.proj_out
@@ -186,7 +186,7 @@ def _mirrorables(model: SamSegmenter | Sam2Segmenter) -> Iterator[Mirrorable]:
                 yield found
 
 
-def _tile(patches: nn.Conv2d) -> tuple[slice, ...]:
+def tile_of(patches: nn.Conv2d) -> tuple[slice, ...]:
     """The part of the overlapping patches' kernel that tiles the image."""
     start = patches.padding[0]
     tile = slice(start, start + patches.stride[0])
@@ -226,6 +226,6 @@ def _clear_overlap(model: Sam2Segmenter) -> None:
     patches = model.vision_encoder.backbone.patch_embed.projection
     for tensor in (patches.weight, patches.weight.grad):
         if tensor is not None:
-            kept = tensor[_tile(patches)].clone()
+            kept = tensor[tile_of(patches)].clone()
             tensor.zero_()
-            tensor[_tile(patches)] = kept
+            tensor[tile_of(patches)] = kept

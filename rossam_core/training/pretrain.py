@@ -208,7 +208,7 @@ def _run_phase(
         loaded = load_checkpoint(model, source, allow_missing=("hq_head",), resize_positions=True)
         if config.mirrors:
             _keep_mirrored(model, source)
-        if phase.name == "hq" and loaded["method"] == "sam":
+        if phase.name == "hq" and loaded.get("method") == "sam":
             start_as_sam(model)
 
     if team.leads:
