@@ -66,17 +66,18 @@ def main() -> None:
         model = build_model(method, backbone)
         table, column = score(model, scenes, CPU, "float32"), "sum" if method == "hq-sam" else "sam"
         sizes[method], sizes["inscribed ellipse"] = by_size(table, column), by_size(table, "ellipse")
-        intervals[method] = interval(table, column, scenes)
-        intervals["inscribed ellipse"] = interval(table, "ellipse", scenes)
+        table["gain"] = table[column] - table.ellipse
+        intervals[method] = {"IoU": interval(table, column, scenes), "minus ellipse": interval(table, "gain", scenes)}
+        intervals["inscribed ellipse"] = {"IoU": interval(table, "ellipse", scenes), "minus ellipse": ""}
         if method != "hq-sam":
             rest[method] = {
                 "images swapped": score(model, swapped, CPU, "float32")[column].mean(),
                 "embedding spread": table.spread.mean(),
                 "rank correlation of predicted IoU": table[["predicted", column]].corr("spearman").iloc[0, 1],
             } | steadiness(model, scenes, options.seed)
-    objects = {name: ((table.extent >= low) & (table.extent < high)).sum() for name, (low, high) in SIZES.items()}
+    objects = {name: int(((table.extent >= low) & (table.extent < high)).sum()) for name, (low, high) in SIZES.items()}
     print(f"{options.scenes} scenes of seed {options.seed}, {len(table)} objects: {objects}")
-    print(pd.Series(intervals).to_string(), end="\n\n")
+    print(pd.DataFrame(intervals).T.to_string(), end="\n\n")
     print(pd.DataFrame(sizes).T.round(3).to_string(), pd.DataFrame(rest).round(3).to_string(), sep="\n\n")
 
 
