@@ -1,6 +1,6 @@
 """What the model card says of the shipped priors: IoU on generated held-out scenes by size, and how steady masks are.
 
-The scenes are those the weights were chosen on (seed 0), or with --seed others; nothing is trained.
+Neither training nor the choice of weights used scenes of seed 0; nothing is trained.
 Usage: python benchmarks/prior.py [--scenes 64] [--seed 0]
 """
 

@@ -54,7 +54,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "vit_t": Architecture(192, 12, 3, (2, 5, 8, 11), input_size=256, window=8),
+    "vit_t": Architecture(192, 12, 3, (2, 5, 8, 11), input_size=256, window=8, box_offset=-0.5),
     "vit_b": Architecture(768, 12, 12, (2, 5, 8, 11)),
     "vit_l": Architecture(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": Architecture(1280, 32, 16, (7, 15, 23, 31)),

@@ -75,6 +75,7 @@ HIERAS = {
         input_size=256,
         decoder_mlp_dim=768,
         alternatives=0,
+        box_offset=-0.5,
         attention="eager",
     ),
     "hiera_tiny": Hiera((96, 192, 384, 768), (1, 2, 7, 2), (1, 2, 4, 8), (5, 7, 9)),

@@ -205,7 +205,8 @@ def _run_phase(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     elif source is not None:
-        loaded = load_checkpoint(model, source, allow_missing=("hq_head",), resize_positions=True)
+        ignore = () if phase.name == "hq" else ("hq_head",)
+        loaded = load_checkpoint(model, source, allow_missing=("hq_head",), ignore=ignore, resize_positions=True)
         if config.mirrors:
             _keep_mirrored(model, source)
         if phase.name == "hq" and loaded.get("method") == "sam":

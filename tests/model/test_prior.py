@@ -17,9 +17,9 @@ from rossam_core.training.pretrain_scenes import held_out_scenes, score
 
 WEIGHTS = Path(rossam_core.__file__).parent / "weights"
 KNOWN = (
-    "ff0130h14M3N2O202M00000001O001N110O1F[N005j1ON1YU2",
-    "hQ25k10XOMAO]O4S1L_O0^O6Y1KhN>Z14K]OjN01c0U1]OlNd0U1_OjN=X1BhN?X1@hN?Z1@fNa0U1_OoNa0Q1_OPO1J<U1DPO0L<T1DQOOL4O1b1L]NO[n0",
-    "d72j1OWN020]10bN1O32L^10aN71I^10`N81I`1481O1_NIW18dNIO0]10bN4e15\\NFb1;10L4O001OGcNNj1L^d2",
+    "ff06j1OO3L302M2OO101N1O101O1O11O01GYN4k1ON2XU2",
+    "hS23m1NVN0Q10mN0c00_O1o01oN137U1HhN228U1DiN34:T1GkN:U1EjN=V1BjN>X1@gNa0O@Z10gN<ODR10TOOK;V1FoNOL<S1EUO5HNQ1MXO4IM_1Ohl0",
+    "b72l14MNXNNf1410OMcNOW12hNMH0_15gNMY13fNN[147IZN5i110N31L01O1O0M30\\b2",
 )
 
 
@@ -80,18 +80,19 @@ def test_it_looks_at_the_image(prior, scenes):
     assert own["sam"].mean() > others["sam"].mean() + 0.1
 
 
-@pytest.mark.xfail(reason="not reached: mirrored images give masks of IoU 0.80 with the mirrored masks", strict=True)
-def test_a_mirrored_image_gives_the_mirrored_mask(sam, scenes):
+@pytest.mark.parametrize("axis", [0, 1], ids=["upside-down", "left-right"])
+def test_a_mirrored_image_gives_the_mirrored_mask(prior, scenes, axis):
     ious = []
     for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
-        mirrored = boxes.copy()
-        mirrored[:, [0, 2]] = 256 - boxes[:, [2, 0]]
-        ious.append(mean_iou(masks_of(sam, image, boxes), masks_of(sam, image[:, ::-1], mirrored)[:, :, ::-1]))
+        turned = boxes.copy()
+        turned[:, [1 - axis, 3 - axis]] = 256 - boxes[:, [3 - axis, 1 - axis]]
+        again = np.flip(masks_of(prior, np.flip(image, axis), turned), axis + 1)
+        ious.append(mean_iou(masks_of(prior, image, boxes), again))
     assert np.mean(ious) >= 0.9
 
 
 def test_a_box_moved_by_a_twentieth_keeps_most_of_the_mask(prior, scenes, rng):
-    """Measured 0.84 and 0.90 on other scenes (model card)."""
+    """Measured 0.85 and 0.88 on other scenes (model card)."""
     ious = []
     for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)

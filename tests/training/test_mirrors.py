@@ -109,8 +109,11 @@ def test_a_finished_run_has_mirrored_weights_and_only_such_can_be_gone_on_with(t
     settings = {"batch_size": 2, "boxes_per_image": 1, "held_out_scenes": 1, "workers": 0, "threads": 1}
     settings |= {"small_samples": 4, "sam_samples": 4, "hq_samples": 2, "validate_every": 4, "small_lr": 1e-3}
     pretrain(settings, tmp_path / "first", "cpu", False)
-    trained = build_model("hq-sam", "vit_t", tmp_path / "first" / "weights.safetensors")
-    assert mirror_weights(trained) == 0
+    finished = tmp_path / "first" / "weights.safetensors"
+    assert mirror_weights(build_model("hq-sam", "vit_t", finished)) == 0
+    settings |= {"small_samples": 0, "hq_samples": 0}
+    pretrain({**settings, "start_from": str(finished)}, tmp_path / "on", "cpu", False)
+    assert (tmp_path / "on" / "sam.safetensors").is_file()  # SAM alone, from a file that holds an HQ head too
     with pytest.raises(RossamError, match=r"other\.safetensors: .*no mirror images"):
         save_weights(build_model("sam", "vit_t", checkpoint=None), tmp_path / "other.safetensors", {})
         pretrain({**settings, "start_from": str(tmp_path / "other.safetensors")}, tmp_path / "second", "cpu", False)
