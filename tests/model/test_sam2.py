@@ -39,7 +39,7 @@ def logits_of_transformers(ours, images, boxes):
     positions = ours.state_dict()["prompt_encoder.shared_embedding.positional_embedding"]
     theirs.load_state_dict({**ours.state_dict(), "shared_image_embedding.positional_embedding": positions})
     pixels = (images - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
-    return theirs(pixel_values=pixels, input_boxes=torch.stack(boxes), multimask_output=False)
+    return theirs(pixel_values=pixels, input_boxes=torch.stack(boxes) + ours.arch.box_offset, multimask_output=False)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_predictor_works_in_all_modes_and_frames_are_stretched_in_direct_mod
     assert [mask.full().shape for mask in found] == [(80, 120)] * 2
     if mode == "direct":
         stretched = torch.from_numpy(boxes).float() * torch.tensor([64 / 120, 64 / 80]).repeat(2)
-        expected, _ = predictor.model.prompt_encoder(None, None, stretched[:, None], None)
+        expected, _ = predictor.model.prompt_encoder(None, None, stretched[:, None] + predictor.model.arch.box_offset, None)
         torch.testing.assert_close(torch.cat(seen), expected, atol=1e-4, rtol=0)
 
 
