@@ -153,8 +153,9 @@ def test_the_predictor_works_in_all_modes_and_frames_are_stretched_in_direct_mod
     found = predictor.predict(image, boxes)
     assert [mask.full().shape for mask in found] == [(80, 120)] * 2
     if mode == "direct":
+        model = predictor.model
         stretched = torch.from_numpy(boxes).float() * torch.tensor([64 / 120, 64 / 80]).repeat(2)
-        expected, _ = predictor.model.prompt_encoder(None, None, stretched[:, None] + predictor.model.arch.box_offset, None)
+        expected, _ = model.prompt_encoder(None, None, stretched[:, None] + model.arch.box_offset, None)
         torch.testing.assert_close(torch.cat(seen), expected, atol=1e-4, rtol=0)
 
 
