@@ -66,20 +66,30 @@ def kill_all(process):
     process.communicate()
 
 
-@pytest.mark.timeout(900)
-def test_the_whole_run_is_green_and_a_killed_one_ends_with_the_same_tables(tmp_path):
-    whole = start(tmp_path / "cache", tmp_path / "whole")
-    output, _ = whole.communicate()
-    assert whole.returncode == 0, output
-    page = (tmp_path / "whole/index.html").read_text()
-    assert "Not in this report" not in page
-    assert str(tmp_path / "whole/index.html") in output
-    expected = tables(tmp_path / "whole")
-    assert {"parts/02_inference_pipeline/table1.csv", "parts/11_summary/claims.csv"} <= set(expected)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run of the profile `smoke`: its report's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    process = start(folder / "cache", folder / "whole")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return folder / "whole", output
 
+
+@pytest.mark.timeout(900)
+def test_the_whole_run_is_green(whole):
+    report, output = whole
+    assert "Not in this report" not in (report / "index.html").read_text()
+    assert str(report / "index.html") in output
+    assert {"parts/02_inference_pipeline/table1.csv", "parts/11_summary/claims.csv"} <= set(tables(report))
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_run_ends_with_the_same_tables(whole, tmp_path):
     four = ["00_setup", "01_data", "02_inference_pipeline", "03_training_pipeline"]
     compared = [f"parts/{name}/" for name in four[1:]]  # settings name the notebooks
-    expected = {name: text for name, text in expected.items() if name.startswith(tuple(compared))}
+    expected = {name: text for name, text in tables(whole[0]).items() if name.startswith(tuple(compared))}
+    assert expected
     shown = ["--set", f"notebooks={json.dumps(four)}"]
     broken = start(tmp_path / "other", tmp_path / "resumed", "--from", "02", *shown)
     folder = tmp_path / "other/scores/smoke"
