@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import jinja2
 import mistune
-import nbformat
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -207,6 +206,8 @@ def _with_prose(items: Sequence[Mapping[str, Any]], notebook: Path) -> list[Mapp
     """
     if not notebook.exists():
         return list(items)
+    import nbformat  # seconds to load, and only the page that is put together at the end needs it
+
     waiting, woven = {item["key"]: item for item in items}, []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if "notebook-only" in cell.metadata.get("tags", ()):
