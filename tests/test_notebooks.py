@@ -48,6 +48,7 @@ def start(cache, report, *arguments):
     run = ["rossam_core.cli", "run", "--profile", "smoke", "--report", str(report)]
     command = [sys.executable, "-m", *run, *arguments]
     environment = {**os.environ, "ROSSAM_CACHE": str(cache), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment["OMP_NUM_THREADS"] = "1"  # sums in one order, however many notebooks run at a time
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -68,9 +69,9 @@ def kill_all(process):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished run of the profile `smoke`: its report's folder, and what it printed."""
+    """A finished run of the profile `smoke`, two notebooks at a time: its report's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("smoke")
-    process = start(folder / "cache", folder / "whole")
+    process = start(folder / "cache", folder / "whole", "--jobs", "2")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return folder / "whole", output
@@ -85,7 +86,7 @@ def test_the_whole_run_is_green(whole):
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_run_ends_with_the_same_tables(whole, tmp_path):
+def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole, tmp_path):
     four = ["00_setup", "01_data", "02_inference_pipeline", "03_training_pipeline"]
     compared = [f"parts/{name}/" for name in four[1:]]  # settings name the notebooks
     expected = {name: text for name, text in tables(whole[0]).items() if name.startswith(tuple(compared))}
@@ -113,7 +114,8 @@ def test_a_killed_run_ends_with_the_same_tables(whole, tmp_path):
 
 @pytest.mark.timeout(900)
 def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_path):
-    few = ["--data", str(real_data), "--set", "data.limit_frames=12", "--set", "evaluation.bootstrap_samples=50"]
+    few = ["--data", str(real_data), "--jobs", "2"]
+    few += ["--set", "data.limit_frames=12", "--set", "evaluation.bootstrap_samples=50"]
     short = ["--set", "training.samples=4", "--set", "training.batch=4", "--set", "training.validation_objects=4"]
     short += ["--set", "budgets={}"]
     process = start(tmp_path / "cache", tmp_path / "report", "--profile", "nwpu", "--from", "03", *few, *short)
