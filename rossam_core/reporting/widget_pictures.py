@@ -183,8 +183,8 @@ def heading(method: str, answer: ObjectMask, scores: MaskScores | None) -> str:
     return f"<div style='line-height:18px'>{swatch} <b>{escape(label(method))}</b><br>{'<br>'.join(lines)}</div>"
 
 
-def legend(side: int) -> str:
-    """What the rows of tiles show, level with them below the headings, and what their colours mean, as HTML."""
+def legend(height: int) -> str:
+    """What the rows of tiles, `height` pixels each, show, level with them below the headings; and their colours. HTML."""
     spans = [
         f"<span style='background:{shade};color:#000;padding:0 3px'>{name}</span>"
         for name, shade in (("both", SHARED), ("missed", MISSED), ("too much", EXTRA))
@@ -194,7 +194,7 @@ def legend(side: int) -> str:
         "Logits": f"blue −{LOGIT_RANGE:g}, red +{LOGIT_RANGE:g}; line: threshold",
         "Boundary errors": " ".join(spans),
     }
-    style = f"height:{side + GAP}px;line-height:18px"
+    style = f"height:{height + GAP}px;line-height:18px"
     cells = [f"<div style='{style}'><b>{name}</b><br>{text}</div>" for name, text in rows.items()]
     return f"<div style='width:110px;padding-top:96px'>{''.join(cells)}</div>"
 

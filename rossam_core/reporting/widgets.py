@@ -130,7 +130,7 @@ class Inspector(ipw.VBox):
 
         self.editor = BBoxWidget(classes=["box"], colors=["#ffffff"], hide_buttons=True)
         self.columns = {m: (ipw.HTML(), ipw.Image(format="png", width=TILE)) for m in methods}
-        self.status, self.error = ipw.HTML(), ipw.HTML()
+        self.status, self.error, self.legend = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self.progress = ipw.IntProgress(layout=ipw.Layout(width="320px", display="none"))
 
         self._on(self._load, self.dataset)
@@ -150,7 +150,6 @@ class Inspector(ipw.VBox):
 
     def _layout(self) -> list[ipw.Widget]:
         row = functools.partial(ipw.HBox, layout=ipw.Layout(flex_flow="row wrap", align_items="center"))
-        key = ipw.HTML(pictures.legend(TILE))
         columns = [ipw.VBox(list(column), layout=ipw.Layout(margin="0 8px 0 0")) for column in self.columns.values()]
         editor = ipw.VBox([row([self.view]), self.editor, row(self.sides), row([self.own_box, self.centre])],
                           layout=ipw.Layout(width=f"{EDITOR + 30}px"))  # fmt: skip
@@ -164,7 +163,7 @@ class Inspector(ipw.VBox):
             ipw.HTML("".join(f"<p style='color:{MUTED};margin:0'>{escape(note)}</p>" for note in self.source.notes)),
             self.error,
             row([self.progress, self.status]),
-            row([editor, ipw.HBox([key, *columns])], layout=ipw.Layout(flex_flow="row wrap", align_items="flex-start")),
+            row([editor, ipw.HBox([self.legend, *columns])], layout=ipw.Layout(flex_flow="row wrap", align_items="flex-start")),
         ]
 
     def _on(self, action: Callable[[], None], *controls: ipw.Widget) -> None:
@@ -357,6 +356,8 @@ class Inspector(ipw.VBox):
                 head.value = pictures.heading(method, answer, self.scores.get(method))
                 self._drawn[method] = pictures.method_tiles(method, self._image, answer, target, region, band, TILE)
                 picture.value = pictures.png(self._drawn[method])
+        width, height = pictures.fit_size(region, TILE)
+        self.legend.value = pictures.legend(round(TILE * height / width))  # the browser shows tiles TILE wide
         self._draw_editor(masks)
         took = 1000 * (time.perf_counter() - started)
         self._say(f"{encoded} window{'' if encoded == 1 else 's'} encoded, answered in {took:.0f} ms")
