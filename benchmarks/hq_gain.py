@@ -6,19 +6,14 @@ Usage: python benchmarks/hq_gain.py [--profile demo] [--data DIR]
 
 import argparse
 
-import numpy as np
 import pandas as pd
 
 from rossam_core import Predictor, build_model, load_profile
 from rossam_core.evaluation.experiments import Experiments
+from rossam_core.evaluation.metrics import mask_iou
 from rossam_core.evaluation.statistics import bootstrap_mean
 
 SHOWN = ["SAM", "HQ-SAM", "alike", "SAM's area", "HQ-SAM's area"]
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two bool H×W, percent."""
-    return 100 * (first & second).sum() / max((first | second).sum(), 1)
 
 
 def compare(experiments: Experiments) -> pd.DataFrame:
@@ -26,17 +21,15 @@ def compare(experiments: Experiments) -> pd.DataFrame:
     inference = experiments.profile.inference
     sam, hq = (Predictor(build_model(method, "vit_t"), inference) for method in ("sam", "hq-sam"))
     rows = []
-    for frame in experiments.frames:
-        things = [thing for thing in frame.objects if thing.has_mask]
-        if not things:
+    for frame in experiments.frames.keep_objects(lambda thing: thing.has_mask, "no mask to compare with"):
+        if not frame.objects:
             continue
-        frame, image = frame.with_objects(things), frame.image()
+        image = frame.image()
         answers = (predictor.predict(image, frame.boxes_xyxy) for predictor in (sam, hq))
-        for thing, *found in zip(things, *answers, strict=True):
-            truth, first, second = (
-                mask.astype(bool) for mask in (thing.mask(image.shape[:2]), *(answer.full() for answer in found))
-            )
-            row = {"SAM": iou(first, truth), "HQ-SAM": iou(second, truth), "alike": iou(first, second)}
+        for thing, *found in zip(frame.objects, *answers, strict=True):
+            truth, (first, second) = thing.mask(frame.size_hw), (answer.full() for answer in found)
+            row = {"SAM": 100 * mask_iou(first, truth), "HQ-SAM": 100 * mask_iou(second, truth)}
+            row |= {"alike": 100 * mask_iou(first, second)}
             row |= {"SAM's area": first.sum() / truth.sum(), "HQ-SAM's area": second.sum() / truth.sum()}
             rows.append({"video": frame.video, "class": thing.category, **row})
     return pd.DataFrame(rows)

@@ -184,7 +184,11 @@ def heading(method: str, answer: ObjectMask, scores: MaskScores | None) -> str:
 
 
 def legend(height: int) -> str:
-    """What the rows of tiles, `height` pixels each, show, level with them below the headings; and their colours. HTML."""
+    """What the rows of tiles show, level with them below the headings, and what their colours mean, as HTML.
+
+    Args:
+        height: of a tile as the browser shows it, pixels.
+    """
     spans = [
         f"<span style='background:{shade};color:#000;padding:0 3px'>{name}</span>"
         for name, shade in (("both", SHARED), ("missed", MISSED), ("too much", EXTRA))

@@ -151,6 +151,7 @@ class Inspector(ipw.VBox):
     def _layout(self) -> list[ipw.Widget]:
         row = functools.partial(ipw.HBox, layout=ipw.Layout(flex_flow="row wrap", align_items="center"))
         columns = [ipw.VBox(list(column), layout=ipw.Layout(margin="0 8px 0 0")) for column in self.columns.values()]
+        tiles = ipw.HBox([self.legend, *columns])
         editor = ipw.VBox([row([self.view]), self.editor, row(self.sides), row([self.own_box, self.centre])],
                           layout=ipw.Layout(width=f"{EDITOR + 30}px"))  # fmt: skip
         return [
@@ -163,7 +164,7 @@ class Inspector(ipw.VBox):
             ipw.HTML("".join(f"<p style='color:{MUTED};margin:0'>{escape(note)}</p>" for note in self.source.notes)),
             self.error,
             row([self.progress, self.status]),
-            row([editor, ipw.HBox([self.legend, *columns])], layout=ipw.Layout(flex_flow="row wrap", align_items="flex-start")),
+            row([editor, tiles], layout=ipw.Layout(flex_flow="row wrap", align_items="flex-start")),
         ]
 
     def _on(self, action: Callable[[], None], *controls: ipw.Widget) -> None:

@@ -78,13 +78,15 @@ def inspector(frames, predictors, encoder):
     return made
 
 
-@pytest.mark.parametrize("box", [(60, 60, 90, 90), (5, 5, 250, 100)], ids=["square", "whole frame"])
-def test_the_legend_is_level_with_the_tiles(inspector, box):
+@pytest.mark.parametrize(
+    ("box", "tile"), [((60, 60, 90, 90), 200), ((5, 5, 250, 100), round(200 * SIZE[0] / SIZE[1]))],
+    ids=["square", "whole frame"],
+)  # fmt: skip
+def test_the_legend_is_level_with_the_tiles(inspector, box, tile):
     inspector.prompt(box)
     _, picture = inspector.columns["sam"]
     height = cv2.imdecode(np.frombuffer(picture.value, np.uint8), cv2.IMREAD_COLOR).shape[0]
-    tile = (height - 2 * pictures.GAP) // 3
-    assert tile == (200 if box[0] == 60 else round(200 * SIZE[0] / SIZE[1]))
+    assert height == 3 * tile + 2 * pictures.GAP
     assert inspector.legend.value.count(f"height:{tile + pictures.GAP}px;") == 3
 
 
