@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--two-steps", action="store_true", help="run all that has its data for two training steps")
     run.set_defaults(command=_run)
 
+    rows = commands.add_parser("rows", help="show in which settings the rows of the tables differ")
+    rows.add_argument("table", nargs="?", metavar="TABLE", help="a table of experiments.yaml, e.g. table4; default: all")
+    rows.add_argument("--profile", default="demo", help="demo (default), full, nwpu, …, or a path to a YAML file")
+    rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key")
+    rows.add_argument("--json", action="store_true", help="all settings of every row, for programs")
+    rows.set_defaults(command=_rows)
+
     fetch = commands.add_parser("fetch", help="bring datasets and checkpoints here, or say what is here (--check)")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="e.g. sam_vit_l nwpu-vhr10; none: list what there is")
     fetch.add_argument("--yes", action="store_true", help="do not ask before fetching")
@@ -213,6 +220,19 @@ def _list(notebooks) -> int:
                 f"    {notebook:<28} "
                 + ("see --dry-run" if name == "paper" else f"about {duration(seconds)} on 2 cores")
             )
+    return 0
+
+
+def _rows(options: argparse.Namespace) -> int:
+    from .evaluation.experiments import Experiments
+    from .evaluation.rows import rows_text, table_rows
+
+    experiments = Experiments(config.load_profile(options.profile, _overrides(options.set)))
+    if options.table and options.table not in experiments.specs:
+        raise RossamError(f"table {options.table}", "is not known", f"use one of {', '.join(experiments.specs)}")
+    shown = [options.table] if options.table else [name for name in experiments.specs if name in experiments.tables]
+    rows = [row for table in shown for row in table_rows(experiments, table)]
+    print(json.dumps(rows, indent=1) if options.json else rows_text(rows))
     return 0
 
 

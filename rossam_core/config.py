@@ -6,7 +6,8 @@ In: a profile name or YAML path and dotted overrides. Out: a `Profile`. All prob
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,13 @@ Scene = Literal["airport", "sea", "rail", "road"]
 Recipe = Literal["paper", "released", "corrected"]
 OWN_SOURCES = ("coco", "authors")
 """Sources of data that nobody publishes under one name, so that no folder can be theirs by default."""
+
+
+CHANGEABLE = (
+    *("groups.*.learning_rate", "groups.*.schedule", "warmup", "step_every", "step_factor"),
+    *("augment.scale", "augment.scale_of", "augment.window_rate", "augment.window_context"),
+)
+"""Keys of a recipe that a profile may change without changing the method."""
 
 
 class Config(BaseModel):
@@ -104,7 +112,7 @@ class ModelConfig(Config):
     """`default` (shipped prior or official file), a path, or None for fresh weights. A path is SAM's; SAM2 then
     keeps its default."""
     recipe: Recipe = "paper"
-    """How gaps and contradictions between paper and released code are settled (README, Recipes)."""
+    """Recipe of fine-tuned rows that name none of their own (README, Recipes)."""
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Constants of `backbone` that are replaced, e.g. `{depth: 2, global_attention: [1]}` in tests (`model/sam.py`);
     weights must fit, so as a rule with `checkpoint: null`. SAM2 keeps its own."""
@@ -165,9 +173,14 @@ class Profile(Config):
     model: ModelConfig = ModelConfig()
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe's `TrainingConfig` (training/recipes.py) for every fine-tuned row: the budget."""
+    recipe_changes: dict[str, Any] = Field(default_factory=dict)
+    """What this profile changes of `model.recipe` besides the budget: learning rates, schedules, warm-up and scale
+    ranges, nothing else. The report lists them. A row with a recipe of its own does without."""
     budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Overrides of `training` for the fine-tuned rows of single tables: name in experiments.yaml → overrides. Within
     a table every row has the same budget."""
+    skip_tables: tuple[str, ...] = ()
+    """Names of tables in experiments.yaml that this profile does without."""
     seeds: tuple[int, ...] = (0,)
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()
@@ -178,6 +191,14 @@ class Profile(Config):
     """`auto` (cuda, then mps, then cpu), or a torch device."""
     seed: int = 0
     """Seed of what is drawn outside the data: bootstrap, jitter, batches."""
+
+    @model_validator(mode="after")
+    def _recipe_changes_keep_the_method(self) -> Profile:
+        keys = [key for key, _ in flatten(self.recipe_changes)]
+        refused = [key for key in keys if not any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)]
+        if refused:
+            raise ValueError(f"recipe_changes name {', '.join(refused)}; only {', '.join(CHANGEABLE)} may change")
+        return self
 
     @model_validator(mode="after")
     def _own_data_needs_a_root(self) -> Profile:
@@ -228,6 +249,19 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
         _set_dotted(values, dotted, value)
     _anchor_paths(values, Path.cwd())
     return parse_config(Profile, values, where=path)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf of nested mappings.
+
+    >>> dict(flatten({"a": {"b": 1}, "c": 2}))
+    {'a.b': 1, 'c': 2}
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -> C:

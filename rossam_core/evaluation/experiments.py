@@ -9,6 +9,7 @@ key is loaded, what is missing is computed, whichever notebook asks first; a kil
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..config import CONFIGS, Config, InferenceConfig, Method, Profile, parse_config
+from ..config import CONFIGS, Config, InferenceConfig, Method, Profile, Recipe, parse_config
 from ..data.loading import is_there, load_frames, scored_split
 from ..data.records import FrameSet
 from ..devices import has_fast_bfloat16, resolve_device
@@ -30,7 +31,7 @@ from ..model.checkpoints import SHIPPED, weights_hash
 from ..model.rossam import PromptableSegmenter, build_model
 from ..progress import track
 from ..training.cores import fit_on_cores, process_count
-from ..training.recipes import RunConfig, merged, recipe
+from ..training.recipes import GroupName, RunConfig, TrainingConfig, merged, recipe
 from ..training.runs import STATE, OnEvent, load_run
 from .baselines import BASELINES
 from .scoring import predict_frames, score
@@ -49,10 +50,14 @@ class RowSpec(Config):
     """Row name in `published.csv`; None for rows the paper does not have."""
     method: Method | None = None
     baseline: Literal["box", "ellipse", "grabcut"] | None = None
+    trains: tuple[GroupName, ...] = ()
+    """Parameter groups that are fine-tuned; none: the network as it comes."""
+    recipe: Recipe | None = None
+    """Recipe of the fine-tuning; None: the profile's, with its `recipe_changes`."""
     inference: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the profile's inference settings."""
-    training: dict[str, Any] | None = None
-    """Overrides of the profile's fine-tuning; None for a model that is not fine-tuned."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's fine-tuning."""
 
     @property
     def kind(self) -> str:
@@ -61,7 +66,7 @@ class RowSpec(Config):
 
 
 class TableSpec(Config):
-    """One table: what it asks, and its rows in order."""
+    """One table: what it asks, its rows in order, and the only settings in which they differ."""
 
     title: str
     question: str
@@ -72,7 +77,26 @@ class TableSpec(Config):
     """What the published numbers were measured on (`published.csv`), and key of `Profile.datasets`."""
     published: str = ""
     """The paper's table in `published.csv`; by default the table's own name."""
+    reference: str
+    """Label of the row that differences are to."""
+    varies: tuple[str, ...]
+    """Settings in which a row may differ from the reference row (`rows.row_settings`); `*` stands for any part."""
+    inference: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's inference settings in all rows."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's fine-tuning in all rows."""
     rows: tuple[RowSpec, ...]
+
+    @model_validator(mode="after")
+    def _reference_is_a_row(self) -> TableSpec:
+        if self.reference not in (labels := [row.label for row in self.rows]):
+            raise ValueError(f"reference {self.reference!r} is no row; rows are {labels}")
+        return self
+
+    def with_training(self, overrides: Mapping[str, Any]) -> TableSpec:
+        """The table with `overrides` below each row's own."""
+        rows = [row.model_copy(update={"training": merged(overrides, row.training)}) for row in self.rows]
+        return self.model_copy(update={"rows": tuple(rows)})
 
     def row(self, label: str) -> RowSpec:
         """The row of that label."""
@@ -87,10 +111,12 @@ class TableSpec(Config):
 def table_specs() -> dict[str, TableSpec]:
     """All tables of `experiments.yaml`, checked."""
     values = yaml.safe_load(TABLES.read_text(encoding="utf-8"))
-    return {
-        name: parse_config(TableSpec, {"published": name, **table}, where=f"{TABLES} {name}")
-        for name, table in values.items()
-    }
+    specs = {}
+    for name, table in values.items():
+        spec = parse_config(TableSpec, {"published": name, **table}, where=f"{TABLES} {name}")
+        rows = [row.model_copy(update={"inference": {**spec.inference, **row.inference}}) for row in spec.rows]
+        specs[name] = spec.model_copy(update={"rows": tuple(rows)}).with_training(spec.training)
+    return specs
 
 
 @dataclass(frozen=True)
@@ -142,16 +168,12 @@ class Experiments:
     def specs(self) -> dict[str, TableSpec]:
         """All tables, with the profile's budgets in their fine-tuned rows."""
         specs = table_specs()
-        unknown = sorted(set(self.profile.budgets) - set(specs))
-        if unknown:
-            raise RossamError(f"profile {self.profile.name}, budgets", f"name no table: {unknown}", _known(specs))
-        for name, budget in self.profile.budgets.items():
-            rows = [
-                row if row.training is None else row.model_copy(update={"training": merged(budget, row.training)})
-                for row in specs[name].rows
-            ]
-            specs[name] = specs[name].model_copy(update={"rows": tuple(rows)})
-        return specs
+        for key in ("budgets", "skip_tables"):
+            unknown = sorted(set(getattr(self.profile, key)) - set(specs))
+            if unknown:
+                raise RossamError(f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _known(specs))
+        budgets = self.profile.budgets
+        return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
 
     def on(self, dataset: str) -> Experiments:
         """The same experiments on the data that the profile names for `dataset`; these here where it names none."""
@@ -195,8 +217,7 @@ class Experiments:
         if method not in self._models:
             base = self.base(method)
             constants = base.pop("architecture")
-            model = build_model(method, recipe=self.profile.model.recipe, **base, **constants)
-            self._models[method] = model.to(self.device)
+            self._models[method] = build_model(method, **base, **constants).to(self.device)
         return self._models[method]
 
     def base(self, method: Method) -> dict[str, Any]:
@@ -211,11 +232,25 @@ class Experiments:
     def _backbone(self, method: Method) -> str:
         return self.base(method)["backbone"]
 
+    def training_config(self, spec: RowSpec, seed: int) -> TrainingConfig:
+        """The row's fine-tuning: its recipe, the profile's changes and budget over it, the row's own over these.
+
+        A row that is not fine-tuned has the same settings and no trained group.
+        """
+        changes = self.profile.recipe_changes if spec.recipe is None else {}
+        overrides = merged(merged(changes, self.profile.training), spec.training)
+        name = spec.recipe or self.profile.model.recipe
+        return recipe(name, **merged(overrides, {"trained_groups": spec.trains, "seed": seed}))
+
     def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
-        """The fine-tuning run behind a row: the recipe, the profile's budget over it, the row over both."""
-        settings = self.profile.model
-        training = recipe(settings.recipe, **merged(self.profile.training, spec.training or {}), seed=seed)
-        values = {"method": spec.method, "recipe": settings.recipe, "training": training, "device": str(self.device)}
+        """The fine-tuning run behind a row.
+
+        Raises:
+            RossamError: the row trains nothing, or a group that its method does not have.
+        """
+        training = self.training_config(spec, seed)
+        name = spec.recipe or self.profile.model.recipe
+        values = {"method": spec.method, "recipe": name, "training": training, "device": str(self.device)}
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
@@ -249,7 +284,7 @@ class Experiments:
         """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
         if spec.baseline:
             return BASELINES[spec.baseline]()
-        model = self.model(spec.method) if spec.training is None else load_run(self.run_dir(spec, seed))
+        model = self.model(spec.method) if not spec.trains else load_run(self.run_dir(spec, seed))
         return Predictor(model, self.inference(spec), device=str(self.device))
 
     def _precision(self, precision: str) -> str:
@@ -269,7 +304,7 @@ class Experiments:
             parts += [spec.baseline, source_digest("data", "evaluation")]
         else:
             inference = self.inference(spec)
-            if spec.training is None:
+            if not spec.trains:
                 weights = weights_hash(self.model(spec.method))
             else:
                 weights = [self.run_dir(spec, seed).name for seed in self.profile.seeds]
@@ -313,8 +348,8 @@ class Experiments:
     def tables(self) -> set[str]:
         """Tables that the profile's notebooks show, and has data for."""
         here = {MAIN_DATASET, self.profile.data.source, *self.profile.datasets}
-        shown = self.profile.notebooks
-        return {name for name, spec in self.specs.items() if spec.notebook in shown and spec.dataset in here}
+        shown = {name: spec for name, spec in self.specs.items() if name not in self.profile.skip_tables}
+        return {n for n, spec in shown.items() if spec.notebook in self.profile.notebooks and spec.dataset in here}
 
     def results(self, table: str) -> list[RowResult]:
         """All rows of a table of `experiments.yaml` but those `left_out`, in order, on the table's dataset."""
@@ -347,7 +382,7 @@ class Experiments:
 
     def _compute(self, spec: RowSpec) -> pd.DataFrame:
         """Scores of the row; a fine-tuned one has a column `seed`, all seeds' scores one below the other."""
-        if spec.training is None:
+        if not spec.trains:
             return self._score(spec, 0)
         return pd.concat([self._score(spec, seed).assign(seed=seed) for seed in self.profile.seeds])
 

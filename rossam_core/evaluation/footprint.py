@@ -104,10 +104,10 @@ def _asked(result: RowResult) -> _Asked:
     if spec.method:
         base = experiments.base(spec.method)
         model = {"method": spec.method, "backbone": base["backbone"], "checkpoint": None, **base["architecture"]}
-    if spec.training is not None:
+    if spec.trains:
         run = experiments.run_config(spec, experiments.profile.seeds[0])
         model |= {"lora_rank": run.training.lora_rank, "adapter": run.training.adapter}
-        short = {"samples": run.training.batch * len(run.training.phases), "validation_objects": 0, "workers": 0}
+        short = {"samples": run.training.batch * len(run.phases), "validation_objects": 0, "workers": 0}
         short |= {"validate_every": 10**6, "checkpoint_every": 10**6, "seed": 0}  # one measurement for all budgets
         run = run.model_copy(update={"checkpoint": None, "training": run.training.model_copy(update=short)})
     boxes = busiest.boxes_xyxy.tolist()

@@ -53,7 +53,7 @@ def datasets_of_tables(profile: Profile) -> dict[str, bool]:
     experiments, found = Experiments(profile), {}
     for spec in (spec for name, spec in experiments.specs.items() if name in experiments.tables):
         name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
-        found[name] = found.get(name, False) or any(row.training is not None for row in spec.rows)
+        found[name] = found.get(name, False) or any(row.trains for row in spec.rows)
     return found
 
 
@@ -134,7 +134,7 @@ def work(experiments: Experiments, frames: Mapping[str, Mapping[str, FrameSet]])
             if row.method is None:
                 continue
             rows[f"{name} {row.model_dump_json(exclude={'label', 'published'})}"] = (name, row)
-            for seed in profile.seeds if row.training is not None else ():
+            for seed in profile.seeds if row.trains else ():
                 run = experiments.run_config(row, seed)
                 size = _frame_counts(profile, name, frames)
                 counted &= name in frames or datasets(profile)[name].source == "synthetic"
@@ -143,7 +143,7 @@ def work(experiments: Experiments, frames: Mapping[str, Mapping[str, FrameSet]])
     least = most = 0.0
     for name, row in rows.values():
         _, scored, objects = _frame_counts(profile, name, frames)
-        times = len(profile.seeds) if row.training is not None else 1
+        times = len(profile.seeds) if row.trains else 1
         mode = experiments.inference(row).mode
         least += times * (objects if mode == "object" else scored)
         most += times * (scored if mode == "direct" else objects)
@@ -177,7 +177,7 @@ def _frame_counts(profile: Profile, name: str, frames: Mapping[str, Mapping[str,
 
 def two_steps(profile: Profile) -> dict[str, Any]:
     """Overrides of a profile under which every run ends after two optimisation steps, on four frames."""
-    batch = Experiments(profile).run_config(RowSpec(label="two steps", method="sam", training={}), 0).training.batch
+    batch = Experiments(profile).training_config(RowSpec(label="two steps", method="sam"), 0).batch
     few = {"samples": 2 * batch, "validation_objects": 4, "validate_every": 2 * batch, "checkpoint_every": 2 * batch}
     overrides: dict[str, Any] = {
         f"{place}.{key}": value

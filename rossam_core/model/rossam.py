@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..config import Recipe
 from ..errors import RossamError
 from ..files import read_json
 from .checkpoints import default_checkpoint, load_checkpoint
@@ -23,11 +22,15 @@ from .segmenter import GROUPS, ImageEmbeddings, PromptableSegmenter
 
 METHODS = ("sam", "hq-sam", "ros-sam")
 """Methods of a `SamSegmenter`; `sam2` is the fourth."""
+HqDecoder = Literal["shared", "copy"]
 _HQ_HEAD = re.compile(r"mask_decoder\.(hf_token|hf_mlp|compress_vit_feat|embedding_encoder|embedding_maskfeature)\.")
 
 
 class SamSegmenter(PromptableSegmenter):
-    """`sam`, `hq-sam` (with the HQ head) or `ros-sam` (HQ head and LoRA), parameters named as in SAM's checkpoints."""
+    """`sam`, `hq-sam` (SAM with the HQ head) or `ros-sam` (the same, answering with the HQ mask alone).
+
+    Parameters are named as in SAM's and HQ-SAM's checkpoints. Adapters are an option of each (`build_model`).
+    """
 
     def __init__(self, method: str, backbone: str, arch: Architecture):
         super().__init__(method, backbone, arch)
@@ -61,7 +64,8 @@ class SamSegmenter(PromptableSegmenter):
         """The group of a parameter or buffer of that name.
 
         `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
-        `prompt_encoder`; `hq_head`: what HQ-SAM adds to the decoder; `sam_decoder`: the rest of the decoder.
+        `prompt_encoder`; `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that
+        the HQ head may read instead of SAM's own; `sam_decoder`: the rest of the decoder.
         """
         if is_adapter(name):
             return "lora"
@@ -71,6 +75,8 @@ class SamSegmenter(PromptableSegmenter):
             return "encoder"
         if name.startswith("prompt_encoder."):
             return "prompt_encoder"
+        if name.startswith("mask_decoder.hq_base."):
+            return "decoder_copy"
         return "hq_head" if _HQ_HEAD.match(name) else "sam_decoder"
 
 
@@ -104,10 +110,12 @@ def build_model(
     method: str,
     backbone: str,
     checkpoint: str | os.PathLike | None = "default",
-    recipe: str = "paper",
     *,
+    adapter: AdapterKind | Literal["default"] | None = "default",
     lora_rank: int | None = None,
-    adapter: AdapterKind = "lora",
+    hq_decoder: HqDecoder = "shared",
+    fresh_hq_head: bool = False,
+    for_training: bool = False,
     seed: int = 0,
     **overrides,
 ) -> PromptableSegmenter:
@@ -119,31 +127,44 @@ def build_model(
             `hiera_base_plus` or `hiera_large`.
         checkpoint: `default` (see `default_checkpoint`), a weights file of ours or an official `.pth` or `.pt`, the
             folder of a fine-tuning run (its best weights, see `build_from_run`), or None for fresh weights.
-        recipe: `paper` and `corrected` start the HQ head from its prior. `released` starts ros-sam's HQ head fresh,
-            as the released code does; a file named by path may then hold an HQ head, which is loaded, or none.
-        lora_rank: of ros-sam's adapters; None: half the encoder's width. Fresh adapters change no output.
-        adapter: kind of ros-sam's adapters (`lora.add_adapter`).
+        adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
+            for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
+        lora_rank: of the adapters; None: half the encoder's width.
+        hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code).
+        fresh_hq_head: leave the HQ head at random weights, as the released code does, although a prior for it exists;
+            a file named by path may then hold an HQ head, which is loaded, or none.
+        for_training: build the starting point of ROS-SAM's fine-tuning. Without it `ros-sam` is refused unless its
+            checkpoint is a fine-tuning run, a path, or None.
         seed: of fresh weights; torch's global generator is left as it was.
         overrides: constants of `Architecture` (sam2: `Hiera`) to replace. With another `input_size`, the checkpoint's
             position embeddings are interpolated to it.
 
     Raises:
-        RossamError: unknown names, a checkpoint that is missing, broken, or of another model.
+        RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, or of
+            another model.
     """
     if method not in (*METHODS, "sam2"):
         raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}, sam2")
-    if recipe not in get_args(Recipe):
-        raise RossamError(f"recipe {recipe}", "is not known", f"use one of {', '.join(get_args(Recipe))}")
     if checkpoint is not None and os.path.isdir(checkpoint):
         return _expect(build_from_run(checkpoint), method, backbone, checkpoint)
+    if method == "ros-sam" and checkpoint == "default" and not for_training:
+        raise RossamError(
+            "method ros-sam",
+            "has no fine-tuned weights: ROS-SAM is what fine-tuning makes of HQ-SAM",
+            "fine-tune first (rossam_core.fit) and pass the run's folder as checkpoint, or use hq-sam",
+        )
+    if adapter == "default":
+        adapter = "lora" if method == "ros-sam" else None
+    if method == "sam2" and adapter is not None:
+        raise RossamError("method sam2", f"has no adapters ({adapter})", "use sam, hq-sam or ros-sam")
     arch = hiera(backbone, **overrides) if method == "sam2" else architecture(backbone, **overrides)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the processor's; a GPU's generator stays as it is
         model = Sam2Segmenter(backbone, arch) if method == "sam2" else SamSegmenter(method, backbone, arch)
-        if method == "ros-sam":
+        if adapter is not None:
             add_adapter(model, default_rank(arch.dim) if lora_rank is None else lora_rank, adapter)
+    fresh_head = fresh_hq_head and model.has_hq_head
     if checkpoint is not None:
-        fresh_head = method == "ros-sam" and recipe == "released"
         default = checkpoint == "default"
         load_checkpoint(
             model,
@@ -152,6 +173,8 @@ def build_model(
             ignore=("hq_head",) if default and (method == "sam" or fresh_head) else (),
             resize_positions="input_size" in overrides,
         )
+    if hq_decoder == "copy" and model.has_hq_head:
+        model.mask_decoder.copy_sam_decoder(arch)
     return model.eval()
 
 
@@ -169,12 +192,17 @@ def build_from_run(run_dir: str | os.PathLike, which: str = "best") -> Promptabl
     run = read_json(path).get("run", {})
     try:
         training = run["training"]
-        recipe = "released" if training["fresh_hq_head"] else "paper"
-        chosen = {key: training[key] for key in ("lora_rank", "adapter", "seed")} | run["architecture"]
-        base = (run["method"], run["backbone"], run["checkpoint"])
+        model = build_model(
+            run["method"],
+            run["backbone"],
+            run["checkpoint"],
+            adapter=training["adapter"] if "lora" in training["trained_groups"] else None,
+            for_training=True,
+            **{key: training[key] for key in ("lora_rank", "hq_decoder", "fresh_hq_head", "seed")},
+            **run["architecture"],
+        )
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
-    model = build_model(*base, recipe, **chosen)
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
     return model
 

@@ -18,7 +18,7 @@ from ..errors import RossamError
 from .hq_decoder import MaskLogits
 from .sam import PIXEL_MEAN, PIXEL_STD
 
-GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head")
+GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head", "decoder_copy")
 
 
 class ImageEmbeddings(NamedTuple):

@@ -6,7 +6,7 @@ In: an `Experiments` and rows of its tables; runs not made yet are made. Out: Da
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from ..evaluation.footprint import footprints
 from ..files import read_json
 from ..training import runs as run_folders
 from ..training.augment import Sample, augment
+from ..config import flatten
 from ..training.recipes import RECIPES, RunConfig, recipe
 from .results import example_frames
 
@@ -57,8 +58,8 @@ def audit_table(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
 def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
     """Gradient audit of a short run of the recipe `released` on the profile's training frames.
 
-    There the HQ head sits on a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: the recipe
-    has no phase that moves SAM's decoder.
+    There the HQ head sits on a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: no step moves
+    SAM's decoder.
 
     Args:
         samples: views of the run, of one view a step; as many as the profile's own budget where that is less.
@@ -79,7 +80,7 @@ def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
 
 def recipe_table() -> pd.DataFrame:
     """Fields of `TrainingConfig` in which the recipes differ, one row each, by dotted key."""
-    flat = {name: dict(_flat(recipe(name).model_dump())) for name in RECIPES}
+    flat = {name: dict(flatten(recipe(name).model_dump())) for name in RECIPES}
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
     rows = []
     for key in keys:
@@ -87,6 +88,16 @@ def recipe_table() -> pd.DataFrame:
         if len(set(values)) > 1:
             rows.append((key, *values))
     return pd.DataFrame(rows, columns=["field", *RECIPES])
+
+
+def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
+    """How many steps updated each parameter group, a row of the table one fine-tuned row of `specs`."""
+    rows = []
+    for spec in specs:
+        steps = log(experiments, spec).query("kind == 'step'")
+        updates = {group: int(steps[f"rate_{group}"].notna().sum()) for group in spec.trains}
+        rows.append({"setting": spec.label, "steps": len(steps)} | updates)
+    return pd.DataFrame(rows).fillna(0).rename(columns=lambda name: name.replace("_", " "))
 
 
 def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
@@ -121,7 +132,7 @@ def _parameters(result: RowResult) -> tuple[int, int, float]:
     experiments, spec = result.experiments, result.spec
     if spec.baseline:
         return 0, 0, 0.0
-    if spec.training is None:
+    if not spec.trains:
         return sum(p.numel() for p in experiments.model(spec.method).parameters()), 0, 0.0
     audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
     whole = sum(group["elements"] for group in audit.values())
@@ -132,18 +143,8 @@ def _parameters(result: RowResult) -> tuple[int, int, float]:
 def _audit(folder) -> pd.DataFrame:
     audit = read_json(folder / run_folders.AUDIT)
     rows = [
-        {"group": name.replace("_", " "), "in a phase": "yes" if found["trained"] else "no"}
+        {"group": name.replace("_", " "), "trained": "yes" if found["trained"] else "no"}
         | {title: found[key] for key, title in SHOWN.items()}
         for name, found in audit.items()
     ]
     return pd.DataFrame(rows)
-
-
-def _flat(values: dict[str, Any], prefix: str = ""):
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif key == "phases":
-            yield key, "; ".join(f"{', '.join(phase['groups'])} by the {phase['mask']} mask" for phase in value)
-        else:
-            yield f"{prefix}{key}", value

@@ -82,7 +82,8 @@ def fit(
     with accelerator.main_process_first():
         model = runs.build_base(run)
     base_digests = runs.digests(model)
-    _check_phases(model, training)
+    set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
+    phases = run.phases
     model.to(device)
     members = model.parameter_groups()
     optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
@@ -119,7 +120,7 @@ def fit(
     batches = iter(loader(Views(train, model.input_size, training), mine, batch // world))
     for step in track(steps, desc=f"training {run.method}") if main else steps:
         started = time.perf_counter()
-        phase = training.phases[step % len(training.phases)]
+        phase = phases[step % len(phases)]
         views = next(batches)
 
         # Forward and backward: sums of losses, so that the mean over all processes' objects can be taken after.
@@ -237,7 +238,7 @@ def validate(
             totals += torch.stack([*ious, ious[0].new_tensor(len(targets))])
     *sums, objects = accelerator.reduce(totals, reduction="sum").tolist()
     means = {name: value / max(objects, 1) for name, value in zip(names, sums, strict=True)}
-    trains_sam_alone = {phase.mask for phase in training.phases} == {"sam"}
+    trains_sam_alone = not model.has_hq_head
     row = {"iou": means["sam" if trains_sam_alone else "hq"]} | {f"iou_{name}": value for name, value in means.items()}
     return row | {"objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
 
@@ -327,15 +328,6 @@ def _watched_objects(val: FrameSet | None, count: int) -> list[tuple[int, int]]:
     with_mask = [(f, o) for f, frame in enumerate(val) for o, each in enumerate(frame.objects) if each.has_mask]
     chosen = np.linspace(0, len(with_mask) - 1, min(count, len(with_mask))).round().astype(int)
     return [with_mask[i] for i in chosen]
-
-
-def _check_phases(model: PromptableSegmenter, training: TrainingConfig) -> None:
-    """Groups that match nothing, and masks the network does not make, are told before the first step."""
-    set_trainable(model, training.trained_groups)
-    if not model.has_hq_head and any(phase.mask != "sam" for phase in training.phases):
-        raise RossamError(
-            "training.phases", f"need the HQ mask, which {model.method} does not make", "use hq-sam or ros-sam"
-        )
 
 
 def _optimizer(training: TrainingConfig, members: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:

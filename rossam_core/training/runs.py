@@ -43,15 +43,17 @@ def weights_file(run_dir: Path, which: str) -> Path:
 
 
 def build_base(run: RunConfig) -> PromptableSegmenter:
-    """The network a run starts from."""
+    """The network a run starts from: with adapters where the run trains them."""
     training = run.training
     return build_model(
         run.method,
         run.backbone,
         run.checkpoint,
-        "released" if training.fresh_hq_head else "paper",
+        adapter=training.adapter if "lora" in training.trained_groups else None,
         lora_rank=training.lora_rank,
-        adapter=training.adapter,
+        hq_decoder=training.hq_decoder,
+        fresh_hq_head=training.fresh_hq_head,
+        for_training=True,
         seed=training.seed,
         **run.architecture,
     )

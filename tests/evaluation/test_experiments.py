@@ -69,8 +69,7 @@ def test_a_sam2_row_is_answered_by_a_network_of_its_own(experiments):
 
 
 def test_sam2_is_fine_tuned_from_its_own_network(experiments):
-    phases = [{"groups": ["last_block", "sam_decoder"], "mask": "sam"}]
-    spec = RowSpec(label="SAM2, fine-tuned", method="sam2", training={"phases": phases})
+    spec = RowSpec(label="SAM2, fine-tuned", method="sam2", trains=("last_block", "sam_decoder"))
     run = experiments.run_config(spec, 0)
     assert (run.backbone, run.architecture) == ("hiera_t", {})
     assert experiments.result(spec).units()["iou"].between(0, 1).all()
@@ -80,16 +79,10 @@ def test_sam2_is_fine_tuned_from_its_own_network(experiments):
     assert experiments.predictor(spec).model.method == "sam2"
 
 
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [
-        ({}, r"row 'SAM2\+'.*\n.*need lora, hq_head, the mask hq, which sam2 does not have"),
-        ({"phases": [{"groups": ["sam_decoder"], "mask": "hq"}]}, "need the mask hq"),
-    ],
-)
-def test_sam2_has_no_adapters_and_no_hq_head_to_train(experiments, training, told):
-    with pytest.raises(RossamError, match=told):
-        experiments.result(RowSpec(label="SAM2+", method="sam2", training=training))
+def test_sam2_has_no_adapters_and_no_hq_head_to_train(experiments):
+    spec = RowSpec(label="SAM2+", method="sam2", trains=("lora", "last_block", "hq_head"))
+    with pytest.raises(RossamError, match=r"row 'SAM2\+'.*\n.*name lora, hq_head, which sam2 does not have"):
+        experiments.result(spec)
 
 
 def test_a_table_whose_data_is_not_there_says_so_in_every_cell(cache):
@@ -153,7 +146,7 @@ def test_the_key_follows_settings_but_not_batch_sizes(experiments, cache):
 
 
 def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiments):
-    spec = RowSpec(label="ROS-SAM", method="ros-sam", training={})
+    spec = RowSpec(label="ROS-SAM", method="ros-sam", trains=("lora", "last_block", "sam_decoder", "hq_head"))
     result = experiments.result(spec)
     assert result.units()["iou"].between(0, 1).all()
     scored = {frame.key for frame in experiments.frames}
@@ -166,7 +159,7 @@ def test_an_unknown_table_names_the_known_ones(experiments):
         experiments.results("table9")
 
 
-@pytest.mark.parametrize("profile", ["smoke", "demo", "nwpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "demo", "full", "nwpu", "paper"])
 def test_a_row_that_names_its_rate_or_filter_has_it_whatever_the_profile_prefers(profile, tmp_path):
     settings = load_profile(profile).model_copy(update={"data": load_profile("smoke").data})
     experiments, named = Experiments(settings, tmp_path), 0

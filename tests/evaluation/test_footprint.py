@@ -60,7 +60,7 @@ def test_every_row_has_its_footprint_beside_its_quality_and_it_is_kept(tmp_path,
     specs = [
         RowSpec(label="Box", baseline="box"),
         RowSpec(label="SAM", method="sam"),
-        RowSpec(label="ROS-SAM", method="ros-sam", training={}),
+        RowSpec(label="ROS-SAM", method="ros-sam", trains=("lora", "last_block", "sam_decoder", "hq_head")),
     ]
     results = [experiments.result(spec) for spec in specs]
     box, sam, tuned = footprints(results)

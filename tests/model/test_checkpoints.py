@@ -182,11 +182,11 @@ def test_shipped_prior_serves_every_method_and_recipe(tiny, tmp_path, monkeypatc
     monkeypatch.setitem(checkpoints.SHIPPED, "vit_t", tmp_path / "vit_t.safetensors")
     settings = {name: value for name, value in FRESH.items() if name != "checkpoint"}
     for method in METHODS:
-        model = build_model(method, "vit_t", **settings)
+        model = build_model(method, "vit_t", for_training=True, **settings)
         assert weights_hash(model, without=["lora", "hq_head"]) == weights_hash(prior, without=["hq_head"])
         if method != "sam":
             assert torch.equal(model.mask_decoder.hf_token.weight, prior.mask_decoder.hf_token.weight)
-    released = build_model("ros-sam", "vit_t", recipe="released", **settings)
+    released = build_model("ros-sam", "vit_t", fresh_hq_head=True, for_training=True, **settings)
     assert not torch.equal(released.mask_decoder.hf_token.weight, prior.mask_decoder.hf_token.weight)
 
 
