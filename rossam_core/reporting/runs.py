@@ -20,6 +20,7 @@ from ..training.recipes import RECIPES, RunConfig, recipe
 from .results import example_frames
 
 if TYPE_CHECKING:
+    from ..config import Profile
     from ..data.records import FrameSet
     from ..evaluation.experiments import Experiments, RowResult, RowSpec
 
@@ -88,6 +89,13 @@ def recipe_table() -> pd.DataFrame:
         if len(set(values)) > 1:
             rows.append((key, *values))
     return pd.DataFrame(rows, columns=["field", *RECIPES])
+
+
+def recipe_changes(profile: Profile) -> pd.DataFrame:
+    """What a profile replaces in its recipe (`Profile.recipe_changes`): field, the recipe's value, the profile's."""
+    own = dict(flatten(recipe(profile.model.recipe).model_dump(mode="json")))
+    rows = [(key, str(own[key]), str(value)) for key, value in flatten(profile.recipe_changes) if own[key] != value]
+    return pd.DataFrame(rows or [("nothing", "—", "—")], columns=["field", profile.model.recipe, profile.name])
 
 
 def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
