@@ -7,14 +7,19 @@ import hashlib
 import json
 import os
 import tempfile
+from importlib import metadata
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import filelock
 import platformdirs
 
 from .errors import RossamError
 from .progress import waiting
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
+"""Packages besides OpenCV, which has several names, whose version may move a number."""
 
 
 @contextlib.contextmanager
@@ -113,6 +118,20 @@ def stable_hash(value) -> str:
     """Hex SHA-256 of `value`'s canonical JSON: the same on every machine and Python version."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def result_key(parts, version: str) -> str:
+    """Name of a cached result: hash of what it depends on.
+
+    Args:
+        parts: settings and fingerprints of the inputs, JSON-serialisable.
+        version: names the code that computes it; raised by hand with each change that moves the result, so that a
+            corrected docstring keeps it.
+
+    The versions of the libraries that move numbers are part of the hash.
+    """
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return stable_hash([parts, version, libraries, cv2.__version__])
 
 
 def cache_dir() -> Path:

@@ -2,14 +2,15 @@
 
 In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
 a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
-settings, the data's fingerprint, the weights' hash, and the source that computes it. What is there under that
+settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there under that
 key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one row.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,18 +26,23 @@ from ..data.loading import is_there, load_frames, scored_split
 from ..data.records import FrameSet
 from ..devices import has_fast_bfloat16, resolve_device
 from ..errors import RossamError
-from ..files import atomic_path, cache_dir, exclusive, read_json, source_digest, stable_hash, write_json
+from ..files import atomic_path, cache_dir, exclusive, read_json, result_key, write_json
 from ..inference.predictor import Predictor
 from ..model.checkpoints import SHIPPED, weights_hash
 from ..model.rossam import PromptableSegmenter, build_model
+from ..parallel import run_tasks
 from ..progress import track
-from ..training.cores import fit_on_cores, process_count
+from ..training.loop import fit
 from ..training.recipes import GroupName, RunConfig, TrainingConfig, merged, recipe
-from ..training.runs import STATE, OnEvent, load_run
+from ..training.runs import STATE, is_finished, load_run
 from .baselines import BASELINES
 from .scoring import predict_frames, score
 
 TABLES = CONFIGS / "experiments.yaml"
+TRAINING_VERSION = "training 2"
+"""To be raised with any change of code that moves the weights of a run: cached runs of older versions are not used."""
+SCORING_VERSION = "scoring 2"
+"""The same for predictions, baselines and scores."""
 MAIN_DATASET = "sat-mtb"
 """The paper's own dataset: what a profile's `data` stands for in most tables."""
 
@@ -151,17 +157,13 @@ class Experiments:
         profile: settings.
         cache: folder of results and generated data; default `files.cache_dir()`.
 
-    Attributes:
-        on_event: hears of each step and validation of every fine-tuning run (`training.runs.OnEvent`).
     """
 
     def __init__(self, profile: Profile, cache: Path | None = None):
         self.profile, self.cache = profile, cache or cache_dir()
         self.device = resolve_device(profile.device)
-        self.on_event: OnEvent | None = None
         self._models: dict[str, PromptableSegmenter] = {}
         self._others: dict[str, Experiments] = {}
-        self._trained: set[Path] = set()
         self._results: dict[str, RowResult] = {}
 
     @cached_property
@@ -183,7 +185,6 @@ class Experiments:
             alone = self.profile.model_copy(update={"data": self.profile.datasets[dataset], "datasets": {}})
             self._others[dataset] = Experiments(alone, self.cache)
             self._others[dataset]._models = self._models
-        self._others[dataset].on_event = self.on_event
         return self._others[dataset]
 
     @cached_property
@@ -254,31 +255,42 @@ class Experiments:
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
-        """The row's run folder (see `trained`)."""
+        """The row's run folder, trained first where it is not."""
         return self.trained(self.run_config(spec, seed))
 
     def run_folder(self, run: RunConfig) -> Path:
         """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
-        key = stable_hash(
-            [
-                run.model_dump(mode="json", exclude={"device"}),
-                [self._precision(run.training.precision), self.device.type, torch.__version__],
-                process_count(run, len(self.training_frames[0])),
-                self._training_fingerprint,
-                weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
-                source_digest("data", "model", "training"),
-            ]
-        )
-        return self.cache / "runs" / key
+        parts = [
+            run.model_dump(mode="json", exclude={"device"}),
+            [self._precision(run.training.precision), self.device.type],
+            self._training_fingerprint,
+            weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
+        ]
+        return self.cache / "runs" / result_key(parts, TRAINING_VERSION)
 
     def trained(self, run: RunConfig) -> Path:
         """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
-        folder = self.run_folder(run)
-        if folder not in self._trained:
-            fit_on_cores(run, folder, *self.training_frames, on_event=self.on_event)
-            (folder / STATE).unlink(missing_ok=True)  # nothing is left to resume, and it is the largest file
-            self._trained.add(folder)
-        return folder
+        self._train([run])
+        return self.run_folder(run)
+
+    def _train(self, runs: Sequence[RunConfig]) -> None:
+        """Train what is not yet trained: on a processor one run per core, else one after the other."""
+        missing = {folder: run for run in runs if not is_finished(folder := self.run_folder(run))}
+        tasks = [(run, folder, *self.training_frames) for folder, run in missing.items()]
+        workers = None if self.device.type == "cpu" else 1
+        for _ in run_tasks(_fit, tasks, workers=workers, desc="fine-tuning runs"):
+            pass
+
+    def prepare(self, specs: Sequence[RowSpec]) -> None:
+        """Train and score what these rows still lack, on all cores."""
+        missing = [spec for spec in specs if not self._scores_path(spec).exists()]
+        self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
+        tasks = [(self.profile, self.cache, spec) for spec in missing]
+        workers = None if self.device.type == "cpu" else 1
+        if len(tasks) < 2 or workers == 1:
+            return  # `result` computes them here
+        for _ in run_tasks(_score_row, tasks, workers=workers, desc="rows scored"):
+            pass
 
     def predictor(self, spec: RowSpec, seed: int = 0):
         """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
@@ -298,51 +310,53 @@ class Experiments:
         return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
 
     def key(self, spec: RowSpec) -> str:
-        """Hash of everything that may move the row's numbers."""
+        """Hash of everything that may move the row's numbers; nothing is trained or scored for it."""
         parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples"})]
         if spec.baseline:
-            parts += [spec.baseline, source_digest("data", "evaluation")]
+            return result_key([*parts, spec.baseline], SCORING_VERSION)
+        inference = self.inference(spec)
+        if spec.trains:
+            weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
         else:
-            inference = self.inference(spec)
-            if not spec.trains:
-                weights = weights_hash(self.model(spec.method))
-            else:
-                weights = [self.run_dir(spec, seed).name for seed in self.profile.seeds]
-            parts += [
-                inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
-                [self._precision(inference.precision), self.device.type, torch.__version__],
-                [spec.method, self._backbone(spec.method), weights],
-                source_digest("data", "model", "inference", "evaluation"),
-            ]
-        return stable_hash(parts)
+            weights = weights_hash(self.model(spec.method))
+        parts += [
+            inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
+            [self._precision(inference.precision), self.device.type],
+            [spec.method, self._backbone(spec.method), weights],
+        ]
+        return result_key(parts, SCORING_VERSION)
+
+    def _scores_path(self, spec: RowSpec) -> Path:
+        return self.cache / "scores" / self.profile.name / f"{self.key(spec)}.csv.gz"
 
     def result(self, spec: RowSpec) -> RowResult:
-        """The row's scores: loaded where they exist, else computed and kept."""
+        """The row's scores: loaded where they exist, else computed and cached."""
         known = spec.model_dump_json()
         if known not in self._results:
             self._results[known] = self._load_or_compute(spec)
         return self._results[known]
 
     def _load_or_compute(self, spec: RowSpec) -> RowResult:
-        key = self.key(spec)
-        folder = self.cache / "scores" / self.profile.name
-        table_path, facts_path = folder / f"{key}.csv.gz", folder / f"{key}.json"
-        kept = (table_path, facts_path)
-        if not all(path.exists() for path in kept):
+        table_path = self._scores_path(spec)
+        facts_path = table_path.with_name(f"{self.key(spec)}.json")
+        paths = (table_path, facts_path)
+        if not all(path.exists() for path in paths):
             with exclusive(table_path):
-                if not all(path.exists() for path in kept):  # nobody else has computed it in the meantime
-                    self._compute_and_keep(spec, *kept)
+                if not all(path.exists() for path in paths):  # nobody else has computed it in the meantime
+                    self._compute_and_keep(spec, *paths)
         facts = read_json(facts_path)
         scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
-        return RowResult(spec, scores, key, facts["seconds"], facts["objects"], self)
+        return RowResult(spec, scores, self.key(spec), facts["seconds"], facts["objects"], self)
 
     def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        self._train([self.run_config(spec, seed) for seed in self.profile.seeds] if spec.trains else [])
         started = time.perf_counter()
         scores = self._compute(spec)
-        facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
+        seconds = time.perf_counter() - started
+        answered = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
+        write_json(facts_path, {"seconds": seconds, "label": spec.label, "objects": answered})
         with atomic_path(table_path) as temporary:
             scores.to_csv(temporary, index=False, compression="gzip")
-        write_json(facts_path, facts)
 
     @property
     def tables(self) -> set[str]:
@@ -354,7 +368,9 @@ class Experiments:
     def results(self, table: str) -> list[RowResult]:
         """All rows of a table of `experiments.yaml` but those `left_out`, in order, on the table's dataset."""
         missing, place = self.left_out(table), self.on(self.specs[table].dataset)
-        return [place.result(spec) for spec in self.specs[table].rows if spec.label not in missing]
+        specs = [spec for spec in self.specs[table].rows if spec.label not in missing]
+        place.prepare(specs)
+        return [place.result(spec) for spec in specs]
 
     def left_out(self, table: str) -> dict[str, str]:
         """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
@@ -397,6 +413,24 @@ class Experiments:
             dilation_ratio=evaluation.dilation_ratio,
             size_bins=evaluation.size_bins,
         )
+
+
+def _fit(run: RunConfig, folder: Path, train: FrameSet, val: FrameSet) -> None:
+    """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
+    with exclusive(folder):
+        if not is_finished(folder):
+            fit(run, folder, train, val)
+        (folder / STATE).unlink(missing_ok=True)
+
+
+@functools.cache
+def _in_this_worker(profile_json: str, cache: Path) -> Experiments:
+    """A worker's own `Experiments`, with models and frames loaded once for all its tasks."""
+    return Experiments(Profile.model_validate_json(profile_json), cache)
+
+
+def _score_row(profile: Profile, cache: Path, spec: RowSpec) -> None:
+    _in_this_worker(profile.model_dump_json(), cache).result(spec)
 
 
 def _known(specs: dict[str, TableSpec]) -> str:

@@ -42,6 +42,11 @@ def weights_file(run_dir: Path, which: str) -> Path:
     return Path(run_dir) / f"weights_{which}.safetensors"
 
 
+def is_finished(run_dir: Path) -> bool:
+    """Whether the folder holds a run that has ended."""
+    return (run_dir / AUDIT).exists()
+
+
 def build_base(run: RunConfig) -> PromptableSegmenter:
     """The network a run starts from: with adapters where the run trains them."""
     training = run.training
