@@ -23,6 +23,7 @@ Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
 Split = Literal["train", "val", "test"]
 Scene = Literal["airport", "sea", "rail", "road"]
 Recipe = Literal["paper", "released", "corrected"]
+Growth = Literal["none", "context", "sopseg"]
 OWN_SOURCES = ("coco", "authors")
 """Sources of data that nobody publishes under one name, so that no folder can be theirs by default."""
 
@@ -128,10 +129,12 @@ class InferenceConfig(Config):
     """Upsampling rate: a window is input_size / rate frame pixels wide (paper: 1024 / 2 = 512)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling of windows to the model's input; when shrinking, both are applied with antialiasing."""
-    adaptive: bool = True
-    """Grow a window until it holds the whole box with `context` around it; False: fixed windows (paper)."""
+    growth: Growth = "none"
+    """How the window's side follows d, the box's longer side. `none`: fixed at input_size / rate, so that longer boxes
+    are cut (paper). `context`: at least context × d (ours). `sopseg`: 2 × d below 32 px, from there on
+    context × d + (2 - context) × 32, whatever the rate (arXiv 2509.03002; its slope is not given, so `context`)."""
     context: float = Field(1.5, ge=1)
-    """Adaptive windows measure at least context × the box's longer side."""
+    """See `growth`."""
     batch_size: int = Field(16, ge=1)
     """Windows encoded at once."""
     prompt_batch_size: int = Field(64, ge=1)

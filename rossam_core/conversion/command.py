@@ -89,6 +89,7 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
         overrides["model.checkpoint"] = options.checkpoint
     if options.device:
         overrides["device"] = options.device
+    overrides.setdefault("inference.growth", "context")  # whole objects are wanted, not the paper's fixed windows
     profile = config.load_profile(options.profile, overrides)
     made = profile.data.synthetic
     if options.limit and profile.data.source == "synthetic":

@@ -14,9 +14,12 @@ from os import PathLike
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..config import InferenceConfig
 from ..errors import ProblemList, RossamError
 
 FORM = "boxes are N×4 numbers x0, y0, x1, y1 in pixels, x1 and y1 exclusive"
+SMALL = 32
+"""Longer side in pixels below which SOPSeg calls an object small."""
 
 
 def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLike) -> np.ndarray:
@@ -83,11 +86,20 @@ def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
     return boxes
 
 
-def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], context: float) -> np.ndarray:
-    """Side of the square window around objects, int64: `base`, or `context` × the object's longer side where that is
-    more, though never beyond the frame's longer side, where only padding would be gained.
+def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
+    """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
+    longer side, beyond which only padding would be gained.
 
     Args:
         longer: longer sides of the boxes, in pixels of the frame.
+        base: side of a fixed window.
     """
-    return np.ceil(context * np.asarray(longer)).clip(base, max(base, *size_hw)).astype(np.int64)
+    longer, context = np.asarray(longer, dtype=np.float64), config.context
+    if config.growth == "none":
+        return np.full(longer.shape, base)
+    least = base
+    sides = context * longer
+    if config.growth == "sopseg":
+        least = 1
+        sides = np.where(longer < SMALL, 2 * longer, sides + (2 - context) * SMALL)
+    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)

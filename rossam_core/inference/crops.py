@@ -105,10 +105,9 @@ def plan(
       holds as many other unserved boxes whole as it can, then centred on what it holds.
     - `object`: one window a box, centred on it and shifted inside the frame at borders.
 
-    `adaptive` lets a window grow to `context` × the box's longer side, though never beyond the frame's longer
-    side, where only padding would be gained. In `tiled` and `shared`, a box that needs more than S / rate, or
-    lies whole in no tile, has a window of its own. Not adaptive, all windows measure S / rate, and a longer box
-    is cut (paper).
+    All windows measure S / rate, and a longer box is cut (paper), unless `growth` says otherwise
+    (`boxes.window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
+    no tile, has a window of its own.
 
     Args:
         boxes_xyxy: N×4, frame pixels; parts outside the frame play no role.
@@ -129,9 +128,7 @@ def plan(
 
     base = max(1, round(input_size / config.rate))
     longer = (hulls[:, 2:] - hulls[:, :2]).max(axis=1)
-    sides = np.full(len(hulls), base)
-    if config.adaptive:
-        sides = window_sides(longer, base, size_hw, config.context)
+    sides = window_sides(longer, base, size_hw, config)
 
     plans, served = [], set()
     if config.mode != "object":

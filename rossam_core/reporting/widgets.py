@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 from jupyter_bbox_widget import BBoxWidget
 
-from ..config import InferenceConfig, Profile, load_profile, parse_config
+from ..config import Growth, InferenceConfig, Profile, load_profile, parse_config
 from ..errors import RossamError
 from ..evaluation.experiments import Experiments
 from ..evaluation.metrics import MaskScores, band_width, fitted_band, score_masks
@@ -111,9 +111,7 @@ class Inspector(ipw.VBox):
         self.rate = ipw.BoundedFloatText(
             inference.rate, min=0.05, max=16, step=0.25, description="Rate", layout=_narrow(150)
         )
-        self.adaptive = ipw.Checkbox(
-            inference.adaptive, description="grow for large objects", indent=False, layout=_narrow(170)
-        )
+        self.growth = _dropdown("Growth", get_args(Growth), value=inference.growth)
         self.interpolation = _dropdown("Resampling", ["bicubic", "bilinear"], value=inference.interpolation)
         self.threshold = ipw.FloatSlider(
             inference.mask_threshold, min=-8, max=8, step=0.1, description="Threshold", layout=ipw.Layout(width="320px")
@@ -138,7 +136,7 @@ class Inspector(ipw.VBox):
         self._on(self._open, self.slider)
         self._on(self._change_rate, self.rate)
         self._on(self._change_crop, self.crop)
-        self._on(self._change_config, self.mode, self.adaptive, self.interpolation)
+        self._on(self._change_config, self.mode, self.growth, self.interpolation)
         self._on(self._change_sides, *self.sides)
         self._on(self._answer, *self.ticks.values())
         self._on(self._draw, self.threshold, self.view)
@@ -159,7 +157,7 @@ class Inspector(ipw.VBox):
             row([self.dataset, self.frame, self.category, self.size]),
             row([self.order, self.judge]),
             row([self.back, self.slider, self.forward, self.title]),
-            row([self.mode, self.crop, self.rate, self.adaptive, self.interpolation]),
+            row([self.mode, self.crop, self.rate, self.growth, self.interpolation]),
             row([self.threshold, *self.ticks.values()]),
             ipw.HTML("".join(f"<p style='color:{MUTED};margin:0'>{escape(note)}</p>" for note in self.source.notes)),
             self.error,
@@ -262,7 +260,7 @@ class Inspector(ipw.VBox):
         self._answer()
 
     def _config(self) -> InferenceConfig:
-        chosen = {name: getattr(self, name).value for name in ("mode", "rate", "adaptive", "interpolation")}
+        chosen = {name: getattr(self, name).value for name in ("mode", "rate", "growth", "interpolation")}
         return parse_config(InferenceConfig, {**self.source.inference.model_dump(), **chosen}, where="window settings")
 
     def _change_config(self) -> None:

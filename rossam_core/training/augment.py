@@ -126,7 +126,7 @@ def centred_view(
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, config: AugmentConfig) -> int:
     """Frame pixels that inference shows of an object: size / `window_rate`, or `window_context` × its longer side."""
     extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
-    return int(window_sides(extent, round(size / config.window_rate), size_hw, config.window_context))
+    return int(window_sides(extent, round(size / config.window_rate), size_hw, InferenceConfig(growth="context", context=config.window_context)))
 
 
 def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

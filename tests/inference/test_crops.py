@@ -27,10 +27,10 @@ def only(plans):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("growth", ["none", "context", "sopseg"])
 @pytest.mark.parametrize("rate", [0.7, 1, 2, 3, 4])
-def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, adaptive, rate, rng):
-    config = InferenceConfig(mode=mode, adaptive=adaptive, rate=rate)
+def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, growth, rate, rng):
+    config = InferenceConfig(mode=mode, growth=growth, rate=rate)
     for size_hw in [(300, 500), (90, 700), (40, 30), (1, 1)]:
         boxes = random_boxes(rng, 60, size_hw)
         hulls = crops.pixel_hulls(boxes, size_hw)
@@ -40,7 +40,7 @@ def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, adaptive, r
             x0, y0, x1, y1 = window.window_xyxy
             assert 0 <= x0 < x1 <= size_hw[1] and 0 <= y0 < y1 <= size_hw[0]
             assert min(window.content_hw) >= 1 and max(window.content_hw) <= S
-            fixed = mode != "direct" and not adaptive
+            fixed = mode != "direct" and growth == "none"
             assert not fixed or (window.width, window.height) == tuple(min(round(S / rate), n) for n in size_hw[::-1])
             for i in window.indices:
                 side = max(window.width, window.height)
@@ -58,14 +58,27 @@ def test_an_object_window_is_centred_and_shifts_inside_at_borders():
     assert windows == [(136, 86, 264, 214), (0, 0, 128, 128), (272, 172, 400, 300), (0, 86, 128, 214)]
 
 
-def test_an_adaptive_window_grows_with_its_box_up_to_the_frame():
-    config = InferenceConfig(mode="object", rate=2, context=1.5)
-    assert only(crops.plan([[100, 100, 300, 150]], (800, 900), S, config)).width == 300
-    assert only(crops.plan([[10, 10, 390, 150]], (300, 400), S, config)).window_xyxy == (0, 0, 400, 300)
+@pytest.mark.parametrize(
+    ("growth", "sides"),
+    [
+        ("none", {10: 128, 31: 128, 32: 128, 100: 128, 200: 128, 390: 128}),
+        ("context", {10: 128, 31: 128, 32: 128, 100: 150, 200: 300, 390: 400}),
+        ("sopseg", {10: 20, 31: 62, 32: 64, 100: 166, 200: 316, 390: 400}),  # 1.5 d + 0.5 · 32 from 32 px on
+    ],
+)
+def test_a_windows_side_follows_the_longer_side_of_its_box_up_to_the_frame(growth, sides):
+    config = InferenceConfig(mode="object", rate=2, growth=growth, context=1.5)
+    for longer, side in sides.items():
+        window = only(crops.plan([[5, 100, 5 + longer, 104]], (300, 400), S, config))
+        assert (window.width, window.height) == (side, min(side, 300)), longer
+
+
+def test_the_papers_windows_are_fixed_by_default():
+    assert InferenceConfig().growth == "none"
 
 
 def test_a_tile_is_the_most_central_of_those_that_hold_the_box_whole(rng):
-    config = InferenceConfig(mode="tiled", rate=2, adaptive=False)
+    config = InferenceConfig(mode="tiled", rate=2)
     boxes = random_boxes(rng, 200, (333, 500), sides=(2, 60))
     hulls = crops.pixel_hulls(boxes, (333, 500))
     grid = [(x, y) for x in np.linspace(0, 372, 7).round() for y in np.linspace(0, 205, 5).round()]
@@ -112,7 +125,7 @@ def test_a_ramp_stays_where_it_is(interpolation, rate):
     """Pixels of value x at frame column x: input column u shows the frame coordinate below its centre."""
     step = 2 if rate < 1 else 1  # so that uint8 rounding goes both ways, or is not needed
     ramp = np.broadcast_to(step * np.arange(120, dtype=np.uint8)[None, :, None], (120, 120, 3))
-    window = only(crops.plan([[57, 58, 65, 64]], (120, 120), 32, InferenceConfig(rate=rate, adaptive=False)))
+    window = only(crops.plan([[57, 58, 65, 64]], (120, 120), 32, InferenceConfig(rate=rate)))
     across = crops.cut(ramp, window, 32, interpolation)[..., 0] / step
     down = crops.cut(ramp.swapaxes(0, 1), window, 32, interpolation)[..., 0].T / step
     for shown, start, scale in zip((across, down), (window.x0, window.y0), window.scale_xy, strict=True):
@@ -125,7 +138,7 @@ def test_a_ramp_stays_where_it_is(interpolation, rate):
 def test_a_fine_grating_averages_out_when_shrunk(interpolation):
     image = np.zeros((400, 400, 3), dtype=np.uint8)
     image[:, ::2] = 254
-    window = only(crops.plan([[190, 190, 210, 210]], (400, 400), 64, InferenceConfig(rate=0.3, adaptive=False)))
+    window = only(crops.plan([[190, 190, 210, 210]], (400, 400), 64, InferenceConfig(rate=0.3)))
     assert window.width == 213
     contrast = abs(crops.cut(image, window, 64, interpolation) - 127).max() / 127
     assert contrast < 0.1  # without a widened kernel, all of it comes through
@@ -134,7 +147,7 @@ def test_a_fine_grating_averages_out_when_shrunk(interpolation):
 def test_bicubic_overshoot_is_clamped():
     image = np.zeros((80, 80, 3), dtype=np.uint8)
     image[:, 40:] = 255
-    window = only(crops.plan([[36, 36, 44, 44]], (80, 80), 128, InferenceConfig(rate=4, adaptive=False)))
+    window = only(crops.plan([[36, 36, 44, 44]], (80, 80), 128, InferenceConfig(rate=4)))
     row = crops.cut(image, window, 128, "bicubic")[64, :, 0]
     assert row.min() == 0 and row.max() == 255
     assert (np.diff(row) >= 0).all()  # a wrapped overshoot would dip beside the edge
@@ -174,7 +187,7 @@ def test_restored_logits_do_not_alias_when_pixels_are_larger_than_cells():
 def test_there_and_back_nothing_drifts(rate, corner):
     """Logits that are linear in frame coordinates come back as the same function, to 1/200 of a pixel."""
     x, y = corner
-    window = only(crops.plan([[x, y, x + 28, y + 28]], (400, 500), S, InferenceConfig(rate=rate, adaptive=False)))
+    window = only(crops.plan([[x, y, x + 28, y + 28]], (400, 500), S, InferenceConfig(rate=rate)))
     cell = (np.arange(S // 4) + 0.5) * 4
     column = (window.x0 + cell / window.scale_xy[0]).astype(np.float32)
     row = (window.y0 + cell / window.scale_xy[1]).astype(np.float32)

@@ -85,7 +85,7 @@ CORNERS = [[0, 0, 24, 20], [276, 0, 300, 20], [0, 177, 24, 200], [276, 177, 300,
 @pytest.mark.parametrize("rate", [1, 2, 3, 4])
 def test_a_mask_lands_on_exactly_the_pixels_it_was_predicted_on(mode, rate):
     boxes = [*CORNERS, [120, 30, 220, 60], [8, 50, 37, 160]]
-    found = predictor(mode=mode, rate=rate).predict(frame_image(200, 300), boxes)
+    found = predictor(mode=mode, rate=rate, growth="context").predict(frame_image(200, 300), boxes)
     assert [mask.box_xyxy for mask in found] == [tuple(box) for box in boxes]
     for mask in found:
         assert masks.box_of(mask.full()) == mask.box_xyxy
@@ -118,7 +118,7 @@ def test_odd_boxes_and_frames_have_their_mask():
     ]
     for mode in ("direct", "tiled", "shared", "object"):
         for image, box in cases:
-            (mask,) = predictor(mode=mode, shift=4.0).predict(image, [box])
+            (mask,) = predictor(mode=mode, shift=4.0, growth="context").predict(image, [box])
             height, width = image.shape[:2]
             visible = np.zeros((height, width), dtype=bool)
             x0, y0, x1, y1 = np.round(box).clip(0, (width, height) * 2).astype(int)
@@ -146,9 +146,9 @@ def test_an_empty_mask_is_kept_and_said():
 
 def test_a_fixed_window_that_cuts_a_box_is_said():
     box = [20, 20, 280, 60]
-    (mask,) = predictor(adaptive=False).predict(frame_image(200, 300), [box])
+    (mask,) = predictor(growth="none").predict(frame_image(200, 300), [box])
     assert mask.status == "cut" and masks.box_of(mask.full()) == (86, 20, 214, 60)
-    (mask,) = predictor(adaptive=True).predict(frame_image(200, 300), [box])
+    (mask,) = predictor(growth="context").predict(frame_image(200, 300), [box])
     assert mask.status == "ok" and masks.box_of(mask.full()) == tuple(box)
 
 

@@ -184,7 +184,7 @@ def test_a_centred_view_is_inferences_window(noise, make_frame):
     boxes = [(50, 40, 60, 50), (0, 0, 8, 8), (111, 81, 120, 90), (70.4, 30.2, 79.9, 41.5), (10, 10, 90, 60)]
     frame = make_frame(smooth, [rectangle(i, *box) for i, box in enumerate(boxes)])
     for rate, context, tolerance in ((1, 1.5, 0), (2, 1.5, 0.5), (2, 1.1, 0.5)):
-        config = InferenceConfig(rate=rate, context=context)
+        config = InferenceConfig(rate=rate, growth="context", context=context)
         for index, window in enumerate(plan(frame.boxes_xyxy, frame.size_hw, 64, config)):
             view = centred_view(frame, index, 64, AugmentConfig(window_rate=rate, window_context=context), (1, 2, 3))
             (scale, _, tx), (_, _, ty) = view.matrix
