@@ -29,6 +29,7 @@ from ..errors import RossamError
 from ..files import atomic_path, cache_dir, exclusive, read_json, result_key, write_json
 from ..inference.predictor import Predictor
 from ..model.checkpoints import SHIPPED, weights_hash
+from ..model.lora import merge_adapters
 from ..model.rossam import PromptableSegmenter, build_model
 from ..parallel import run_tasks
 from ..progress import track
@@ -296,7 +297,11 @@ class Experiments:
         """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
         if spec.baseline:
             return BASELINES[spec.baseline]()
-        model = self.model(spec.method) if not spec.trains else load_run(self.run_dir(spec, seed))
+        if spec.trains:
+            model = load_run(self.run_dir(spec, seed))
+            merge_adapters(model)  # W + BA in one matrix: the same masks, as fast as without adapters
+        else:
+            model = self.model(spec.method)
         return Predictor(model, self.inference(spec), device=str(self.device))
 
     def _precision(self, precision: str) -> str:
