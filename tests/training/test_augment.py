@@ -191,7 +191,7 @@ def test_a_centred_view_is_inferences_window(noise, make_frame):
             assert (-tx / scale, -ty / scale, scale) == pytest.approx(
                 (window.x0, window.y0, 64 / max(window.width, window.height))
             )
-            theirs = cut(smooth, window, 64, pad_value=(1, 2, 3))
+            theirs = cut(smooth, window, 64, config, (1, 2, 3))
             if window.width == 64 / rate:
                 assert np.abs(view.image - theirs).mean() <= tolerance
             assert view.kept == (index,)
