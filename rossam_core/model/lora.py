@@ -1,4 +1,4 @@
-"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.3), and three others under the same name.
+"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.2.1), and three others under the same name.
 
 In: a model whose encoder attends through `q_proj` and `v_proj`. Out: the same model, adapted in place by peft, or
 with its adapters merged into plain Linears again. Whatever the kind, its parameters are the group `lora`.

@@ -32,7 +32,7 @@ class LossConfig(Config):
     importance: float = Field(0.75, ge=0, le=1)
     """Share of points chosen by uncertainty; the others are uniform (released code, PointRend)."""
     foreground_weight: float = Field(1.0, ge=0)
-    """Cross-entropy weight of object pixels. Paper section 3.3: plain BCE, so 1; released code: 10."""
+    """Cross-entropy weight of object pixels. Paper section 3.2.3: plain BCE, so 1; released code: 10."""
     background_weight: float = Field(1.0, ge=0)
     """Cross-entropy weight of the other pixels (released code: 1)."""
     bce_weight: float = Field(1.0, ge=0)
