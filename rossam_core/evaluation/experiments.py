@@ -216,6 +216,7 @@ class Experiments:
         settings = self.profile.model
         training = recipe(settings.recipe, **merged(self.profile.training, spec.training or {}), seed=seed)
         values = {"method": spec.method, "recipe": settings.recipe, "training": training, "device": str(self.device)}
+        values["inference"] = self.profile.inference.model_copy(update={"mask_source": "default", "precision": "auto"})
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
@@ -226,12 +227,12 @@ class Experiments:
         """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
         key = stable_hash(
             [
-                run.model_dump(mode="json", exclude={"device"}),
+                run.model_dump(mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}),
                 [self._precision(run.training.precision), self.device.type, torch.__version__],
                 process_count(run, len(self.training_frames[0])),
                 self._training_fingerprint,
                 weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
-                source_digest("data", "model", "training"),
+                source_digest("data", "model", "inference", "training"),
             ]
         )
         return self.cache / "runs" / key
