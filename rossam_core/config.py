@@ -30,7 +30,7 @@ OWN_SOURCES = ("coco", "authors")
 
 CHANGEABLE = (
     *("groups.*.learning_rate", "groups.*.schedule", "warmup", "step_every", "step_factor"),
-    *("augment.scale", "augment.scale_of", "augment.window_rate", "augment.window_context"),
+    *("augment.scale", "augment.scale_of"),
 )
 """Keys of a recipe that a profile may change without changing the method."""
 
@@ -123,12 +123,19 @@ class InferenceConfig(Config):
     """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2, Tables 1-2)."""
 
     mode: Literal["direct", "tiled", "shared", "object"] = "object"
-    """`direct`: whole frame, longest side to the model's input. `tiled`: a fixed grid of overlapping windows.
+    """`direct`: whole frame, resized as the original model does it (`crops.cut_frame`). `tiled`: a fixed grid of overlapping windows.
     `shared`: few windows that each serve several boxes (greedy cover). `object`: one window a box, centred."""
     rate: float = Field(2.0, gt=0, le=16)
     """Upsampling rate: a window is input_size / rate frame pixels wide (paper: 1024 / 2 = 512)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Resampling of windows to the model's input; when shrinking, both are applied with antialiasing."""
+    """Resampling of windows to the model's input; when shrinking, both are applied with antialiasing. Not of whole
+    frames (`direct`), which the originals resize bilinearly."""
+    border: Literal["shift", "clamp_and_pad"] = "shift"
+    """Windows that reach beyond the frame. `shift`: move inside (ours). `clamp_and_pad`: lose what lies outside, move
+    to the top left of the input, and have 0 as padding (released code)."""
+    overshoot: Literal["clamp", "wrap"] = "clamp"
+    """Bicubic values outside 0-255. `clamp`: cut off (ours). `wrap`: torch's bicubic kernel, and what it gives cast to
+    uint8, so that 256 becomes 0 (released code)."""
     growth: Growth = "none"
     """How the window's side follows d, the box's longer side. `none`: fixed at input_size / rate, so that longer boxes
     are cut (paper). `context`: at least context × d (ours). `sopseg`: 2 × d below 32 px, from there on

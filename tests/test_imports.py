@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rossam_core"
-ROOMS = ["data", "model", "training", "inference", "evaluation", "conversion", "reporting"]
+ROOMS = ["data", "model", "inference", "training", "evaluation", "conversion", "reporting"]
 FOUNDATION = {"config", "devices", "environment", "errors", "files", "progress"}
 
 
@@ -26,6 +26,8 @@ def imports_of(path: Path) -> list[str]:
 
 def room_of(name: str) -> str | None:
     parts = name.split(".")
+    if parts[:3] == ["rossam_core", "evaluation", "metrics"]:
+        return None  # stands on no room itself
     return parts[1] if parts[0] == "rossam_core" and len(parts) > 1 and parts[1] in ROOMS else None
 
 

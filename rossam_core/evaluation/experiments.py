@@ -253,6 +253,7 @@ class Experiments:
         training = self.training_config(spec, seed)
         name = spec.recipe or self.profile.model.recipe
         values = {"method": spec.method, "recipe": name, "training": training, "device": str(self.device)}
+        values["inference"] = self.profile.inference.model_copy(update={"mask_source": "default", "precision": "auto"})
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
@@ -262,7 +263,7 @@ class Experiments:
     def run_folder(self, run: RunConfig) -> Path:
         """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
         parts = [
-            run.model_dump(mode="json", exclude={"device"}),
+            run.model_dump(mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}),
             [self._precision(run.training.precision), self.device.type],
             self._training_fingerprint,
             weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),

@@ -103,7 +103,7 @@ def plan(
       that serve no box are left out.
     - `shared`: few windows of side S / rate. The leftmost box still unserved opens a window, placed so that it
       holds as many other unserved boxes whole as it can, then centred on what it holds.
-    - `object`: one window a box, centred on it and shifted inside the frame at borders.
+    - `object`: one window a box, centred on it; at the frame's borders `border` decides.
 
     All windows measure S / rate, and a longer box is cut (paper), unless `growth` says otherwise
     (`boxes.window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
@@ -135,20 +135,32 @@ def plan(
         cover = _tiles if config.mode == "tiled" else _greedy_cover
         together = [i for i in everyone if longer[i] <= base and sides[i] == base]
         for rectangle, indices in cover(hulls, together, base, size_hw):
-            plans.append(_window(rectangle, base, size_hw, input_size, indices))
+            plans.append(_window(rectangle, base, size_hw, input_size, indices, config.border))
             served.update(indices)
     alone = [i for i in everyone if i not in served]
-    return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,)) for i in alone]
+    return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,), config.border) for i in alone]
 
 
 def _window(
-    rectangle: Sequence[int], side: int, size_hw: tuple[int, int], input_size: int, indices: Sequence[int]
+    rectangle: Sequence[int],
+    side: int,
+    size_hw: tuple[int, int],
+    input_size: int,
+    indices: Sequence[int],
+    border: Literal["shift", "clamp_and_pad"] = "shift",
 ) -> CropPlan:
-    """The window of that side centred on `rectangle`, shifted inside the frame, cropped where the frame is smaller."""
+    """The window of that side centred on `rectangle`, shifted inside the frame or cut off at its `border`."""
     starts, extents, contents = [], [], []
     for low, high, length in zip(rectangle[:2], rectangle[2:], reversed(size_hw), strict=True):
-        extent = min(side, length)
-        starts.append(min(max((int(low) + int(high) - extent) // 2, 0), length - extent))
+        if border == "clamp_and_pad":
+            first = (int(low) + int(high) - side) // 2
+            start, end = max(first, 0), min(first + side, length)
+        else:
+            extent = min(side, length)
+            start = min(max((int(low) + int(high) - extent) // 2, 0), length - extent)
+            end = start + extent
+        extent = end - start
+        starts.append(start)
         extents.append(extent)
         contents.append(max(1, int(extent * input_size / side + 0.5)))  # SAM's rounding
     return CropPlan(*starts, *extents, content_hw=(contents[1], contents[0]), indices=tuple(indices))
@@ -199,8 +211,9 @@ def cut(
     image: np.ndarray,
     window: CropPlan,
     input_size: int,
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+    config: InferenceConfig,
     pad_value: Sequence[float] = (123.675, 116.28, 103.53),
+    resize: Literal["longest_side", "square"] = "longest_side",
 ) -> np.ndarray:
     """The model's input for one window.
 
@@ -211,22 +224,59 @@ def cut(
 
     Args:
         image: uint8 H×W×3, RGB.
-        pad_value: RGB of the padding, the model's pixel mean.
+        pad_value: RGB of the padding, the model's pixel mean; `border` = `clamp_and_pad` takes 0.
+        resize: as `plan`'s.
 
     Returns:
-        float32 S×S×3, whole numbers 0..255 but for the padding.
+        float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
     """
-    method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
-    content_height, content_width = window.content_hw
+    if config.mode == "direct":
+        return cut_frame(image, window, input_size, pad_value, resize)
+    pad_value = (0, 0, 0) if config.border == "clamp_and_pad" else pad_value
+    if config.interpolation == "bicubic" and config.overshoot == "wrap":
+        return _cut_wrapping(image, window, input_size, pad_value)
+    method = Image.Resampling.BICUBIC if config.interpolation == "bicubic" else Image.Resampling.BILINEAR
     margin = 3 * math.ceil(max(1, *(1 / scale for scale in window.scale_xy)))  # kernel radius, with a pixel to spare
     left, top = max(0, window.x0 - margin), max(0, window.y0 - margin)
     x0, y0, x1, y1 = window.window_xyxy
     around = Image.fromarray(np.ascontiguousarray(image[top : y1 + margin, left : x1 + margin]))
-    content = around.resize((content_width, content_height), method, box=(x0 - left, y0 - top, x1 - left, y1 - top))
+    box = (x0 - left, y0 - top, x1 - left, y1 - top)
+    return _padded(around.resize(window.content_hw[::-1], method, box=box), input_size, pad_value)
+
+
+def cut_frame(
+    image: np.ndarray, frame: CropPlan, input_size: int, pad_value: Sequence[float], resize: str
+) -> np.ndarray:
+    """The whole frame as the original models take it: bilinear with antialiasing. SAM's `ResizeLongestSide` rounds to
+    uint8; SAM2's transforms resize to a square in floating point."""
+    size_wh, method = frame.content_hw[::-1], Image.Resampling.BILINEAR
+    if resize == "square":
+        channels = [Image.fromarray(image[..., c].astype(np.float32)).resize(size_wh, method) for c in range(3)]
+        return np.stack(channels, axis=-1)
+    return _padded(Image.fromarray(image).resize(size_wh, method), input_size, pad_value)
+
+
+def _padded(content: Image.Image, input_size: int, pad_value: Sequence[float]) -> np.ndarray:
+    """The content at the top left of an S×S×3 input, float32."""
     square = np.empty((input_size, input_size, 3), dtype=np.float32)
     square[:] = pad_value
-    square[:content_height, :content_width] = content
+    square[: content.height, : content.width] = content
     return square
+
+
+def _cut_wrapping(
+    image: np.ndarray, window: CropPlan, input_size: int, pad_value: Sequence[float]
+) -> np.ndarray:
+    """The window padded to a square, then enlarged by torch's bicubic kernel and cast to uint8 without clamping."""
+    x0, y0, x1, y1 = window.window_xyxy
+    extent, content = max(zip((y1 - y0, x1 - x0), window.content_hw, strict=True))
+    side = max(extent, round(extent * input_size / content))
+    square = np.empty((side, side, 3), dtype=np.float32)
+    square[:] = pad_value
+    square[: y1 - y0, : x1 - x0] = image[y0:y1, x0:x1]
+    planes = torch.from_numpy(square).permute(2, 0, 1)[None]  # H×W×3 → 1×3×H×W
+    enlarged = F.interpolate(planes, (input_size, input_size), mode="bicubic", align_corners=False)
+    return (enlarged[0].permute(1, 2, 0).to(torch.int32) & 255).float().numpy()
 
 
 # --- restore ----------------------------------------------------------------------------------------------------

@@ -214,9 +214,11 @@ class Predictor:
         (window,) = self._plan(boxes, size_hw)
         return self.encode_window(image, window)
 
-    def encode_window(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> EncodedCrop:
-        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `interpolation`: None = `config`'s."""
-        return EncodedCrop(window, self._encode([self._cut(image, window, interpolation)]), image.shape[:2])
+    def encode_window(
+        self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None
+    ) -> EncodedCrop:
+        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB, planned by `config` (None = the predictor's)."""
+        return EncodedCrop(window, self._encode([self._cut(image, window, config)]), image.shape[:2])
 
     def decode_crop(self, encoded: EncodedCrop, box_xyxy: Box, threshold: float | None = None) -> ObjectMask:
         """The mask of any box in an encoded window, without encoding it again.
@@ -291,9 +293,9 @@ class Predictor:
     def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
         return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
 
-    def _cut(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> np.ndarray:
-        how = interpolation or self.config.interpolation
-        return crops.cut(image, window, self.model.input_size, how, self.model.pixel_mean)
+    def _cut(self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None) -> np.ndarray:
+        model = self.model
+        return crops.cut(image, window, model.input_size, config or self.config, model.pixel_mean, model.resize)
 
     @torch.inference_mode()
     def _encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:

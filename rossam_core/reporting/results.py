@@ -94,7 +94,7 @@ def crop_strategy(frame: Frame, shown: int, input_size: int, config: InferenceCo
     boxes = frame.boxes_xyxy
     windows = crops.plan(boxes, frame.size_hw, input_size, config)
     at = next(i for i, window in enumerate(windows) if shown in window.indices)
-    image = crops.cut(frame.image(), windows[at], input_size, config.interpolation)
+    image = crops.cut(frame.image(), windows[at], input_size, config)
     return Strategy(
         windows_xyxy=np.array([window.window_xyxy for window in windows]),
         shown=at,

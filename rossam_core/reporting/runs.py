@@ -43,7 +43,7 @@ def training_views(
     train = experiments.training_frames[0] if of is None else of
     with_masks = [frame for frame in train if any(thing.has_mask for thing in frame.objects)]
     chosen = example_frames(with_masks, frames)
-    return [[augment(frame, size, run.training.augment, rng) for _ in range(each)] for frame in chosen]
+    return [[augment(frame, size, run.training.augment, rng, run.inference) for _ in range(each)] for frame in chosen]
 
 
 def log(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:

@@ -143,7 +143,8 @@ class Focus:
     def encoding_key(self, method: str, input_size: int) -> Hashable:
         """All that an encoding depends on; equal keys are answered from the same one."""
         window = self.window(input_size)
-        how = window.window_xyxy, window.content_hw, self.config.interpolation
+        config = self.config
+        how = window.window_xyxy, window.content_hw, config.mode == "direct", config.interpolation
         return str(self.frame.image_path), method, *how
 
     def _plan(self, input_size: int) -> crops.CropPlan:

@@ -320,7 +320,7 @@ class Inspector(ipw.VBox):
             def encode(predictor=predictor, size=size):
                 nonlocal encoded
                 encoded += 1
-                return predictor.encode_window(self._image, self.focus.window(size), self.focus.config.interpolation)
+                return predictor.encode_window(self._image, self.focus.window(size), self.focus.config)
 
             crop = self._encodings.get(key, encode, encoding_bytes)
             asked, known = self._decoded.get(method, (None, None))

@@ -17,18 +17,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data.loading import load_frames
-from ..data.records import FrameSet
+from ..data.records import Frame, FrameSet, ObjectAnnotation
 from ..devices import autocast, resolve_device
 from ..errors import RossamError
+from ..evaluation.metrics import mask_iou
 from ..files import write_json
-from ..model.hq_decoder import MaskLogits
+from ..inference.predictor import Predictor
 from ..model.rossam import PromptableSegmenter, set_trainable
 from ..progress import track
 from . import runs
-from .augment import centred_view
 from .losses import object_losses
 from .recipes import RunConfig, TrainingConfig
 from .views import View, Views, batch_account, loader, point_generator
@@ -66,7 +65,7 @@ def fit(
     # Data: frames that have masks, and objects to validate on.
     with accelerator.main_process_first():  # it may have to generate or fetch
         train, val = _frames(run, train_frames, val_frames)
-    watched, batch = _watched_objects(val, training.validation_objects), training.batch
+    validation, batch = _validation_frames(val, training.validation_objects), training.batch
     if batch % world or world > len(train):
         raise RossamError(
             f"{world} processes",
@@ -78,13 +77,13 @@ def fit(
     if (run_dir / runs.AUDIT).exists():
         return runs.read_log(run_dir)
 
-    # Network: the base, the groups that each phase moves, one optimizer a group.
+    # Network: the base, the groups that each phase moves, one optimizer a group; a predictor to validate with.
     with accelerator.main_process_first():
         model = runs.build_base(run)
     base_digests = runs.digests(model)
     set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
     phases = run.phases
-    model.to(device)
+    predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
     optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
     touched: set[str] = set()  # names of parameters that got a gradient
@@ -117,7 +116,7 @@ def fit(
     total = training.total_samples(len(train))
     steps = range(first_step, total // batch)
     mine = [step * batch + offset for step in steps for offset in range(rank, batch, world)]
-    batches = iter(loader(Views(train, model.input_size, training), mine, batch // world))
+    batches = iter(loader(Views(train, model.input_size, training, run.inference), mine, batch // world))
     for step in track(steps, desc=f"training {run.method}") if main else steps:
         started = time.perf_counter()
         phase = phases[step % len(phases)]
@@ -126,6 +125,7 @@ def fit(
         # Forward and backward: sums of losses, so that the mean over all processes' objects can be taken after.
         active = [named for group in phase.groups for named in members[group]]
         set_trainable(model, phase.groups)
+        model.train()
         model.zero_grad(set_to_none=True)
         loss_sum, bad_frames = torch.zeros((), device=device), []
         micro = training.micro_batch or len(views)
@@ -179,9 +179,9 @@ def fit(
             runs.append_log(run_dir, row)
             on_event("step", row)
         last = step == steps[-1]
-        if watched and (last or _passes(samples, training.validate_every, batch)):
+        if validation and (last or _passes(samples, training.validate_every, batch)):
             row = {"kind": "validation", "step": step + 1, "samples": samples}
-            row |= validate(model, val, watched, training, accelerator, device)
+            row |= validate(predictor, validation, accelerator)
             if row["iou"] > best_iou:
                 best_iou = row["iou"]
                 if main:
@@ -195,52 +195,32 @@ def fit(
     # End: what a writer killed near the end may have missed, and the audit, which marks the run as finished.
     if main:
         runs.save_trained(model, run_dir, "last", run, {"samples": total})
-        if not watched:
+        if not validation:
             runs.save_trained(model, run_dir, "best", run, {"samples": total})
         write_json(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
     accelerator.wait_for_everyone()
     return runs.read_log(run_dir)
 
 
-def validate(
-    model: PromptableSegmenter,
-    frames: FrameSet,
-    watched: list[tuple[int, int]],
-    training: TrainingConfig,
-    accelerator: Accelerator,
-    device: torch.device,
-) -> dict[str, float]:
-    """Mean IoU over the watched objects, each in the window inference gives it, at the input's resolution.
+def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator) -> dict[str, float]:
+    """Mean IoU of the frames' objects, prompted by their annotated boxes in the windows that are scored.
 
     Args:
-        watched: frame number and object number of each object.
+        frames: with the objects to validate on alone, each with a mask; this process predicts every world-th frame.
 
     Returns:
-        `iou` of the mask that the run trains, by which the best weights are chosen (the HQ mask, or SAM's where
-        only SAM's is trained), `iou_<name>` of every mask the model makes, `objects` seen, `seconds`.
+        `iou`, by which the best weights are chosen, `objects` seen, `seconds`.
     """
     started = time.perf_counter()
-    names = ("sam", "hq", "sum") if model.has_hq_head else ("sam",)
-    mine = watched[accelerator.process_index :: accelerator.num_processes]
-    totals = torch.zeros(len(names) + 1, device=device)  # sums of IoU, then objects
-    for start in range(0, len(mine), training.batch):
-        views = [
-            centred_view(frames[f], o, model.input_size, training.augment, model.pixel_mean)
-            for f, o in mine[start : start + training.batch]
+    totals = torch.zeros(2, device=predictor.device, dtype=torch.float32)  # sum of IoU, objects
+    for frame, found in predictor.predict_frames(frames[accelerator.process_index :: accelerator.num_processes]):
+        ious = [
+            mask_iou(mask.full(), annotation.mask(frame.size_hw))
+            for mask, annotation in zip(found, frame.objects, strict=True)
         ]
-        views = [view for view in views if len(view.boxes)]
-        if views:
-            images = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2)  # → B×3×S×S
-            targets = torch.from_numpy(np.concatenate([view.masks for view in views])).to(device)
-            with torch.no_grad(), autocast(device, training.precision):
-                logits = model(images.to(device), [torch.from_numpy(view.boxes).to(device) for view in views])
-            ious = [_ious(_select_mask(logits, name), targets).sum() for name in names]
-            totals += torch.stack([*ious, ious[0].new_tensor(len(targets))])
-    *sums, objects = accelerator.reduce(totals, reduction="sum").tolist()
-    means = {name: value / max(objects, 1) for name, value in zip(names, sums, strict=True)}
-    trains_sam_alone = not model.has_hq_head
-    row = {"iou": means["sam" if trains_sam_alone else "hq"]} | {f"iou_{name}": value for name, value in means.items()}
-    return row | {"objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
+        totals += totals.new_tensor([sum(ious), len(ious)])
+    iou, objects = accelerator.reduce(totals, reduction="sum").tolist()
+    return {"iou": iou / objects, "objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
 
 
 def _losses(
@@ -251,25 +231,13 @@ def _losses(
     with autocast(device, training.precision):
         logits = model(images.to(device), [view.boxes.to(device) for view in views])
     counts = [len(view.boxes) for view in views]
-    planes = [_select_mask(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
+    planes = [getattr(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
     sums = []
     for view, *logits_of_view in zip(views, *planes, strict=True):
         generator = point_generator(training.seed, view.index)
         targets = view.masks.to(device)
         sums.append(sum(object_losses(x, targets, training.loss, generator).sum() for x in logits_of_view))
     return torch.stack(sums)
-
-
-def _select_mask(logits: MaskLogits, name: str) -> Tensor:
-    """N×h×w logits of `sam`, `hq`, or their `sum`."""
-    return logits.sam + logits.hq if name == "sum" else getattr(logits, name)
-
-
-def _ious(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU of each of N masks; logits N×h×w are enlarged to the targets' N×S×S."""
-    planes = F.interpolate(logits.unsqueeze(1).float(), targets.shape[1:], mode="bilinear", align_corners=False)
-    predicted = planes.squeeze(1) > 0
-    return (predicted & targets).sum(dim=(1, 2)) / (predicted | targets).sum(dim=(1, 2))
 
 
 def _reduce_gradients(
@@ -321,13 +289,23 @@ def _frames(run: RunConfig, train: FrameSet | None, val: FrameSet | None) -> tup
     return with_masks, val
 
 
-def _watched_objects(val: FrameSet | None, count: int) -> list[tuple[int, int]]:
-    """Frame and object numbers of at most `count` objects with masks, evenly spaced over the split."""
+def _validation_frames(val: FrameSet | None, count: int) -> list[Frame]:
+    """At most `count` objects with masks, evenly spaced over the split, in their frames; no other objects."""
     if val is None:
         return []
-    with_mask = [(f, o) for f, frame in enumerate(val) for o, each in enumerate(frame.objects) if each.has_mask]
-    chosen = np.linspace(0, len(with_mask) - 1, min(count, len(with_mask))).round().astype(int)
-    return [with_mask[i] for i in chosen]
+    with_mask = [(f, o) for f, frame in enumerate(val) for o in frame.objects if o.has_mask]
+    places = np.linspace(0, len(with_mask) - 1, min(count, len(with_mask))).round().astype(int)
+    chosen: dict[int, list[ObjectAnnotation]] = {}
+    for f, annotation in (with_mask[i] for i in places):
+        chosen.setdefault(f, []).append(annotation)
+    return [val[f].with_objects(objects) for f, objects in chosen.items()]
+
+
+def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
+    """What validates: the run's windows, and the mask that it trains (SAM's only where no phase trains the HQ mask)."""
+    trains_sam_alone = {phase.mask for phase in run.phases} == {"sam"}
+    own = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
+    return Predictor(model, run.inference.model_copy(update=own), device)
 
 
 def _optimizer(training: TrainingConfig, members: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:
@@ -341,4 +319,4 @@ def _passes(samples: int, every: int, batch: int) -> bool:
 
 
 def _ignore(kind: str, info: object) -> None:
-    """No one listens."""
+    """Default callback: do nothing."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
-from ..config import Config, DataConfig, Method, Recipe, parse_config
+from ..config import Config, DataConfig, InferenceConfig, Method, Recipe, parse_config
 from ..errors import RossamError
 from ..model.lora import AdapterKind
 from .augment import AugmentConfig
@@ -114,8 +114,8 @@ class TrainingConfig(Config):
     validate_every: int = Field(2000, ge=1)
     """Samples between two validations; one more at the end (ours)."""
     validation_objects: int = Field(128, ge=0)
-    """Objects of the validation frames that are looked at, evenly spaced, in `augment`'s windows (ours); 0 = no
-    validation, best = last."""
+    """Objects of the validation frames that are looked at, evenly spaced, in the windows of `RunConfig.inference`
+    (ours); 0 = no validation, best = last."""
     checkpoint_every: int = Field(2000, ge=1)
     """Samples between two checkpoints; a killed run goes on from the last one (ours)."""
     workers: int = Field(0, ge=0)
@@ -181,6 +181,9 @@ class RunConfig(Config):
     """Constants of the backbone that are replaced, e.g. `{"depth": 2}` in tests; the checkpoint must fit them."""
     training: TrainingConfig = TrainingConfig()
     """What trains, on what, how long."""
+    inference: InferenceConfig = InferenceConfig()
+    """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
+    and precision are the run's own."""
     data: DataConfig | None = None
     """Frames to train and validate on; None where `fit` is given them."""
     device: str = "auto"

@@ -33,6 +33,9 @@ from .recipes import RunConfig
 
 RUN, LOG, STATE, AUDIT = "run.json", "log.jsonl", "state.pt", "gradient_audit.json"
 
+UNIMPORTANT = ("run.device", "run.training.workers", "run.inference.batch_size", "run.inference.prompt_batch_size")
+"""Keys of `run.json` that may differ when a run is resumed."""
+
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 """Called with `step` or `validation` and the new log line, and with `checkpoint` between writing and renaming it."""
 
@@ -100,7 +103,7 @@ def check_same_run(run_dir: Path, told: Mapping[str, Any]) -> None:
 def open_run(run_dir: Path, told: Mapping[str, Any]) -> None:
     """Start a folder, or clear away what a killed writer left in it."""
     if not (run_dir / RUN).exists():
-        source = source_digest("data", "model", "training")
+        source = source_digest("data", "model", "inference", "training")
         write_json(run_dir / RUN, {**told, "source": source, "torch": torch.__version__})
     for leftover in [*run_dir.glob(".state-*"), *run_dir.glob(".weights_*"), *run_dir.glob(".log-*")]:
         leftover.unlink()
@@ -194,12 +197,12 @@ def _log_rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key → old and new value, over the keys of `new`; where a device is asked for makes no other run."""
+    """Dotted key → old and new value, over the keys of `new`, without those that change no weights."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted(set(new) | (set(old) if prefix else set())):
         dotted, a, b = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found |= _differences(a, b, f"{dotted}.")
-        elif a != b and dotted not in ("run.device", "run.training.workers"):
+        elif a != b and dotted not in UNIMPORTANT:
             found[dotted] = (a, b)
     return found

@@ -1,6 +1,6 @@
 """Training views by number: which frame a sample shows, and how, is a pure function of the seed and the number.
 
-In: frames, the input's side, a `TrainingConfig`. Out: `View`s, tensors ready to be batched. Processes, resumed runs
+In: frames, the input's side, a `TrainingConfig`, an `InferenceConfig`. Out: `View`s, tensors ready to be batched. Processes, resumed runs
 and loader workers therefore all see the same data, and there is no random state to keep.
 """
 
@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..config import InferenceConfig
 from ..data.records import FrameSet
 from .augment import augment
 from .recipes import TrainingConfig
@@ -51,15 +53,16 @@ class Views(Dataset):
     draws it.
     """
 
-    def __init__(self, frames: FrameSet, size: int, training: TrainingConfig):
-        self.frames, self.size, self.training = frames, size, training
+    def __init__(self, frames: FrameSet, size: int, training: TrainingConfig, inference: InferenceConfig):
+        self.frames, self.size, self.training, self.inference = frames, size, training, inference
 
     def __getitem__(self, index: int) -> View:
         epoch, turn = divmod(index, len(self.frames))
         seed = self.training.seed
         order = np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.frames))
         frame = self.frames[int(order[turn])]
-        sample = augment(frame, self.size, self.training.augment, np.random.default_rng(stream(seed, "view", index)))
+        rng = np.random.default_rng(stream(seed, "view", index))
+        sample = augment(frame, self.size, self.training.augment, rng, self.inference)
         digest = zlib.crc32(np.ascontiguousarray(sample.image[::4, ::4]))
         digest = zlib.crc32(sample.boxes, zlib.crc32(np.packbits(sample.masks), digest))
         tensors = (torch.from_numpy(each) for each in (sample.image, sample.boxes, sample.masks))
@@ -67,9 +70,26 @@ class Views(Dataset):
 
 
 def loader(views: Views, indices: Sequence[int], batch_size: int) -> DataLoader:
-    """Lists of `View`s in the order of `indices`; a generator of its own keeps torch's global one untouched."""
+    """Lists of `View`s in the order of `indices`; a generator of its own keeps torch's global one untouched.
+
+    Workers are spawned: a forked one inherits locks that threads of OpenCV may hold, and waits for them for ever.
+    """
     workers, generator = views.training.workers, torch.Generator().manual_seed(0)
-    return DataLoader(views, batch_size, sampler=indices, collate_fn=list, num_workers=workers, generator=generator)
+    return DataLoader(
+        views,
+        batch_size,
+        sampler=indices,
+        collate_fn=list,
+        num_workers=workers,
+        generator=generator,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_use_one_thread,
+    )
+
+
+def _use_one_thread(worker: int) -> None:
+    """Workers share the cores among themselves; torch already gives each one thread."""
+    cv2.setNumThreads(0)
 
 
 def point_generator(seed: int, index: int) -> torch.Generator:

@@ -352,7 +352,7 @@ def sam_twin(ours):
 
 @pytest.mark.parametrize("size_hw", [(200, 300), (150, 111), (600, 400)])
 def test_direct_mode_is_sam_predictor(size_hw, tiny_models, rng):
-    """Same weights, bilinear resampling, frames enlarged and shrunk. Logits are cut at their median, where
+    """Same weights, default settings, frames enlarged and shrunk. Logits are cut at their median, where
     fresh weights make the raggedest masks."""
     image = noise_image(rng, size_hw)
     boxes = np.array([[0, 0, 40, 60], [30.5, 40.2, 90, 100], [5, 20, 110, 148]])
@@ -361,7 +361,7 @@ def test_direct_mode_is_sam_predictor(size_hw, tiny_models, rng):
     for box in boxes:
         (logits,), (iou,), _ = theirs.predict(box=box, multimask_output=False, return_logits=True)
         threshold = float(np.median(logits))
-        config = InferenceConfig(mode="direct", interpolation="bilinear", precision="float32", mask_threshold=threshold)
+        config = InferenceConfig(mode="direct", precision="float32", mask_threshold=threshold)
         (mask,) = Predictor(tiny_models["sam"], config, "cpu").predict(image, [box])
         np.testing.assert_allclose(mask.predicted_iou, iou, atol=1e-4)
         assert mask_overlap(mask.full(), logits > threshold) >= 0.999

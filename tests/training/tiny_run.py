@@ -53,7 +53,7 @@ def make_frames(root: Path, count: int = 6, name: str = "made") -> FrameSet:
 
 
 def tiny_run(**training) -> RunConfig:
-    """`paper` at the smallest size; keywords go to `recipe`."""
+    """`paper` at the smallest size; keywords go to `recipe`, `inference` to the run."""
     small = {
         "samples": 24,
         "batch": 4,
@@ -65,10 +65,9 @@ def tiny_run(**training) -> RunConfig:
         "checkpoint_every": 8,
         "precision": "float32",
     }
-    name = training.pop("name", "paper")
-    return RunConfig(
-        checkpoint=None, architecture=ARCHITECTURE, device="cpu", training=recipe(name, **(small | training))
-    )
+    name, inference = training.pop("name", "paper"), training.pop("inference", {})
+    settings = {"architecture": ARCHITECTURE, "inference": inference, "training": recipe(name, **(small | training))}
+    return RunConfig(checkpoint=None, device="cpu", **settings)
 
 
 def killer(event: str, number: int):
