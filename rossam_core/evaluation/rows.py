@@ -38,7 +38,7 @@ def row_settings(experiments: Experiments, row: RowSpec) -> dict[str, Any]:
         "method": row.method,
         "baseline": row.baseline,
         "backbone": base.get("backbone"),
-        "checkpoint": base.get("checkpoint"),
+        "checkpoint": base.get("checkpoint", profile.model.checkpoint),
         "recipe": row.recipe or profile.model.recipe,
         "seeds": list(profile.seeds),
         "views": views,
