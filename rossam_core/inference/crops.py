@@ -264,9 +264,7 @@ def _padded(content: Image.Image, input_size: int, pad_value: Sequence[float]) -
     return square
 
 
-def _cut_wrapping(
-    image: np.ndarray, window: CropPlan, input_size: int, pad_value: Sequence[float]
-) -> np.ndarray:
+def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_value: Sequence[float]) -> np.ndarray:
     """The window padded to a square, then enlarged by torch's bicubic kernel and cast to uint8 without clamping."""
     x0, y0, x1, y1 = window.window_xyxy
     extent, content = max(zip((y1 - y0, x1 - x0), window.content_hw, strict=True))

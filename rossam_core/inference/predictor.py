@@ -217,7 +217,7 @@ class Predictor:
     def encode_window(
         self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None
     ) -> EncodedCrop:
-        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB, planned by `config` (None = the predictor's)."""
+        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `config`: None = the predictor's."""
         return EncodedCrop(window, self._encode([self._cut(image, window, config)]), image.shape[:2])
 
     def decode_crop(self, encoded: EncodedCrop, box_xyxy: Box, threshold: float | None = None) -> ObjectMask:

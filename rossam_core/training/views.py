@@ -1,6 +1,6 @@
 """Training views by number: which frame a sample shows, and how, is a pure function of the seed and the number.
 
-In: frames, the input's side, a `TrainingConfig`, an `InferenceConfig`. Out: `View`s, tensors ready to be batched. Processes, resumed runs
+In: frames, the input's side, a run's settings. Out: `View`s, tensors ready to be batched. Processes, resumed runs
 and loader workers therefore all see the same data, and there is no random state to keep.
 """
 

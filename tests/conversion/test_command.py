@@ -6,7 +6,7 @@ import json
 import pytest
 from tiny_tracks import make_frames
 
-from rossam_core.conversion.command import add_parser
+from rossam_core.conversion.command import _profile, add_parser
 from rossam_core.data.coco import read_coco
 from rossam_core.errors import RossamError
 
@@ -103,3 +103,11 @@ def test_a_dataset_without_a_box_is_told(dataset, tmp_path):
     (dataset / "test.json").write_text(json.dumps(content))
     with pytest.raises(RossamError, match="hold no box"):
         call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
+
+
+def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(), dict)
+    options = parser.parse_args(["convert", "--out", str(tmp_path)])
+    assert _profile(options, {}).inference.growth == "context"
+    assert _profile(options, {"inference.growth": "none"}).inference.growth == "none"

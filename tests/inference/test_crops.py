@@ -195,7 +195,7 @@ def test_windows_are_cut_off_at_the_border_and_padded_with_zeros_as_in_the_relea
 
 @pytest.mark.parametrize("size_hw", [(100, 80), (90, 90), (333, 500)])
 def test_direct_is_sam2s_resize_to_a_square(size_hw, rng):
-    """Its transforms resize tensors in [0, 1] bilinearly with antialiasing, unrounded; `interpolation` plays no role."""
+    """Its transforms resize tensors in [0, 1] bilinearly with antialiasing, unrounded; `interpolation` is ignored."""
     image = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     theirs = resize(to_tensor(image), [128, 128], antialias=True).permute(1, 2, 0).numpy() * 255
     for interpolation in ("bicubic", "bilinear"):

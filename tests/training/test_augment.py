@@ -225,7 +225,12 @@ def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_fr
     """Fixed windows measure size / rate; those that grow hold 1.5 × the side of a wide object."""
     config = AugmentConfig(scale=(1, 1), scale_of="window", rotation=False)
     wide, small = (20, 30, 100, 60), (20, 30, 30, 40)
-    for box, growth, side in ((wide, "context", 120), (small, "context", 64), (wide, "none", 64), (small, "sopseg", 20)):
+    for box, growth, side in (
+        (wide, "context", 120),
+        (small, "context", 64),
+        (wide, "none", 64),
+        (small, "sopseg", 20),
+    ):
         inference = InferenceConfig(rate=2, growth=growth)
         frame = make_frame(noise, [rectangle(1, *map(float, box))])
         matrix = draw_matrix(frame, 128, config, np.random.default_rng(3), inference)
