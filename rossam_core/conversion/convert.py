@@ -151,7 +151,8 @@ class ShardWorker:
             _record(thing, frame, answers.get(i, f"box {faults.get(i)}")) for i, thing in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
-        return FrameRecord(frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw), objects)
+        place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
+        return FrameRecord(*place, objects, frame.reading)
 
     def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
         """For each usable box an answer, or the reason why there is none."""
@@ -277,7 +278,8 @@ def _fingerprint(frames: FrameSet) -> str:
         except OSError as error:
             image = type(error).__name__
         boxes = [[o.object_id, o.category, list(o.box_xyxy)] for o in frame.objects]
-        lines.append(stable_hash([frame.dataset, frame.key, list(frame.size_hw), image, boxes]))
+        reading = frame.reading.model_dump(mode="json")
+        lines.append(stable_hash([frame.dataset, frame.key, list(frame.size_hw), image, reading, boxes]))
     return stable_hash(lines)
 
 
