@@ -105,11 +105,12 @@ class ImageOptions(Config):
     @classmethod
     def _normalise_stretch(cls, value: Any) -> str:
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value).replace(" ", "")
-        kind, _, limits = text.partition(":") if text.startswith("percentiles") else ("limits", "", text)
         if text == "full":
             return text
-        limits = limits or "2,98"
+        kind, _, limits = text.rpartition(":") if text != "percentiles" else (text, "", "2,98")
         try:
+            if kind not in ("", "percentiles"):
+                raise ValueError
             low, high = map(float, limits.split(","))
         except ValueError:
             low = high = 0.0
@@ -117,7 +118,7 @@ class ImageOptions(Config):
             raise ValueError(f"expected full, percentiles, percentiles:LO,HI or LO,HI with LO < HI (found {value!r})")
         if kind == "percentiles" and not 0 <= low < high <= 100:
             raise ValueError(f"expected percentiles from 0 to 100 (found {value!r})")
-        return limits if kind == "limits" else f"{kind}:{limits}"
+        return f"{kind}:{limits}" if kind else limits
 
     @property
     def stretch_kind(self) -> Literal["full", "percentiles", "limits"]:

@@ -231,9 +231,13 @@ class _Statistics:
                 self._ranges.append((chosen.min().item(), chosen.max().item()))
 
     def limits(self, dtype: np.dtype, bits: int) -> Limits:
+        low, high = self._limits(dtype, bits)
+        return float(low), float(high)
+
+    def _limits(self, dtype: np.dtype, bits: int) -> Limits:
         if self._reading.stretch_kind == "percentiles":
             values = np.concatenate(self._parts) if self._parts else np.zeros(0)
-            return tuple(np.percentile(values, self._reading.stretch_values).tolist()) if len(values) else (0.0, 1.0)
+            return np.percentile(values, self._reading.stretch_values) if len(values) else (0, 1)
         low = min((low for low, _ in self._ranges), default=0)
         high = max((high for _, high in self._ranges), default=0)
         if low < 0:
@@ -328,13 +332,12 @@ def _pixels(
 
 
 def _opacity(alpha: np.ndarray, source: _Source) -> np.ndarray:
-    """float64 in [0, 1]; a float alpha above 1 is taken as of full scale 255."""
-    _check_finite(alpha, None, source.where)
+    """float64 in [0, 1]; a float alpha above 1 is taken as of full scale 255, NaN as 0."""
     if alpha.dtype.kind == "f":
         full = 255 if alpha.max() > 1 else 1
     else:
         full = 2**source.bits - 1 if source.bits else np.iinfo(alpha.dtype).max
-    return (alpha.astype(np.float64) / full).clip(0, 1)
+    return (np.nan_to_num(alpha.astype(np.float64)) / full).clip(0, 1)
 
 
 def _stretched(values: np.ndarray, missing: np.ndarray | None, limits: Limits) -> np.ndarray:

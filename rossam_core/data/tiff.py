@@ -73,7 +73,10 @@ class TiffImage(contextlib.ExitStack):
                 file = opened.enter_context(tifffile.TiffFile(self.path))
                 pages = [page for page in file.pages if not page.subfiletype & REDUCED]
                 self._page, *others = [page for page in pages if not page.subfiletype & MASK]
-                self._mask = next((page for page in pages if page.subfiletype & MASK), None)
+                masks = [
+                    page for page in pages if page.subfiletype & MASK and page.shaped[2:4] == self._page.shaped[2:4]
+                ]
+                self._mask = masks[0] if masks else None
                 self._read_tags()
             self._check(file.filehandle.size)
             self.push(opened.pop_all())
