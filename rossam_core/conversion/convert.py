@@ -265,6 +265,7 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "frames": len(frames),
         "boxes": frames.object_count,
         "fingerprint": _fingerprint(frames),
+        "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
     return told | {"source": source_digest("data", "model", "inference", "evaluation", "conversion")}
 

@@ -24,35 +24,27 @@ Decisions, each held by a test:
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ..config import ImageOptions
 from ..errors import RossamError
 from ..files import cache_dir, read_json, stable_hash, write_json
-from .tiff import SIGNATURES as TIFF_SIGNATURES
-from .tiff import TiffImage, Window
+from .image_sources import ArrayImage, ImageSource, open_image
+from .tiff import Window
 
-# What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
-COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
 """Of sensors; beyond, every number of bits counts as one."""
 BLOCK = 2**21
 """Pixels converted at once: the memory a large scene takes beside its result."""
 SAMPLE = 2**24
 """Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
-ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
 Limits = tuple[float, float]
 
 
@@ -212,17 +204,17 @@ class _Statistics:
         self._ranges: list[Limits] = []
         self._parts: list[np.ndarray] = []
 
-    def add(self, source: _Source) -> None:
+    def add(self, source: ImageSource) -> None:
         height, width = source.size_hw
         bands = _bands(source, self._reading)
         step = max(1, height * width * len(bands[0]) // self._sample)
         while step > 1 and math.gcd(step, width) > 1:  # else only some columns would be looked at
             step += 1
         for window in _blocks((0, 0, width, height), source.block_rows):
-            values, missing, opacity = _pixels(source, window, *bands)
+            values, missing, alpha = source.read(window, *bands)
             valid = np.isfinite(values)
             valid &= True if missing is None else ~missing
-            valid &= True if opacity is None else opacity[..., None] > 0
+            valid &= True if alpha is None else alpha[..., None] > 0
             if self._reading.stretch_kind == "percentiles":
                 values, valid = (array.reshape(-1, array.shape[2])[::step] for array in (values, valid))
                 self._parts.append(values[valid])
@@ -248,7 +240,7 @@ class _Statistics:
         return 0, 2**depth - 1
 
 
-def _limits(source: _Source, reading: ImageReading) -> Limits:
+def _limits(source: ImageSource, reading: ImageReading) -> Limits:
     """Those of the dataset; where it has none for this dtype, those of the single image."""
     if reading.stretch_kind == "limits":
         return reading.stretch_values
@@ -264,7 +256,7 @@ def _limits(source: _Source, reading: ImageReading) -> Limits:
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
-def _read(source: _Source, window: Window, reading: ImageReading) -> np.ndarray:
+def _read(source: ImageSource, window: Window, reading: ImageReading) -> np.ndarray:
     """A window of an opened image, uint8 H×W×3, converted block by block."""
     x0, y0, x1, y1 = window
     bands, alpha = _bands(source, reading)
@@ -272,7 +264,8 @@ def _read(source: _Source, window: Window, reading: ImageReading) -> np.ndarray:
     result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
     lost = transparent = 0
     for block in _blocks(window, source.block_rows):
-        values, missing, opacity = _pixels(source, block, bands, alpha)
+        values, missing, stored_alpha = source.read(block, bands, alpha)
+        opacity = _opacity(stored_alpha, source)
         _check_finite(values, missing, source.where)
         pixels = _stretched(values, missing, limits)
         if opacity is not None:
@@ -305,34 +298,22 @@ def _blocks(window: Window, rows: int) -> Iterator[Window]:
         y0 = bottom
 
 
-def _bands(source: _Source, reading: ImageReading) -> tuple[list[int], int | None]:
+def _bands(source: ImageSource, reading: ImageReading) -> tuple[list[int], int | None]:
     """Indices of the bands shown, and of alpha."""
     if reading.bands is not None:
         count, highest = source.band_count, max(reading.bands)
         if highest > count:
-            remedy = f"name one or three of the bands 1 to {count} with --bands or data.bands"
-            raise RossamError(
-                source.where, f"has {count} band{'s'[: count > 1]}, and band {highest} is asked for", remedy
-            )
+            found = f"has {count} band{'s' if count > 1 else ''}, and band {highest} is asked for"
+            raise RossamError(source.where, found, f"name bands from 1 to {count} with --bands or data.bands")
         return [band - 1 for band in reading.bands], None
     colours = [band for band in range(source.band_count) if band != source.alpha]
     return colours[:3] if len(colours) >= 3 else colours[:1], source.alpha
 
 
-def _pixels(
-    source: _Source, window: Window, bands: Sequence[int], alpha: int | None
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Values H×W×B, which are missing (bool, or None), and opacity in [0, 1] H×W (or None)."""
-    values, missing = source.read(window, [*bands, *([] if alpha is None else [alpha])])
+def _opacity(alpha: np.ndarray | None, source: ImageSource) -> np.ndarray | None:
+    """float64 H×W in [0, 1]; a float alpha above 1 is taken as of full scale 255, NaN as 0."""
     if alpha is None:
-        return values, missing, None
-    if missing is not None and missing.shape[2] > 1:
-        missing = missing[..., :-1]
-    return values[..., :-1], missing, _opacity(values[..., -1], source)
-
-
-def _opacity(alpha: np.ndarray, source: _Source) -> np.ndarray:
-    """float64 in [0, 1]; a float alpha above 1 is taken as of full scale 255, NaN as 0."""
+        return None
     if alpha.dtype.kind == "f":
         full = 255 if alpha.max() > 1 else 1
     else:
@@ -349,12 +330,12 @@ def _stretched(values: np.ndarray, missing: np.ndarray | None, limits: Limits) -
     return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
 
 
-def _notes(source: _Source, reading: ImageReading, bands: Sequence[int], limits: Limits) -> Iterator[str]:
+def _notes(source: ImageSource, reading: ImageReading, bands: Sequence[int], limits: Limits) -> Iterator[str]:
     """What bands and stretch did."""
     low, high = limits
     colours = source.band_count - (source.alpha is not None)
     if reading.bands is not None or len(bands) < colours:
-        yield f"band{'s'[: len(bands) > 1]} {', '.join(str(band + 1) for band in bands)} of {source.band_count}"
+        yield f"band{'s' if len(bands) > 1 else ''} {', '.join(str(band + 1) for band in bands)} of {source.band_count}"
     if limits != (0, 255) or source.dtype.kind == "f":
         depth = (int(high) + 1).bit_length() - 1
         is_depth = reading.stretch_kind == "full" and source.dtype.kind == "u" and low == 0 and high == 2**depth - 1
@@ -376,114 +357,3 @@ def _check_finite(values: np.ndarray, missing: np.ndarray | None, where: str | P
             "declare them as missing (`gdal_edit.py -a_nodata nan FILE`), or fill them with a number first, "
             "e.g. np.nan_to_num(image)",
         )
-
-
-# --- sources of pixels ------------------------------------------------------------------------------------------------
-
-
-class ArrayImage:
-    """An H×W×C array that offers what `TiffImage` does; 2 and 4 channels end with alpha."""
-
-    premultiplied, bits, block_rows = False, None, 1
-
-    def __init__(self, where: str | PathLike, array: np.ndarray, notes: Sequence[str] = ()):
-        self.where, self.notes = where, list(notes)
-        if array.dtype.kind == "b":
-            self.notes.append("false and true to 0 and 255")
-            array = array.astype(np.uint8) * np.uint8(255)
-        self._array, self.dtype, self.size_hw = array, array.dtype, array.shape[:2]
-        self.band_count = array.shape[2]
-        self.alpha = self.band_count - 1 if self.band_count in (2, 4) else None
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[np.ndarray, None]:
-        x0, y0, x1, y1 = window
-        part = self._array[y0:y1, x0:x1]
-        return part if list(bands) == list(range(self.band_count)) else part[..., list(bands)], None
-
-
-class PillowImage(contextlib.ExitStack):
-    """Any other file, by Pillow, or by OpenCV where Pillow keeps only the high bytes; offers what `TiffImage` does."""
-
-    premultiplied, bits, block_rows = False, None, 1
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.where, self.notes = path, []
-        self._image = image = self.enter_context(_opened(path))
-        self._is_deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
-        is_gray16 = image.mode.startswith("I;16")
-        self._transparent = image.info.get("transparency") if is_gray16 else None
-        is_plain = image.mode in COLOUR_MODES and not image.has_transparency_data
-        self._mode = image.mode if is_plain or is_gray16 else "RGBA" if image.has_transparency_data else "RGB"
-        self.size_hw = (image.height, image.width)
-        self.band_count = {"RGB": 3, "RGBA": 4}.get(self._mode, 1)
-        self.alpha = 3 if self.band_count == 4 else None
-        wide = {"I": np.int32, "F": np.float32}.get(self._mode, np.uint8)
-        self.dtype = np.dtype(np.uint16 if self._is_deep or is_gray16 else wide)
-        if (pages := getattr(image, "n_frames", 1)) > 1:
-            self.notes.append(f"first of {pages} pages")
-        if self._mode == "1":
-            self.notes.append("false and true to 0 and 255")
-        elif image.mode != self._mode:
-            self.notes.append(f"{'palette' if image.mode.startswith('P') else image.mode} to {self._mode} by Pillow")
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        x0, y0, x1, y1 = window
-        values = self._pixels[y0:y1, x0:x1]
-        values = values if list(bands) == list(range(self.band_count)) else values[..., list(bands)]
-        return values, None if self._transparent is None else values == self._transparent
-
-    @functools.cached_property
-    def _pixels(self) -> np.ndarray:
-        try:
-            self._image.load()  # checks that the file is whole
-            if self._is_deep:
-                pixels = cv2.imdecode(np.fromfile(self.where, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if self.band_count == 4 else cv2.COLOR_BGR2RGB)
-            else:
-                converted = self._image if self._image.mode == self._mode else self._image.convert(self._mode)
-                pixels = np.array(converted)
-        except (*DECODING_ERRORS, cv2.error) as error:
-            raise RossamError(self.where, f"is damaged or truncated ({error})", ANOTHER_FILE) from error
-        pixels = pixels.astype(np.uint8) * np.uint8(255) if pixels.dtype == bool else pixels
-        return pixels.reshape(*self.size_hw, self.band_count)
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        remedy = "save it as a tiled GeoTIFF, which is read in windows: `gdal_translate -co TILED=YES IN OUT.tif`"
-        raise RossamError(path, f"is too large to decode at once ({error})", remedy) from error
-    except UnidentifiedImageError as error:
-        raise RossamError(path, "is not an image of a known format", ANOTHER_FILE) from error
-    except DECODING_ERRORS as error:
-        raise RossamError(path, f"cannot be opened as an image ({error})", ANOTHER_FILE) from error
-    if 0 in image.size:
-        raise RossamError(path, f"image has no pixels ({image.height}×{image.width})", ANOTHER_FILE)
-    return image
-
-
-def open_image(path: str | PathLike) -> TiffImage | PillowImage:
-    """The file's header, for a `with` block; pixels are decoded by `read`. Errors as `read_image`."""
-    path = Path(path)
-    if not path.exists():
-        raise RossamError(path, "no such image file", "check the path and the folder the dataset was extracted to")
-    if path.is_dir():
-        raise RossamError(path, "is a folder, expected an image file", "name a file in it")
-    if path.stat().st_size == 0:
-        raise RossamError(path, "is empty (0 bytes)", ANOTHER_FILE)
-    try:
-        with path.open("rb") as stream:
-            is_tiff = stream.read(4) in TIFF_SIGNATURES
-    except OSError as error:
-        raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
-    if is_tiff:
-        image = TiffImage(path)
-        if image.is_supported:
-            return image
-        image.close()
-    return PillowImage(path)
-
-
-_Source = TiffImage | PillowImage | ArrayImage

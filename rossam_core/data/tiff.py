@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,10 +45,25 @@ def rasterio_if_installed() -> ModuleType | None:
     return rasterio
 
 
+class Pixels(NamedTuple):
+    """What an image file holds in a window.
+
+    Attributes:
+        values: H×W×bands, in the file's dtype.
+        missing: bool H×W×bands or H×W×1; None where no value can be missing.
+        alpha: H×W, where it was asked for.
+    """
+
+    values: np.ndarray
+    missing: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+
+
 class TiffImage(contextlib.ExitStack):
     """The first full-resolution page of a TIFF, open until the `with` block ends.
 
     Attributes:
+        where: the path.
         size_hw: height and width in pixels.
         dtype: of the values that `read` returns. Samples of fewer than 8 bits are brought to 8, palettes to RGB.
         bits: bit depth that the file states, where it is not the whole of `dtype` (12 for NBITS=12), else None.
@@ -64,18 +80,17 @@ class TiffImage(contextlib.ExitStack):
 
     def __init__(self, path: str | PathLike):
         super().__init__()
-        self.path = self.where = Path(path)
+        self.where = Path(path)
         self.notes: list[str] = []
         with contextlib.ExitStack() as opened:
             with self._decoding("cannot be opened as a TIFF"):
                 import tifffile
 
-                file = opened.enter_context(tifffile.TiffFile(self.path))
+                file = opened.enter_context(tifffile.TiffFile(self.where))
                 pages = [page for page in file.pages if not page.subfiletype & REDUCED]
                 self._page, *others = [page for page in pages if not page.subfiletype & MASK]
-                masks = [
-                    page for page in pages if page.subfiletype & MASK and page.shaped[2:4] == self._page.shaped[2:4]
-                ]
+                shape = self._page.shaped[2:4]
+                masks = [page for page in pages if page.subfiletype & MASK and page.shaped[2:4] == shape]
                 self._mask = masks[0] if masks else None
                 self._read_tags()
             self._check(file.filehandle.size)
@@ -89,43 +104,45 @@ class TiffImage(contextlib.ExitStack):
         self.size_hw, self._samples = (height, width), planes * samples
         self.block_rows = min(page.tilelength if page.is_tiled else page.rowsperstrip, height) or 1
         self._stored_bits, self._photometric = page.bitspersample, int(page.photometric)
-        subsampled = self._photometric == YCBCR and page.compression != JPEG
-        self.is_supported = (
-            self._photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR)
-            and page.compression != OLD_JPEG and not subsampled
-        )  # fmt: skip
+        self.is_supported = page.compression != OLD_JPEG and (
+            self._photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+            or (self._photometric == PALETTE and self._samples == 1)
+            or (self._photometric == YCBCR and page.compression == JPEG)
+        )
         small = self._stored_bits in range(1, 8)
         self.dtype = np.dtype(np.uint8) if small or self._photometric == PALETTE else page.dtype
-        self.bits = None if small or page.dtype is None or page.dtype.kind != "u" else self._stored_bits
-        self.bits = None if self.bits in (8, 16, 32, 64) else self.bits
+        is_partial = (
+            self._stored_bits not in (1, 2, 4, 8, 16, 32, 64) and self.dtype is not None and self.dtype.kind == "u"
+        )
+        self.bits = self._stored_bits if is_partial and not small else None
         extras = [int(kind) for kind in page.extrasamples]
         alphas = [i for i, kind in enumerate(extras) if kind in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)]
         self._colormap = _colormap(page) if self._photometric == PALETTE else None
-        self.band_count = self._samples + (2 if self._colormap is not None else 0)
-        self.alpha = self.band_count - len(extras) + alphas[0] if alphas else None
+        self.band_count = self._samples if self._colormap is None else 3
+        self.alpha = self._samples - len(extras) + alphas[0] if alphas else None
         self.premultiplied = bool(alphas) and extras[alphas[0]] == ASSOCIATED_ALPHA
-        self._nodata = _nodata(page, self.path)
+        self._nodata = _nodata(page, self.where)
 
     def _check(self, file_size: int) -> None:
         page, orientation = self._page, self._page.tags.valueof(ORIENTATION, 1)
         if orientation != 1:
             raise RossamError(
-                self.path,
+                self.where,
                 f"TIFF orientation tag is {orientation}: rows and columns are not as stored",
                 "save it with orientation 1 and check that the annotations still fit",
             )
         if 0 in self.size_hw or self._depth != 1:
-            raise RossamError(self.path, f"image has shape {page.shape}, expected height and width", SAVE_AGAIN)
+            raise RossamError(self.where, f"image has shape {page.shape}, expected height and width", SAVE_AGAIN)
         if page.dtype is None or page.dtype.kind not in "buif" or not isinstance(self._stored_bits, int):
             kind = page.dtype or f"{self._stored_bits} bits, sample format {page.sampleformat}"
-            remedy = "write amplitude or intensity as real numbers, e.g. np.abs(image), into another file"
-            raise RossamError(self.path, f"its samples are {kind}, expected integers or real numbers", remedy)
+            remedy = "write amplitude or intensity as numbers of one depth, e.g. np.abs(image), into another file"
+            raise RossamError(self.where, f"its samples are {kind}, expected integers or real numbers", remedy)
         if self._photometric == WHITE_IS_ZERO and page.dtype.kind not in "bu":
             found = f"its {page.dtype} samples have the photometric interpretation MINISWHITE, which has no full scale"
-            raise RossamError(self.path, found, "save it as MINISBLACK")
+            raise RossamError(self.where, found, "save it as MINISBLACK")
         ends = np.add(page.dataoffsets, page.databytecounts)
         if len(ends) == 0 or ends.max() > file_size:
-            raise RossamError(self.path, f"is truncated: {file_size} bytes of {max(ends, default=0)}", SAVE_AGAIN)
+            raise RossamError(self.where, f"is truncated: {file_size} bytes of {max(ends, default=0)}", SAVE_AGAIN)
 
     @contextlib.contextmanager
     def _decoding(self, finding: str):
@@ -136,43 +153,36 @@ class TiffImage(contextlib.ExitStack):
             raise
         except Exception as error:
             reason = str(error) or type(error).__name__
-            raise RossamError(self.path, f"{finding} ({reason})", SAVE_AGAIN) from error
+            raise RossamError(self.where, f"{finding} ({reason})", SAVE_AGAIN) from error
 
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Values of a window, and which of them are missing.
+    def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
+        """Values of a window.
 
         Args:
-            bands: indices, from 0.
-
-        Returns:
-            values: H×W×len(bands) of `dtype`.
-            missing: bool H×W×len(bands) or H×W×1, None where no value can be missing.
+            bands: indices of the bands, from 0.
+            alpha: index of the band to be returned as alpha.
         """
-        stored = [0] if self._colormap is not None else list(bands)
-        if self._colormap is not None and any(band > 2 for band in bands):
-            stored = list(range(self._samples))
+        stored = [0] if self._colormap is not None else [*bands, *([] if alpha is None else [alpha])]
         with self._decoding("is damaged or truncated, or of an unknown compression"):
             values = self._decode(window, stored)
             valid = None if self._mask is None else _decode_page(self._mask, window) != 0
+        opacity = None if alpha is None else values[..., -1]
+        values = values if alpha is None else values[..., :-1]
         missing = None if self._nodata is None else _equals(values, self._nodata)
         if missing is not None and self._stored_bits <= 8:  # where 0 and 255 are values of single bands, too
             missing = missing.all(axis=2, keepdims=True)
         if valid is not None:
             missing = ~valid if missing is None else missing | ~valid
-        return self._expanded(values, bands), missing
+        return Pixels(self._expanded(values, bands), missing, opacity)
 
     def _expanded(self, values: np.ndarray, bands: Sequence[int]) -> np.ndarray:
         """Palette indices → RGB; white-is-zero → black-is-zero; fewer than 8 bits → 8."""
         if self._colormap is not None:
-            colours = np.concatenate([self._colormap[values[..., 0]], values[..., 1:].astype(np.uint8)], axis=2)
-            return colours[..., list(bands)]
+            return self._colormap[values[..., 0].astype(np.intp)][..., list(bands)]
         top = 2**self._stored_bits - 1
         if self._photometric == WHITE_IS_ZERO:
-            colour = np.array([band != self.alpha for band in bands])
-            values = np.where(colour, top - values.astype(np.uint64), values).astype(values.dtype)
-        if self._stored_bits < 8:
-            return np.rint(values * (255 / top)).astype(np.uint8)
-        return values
+            values = (top - values.astype(np.uint64)).astype(values.dtype)
+        return np.rint(values * (255 / top)).astype(np.uint8) if self._stored_bits < 8 else values
 
     def _decode(self, window: Window, bands: list[int]) -> np.ndarray:
         """H×W×len(bands), as stored."""
@@ -195,7 +205,7 @@ class TiffImage(contextlib.ExitStack):
         self.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            source = self.enter_context(rasterio.open(self.path, driver="GTiff"))
+            source = self.enter_context(rasterio.open(self.where, driver="GTiff"))
         return source if (source.shape, source.count) == (self.size_hw, self._samples) else None
 
 

@@ -128,7 +128,7 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
     assert len(exported) == 6
     for path in exported:
         assert any((cv2.imread(str(path)) == original).all() for original in originals)
-    with pytest.raises(RossamError, match=r"data\.fingerprint"):
+    with pytest.raises(RossamError, match=r"data\.reading\.stretch: '0,2040' there, 'full' now"):
         call(*arguments, "--bands", "4,3,2", "--stretch", "full")
     with pytest.raises(RossamError, match="has 4 bands, and band 5 is asked for"):
         call(*arguments[:-4], "--bands", "5")

@@ -211,6 +211,26 @@ def test_a_nodata_value_in_single_bands_of_8_bit_colour_is_a_colour(tmp_path, sc
     assert image[5, 5].tolist() == [255, 10, 0] and image[6, 6].tolist() == [0, 0, 0]
 
 
+def test_a_missing_sample_of_a_wider_band_is_black_alone(tmp_path, scene, reader):
+    values = scene.astype(np.uint16) * 8
+    values[5, 5, 0] = 65535
+    image = read(write_gdal(tmp_path / "a.tif", values, nodata=65535, photometric="RGB"), "11-bit")
+    values[5, 5, 0] = 0
+    np.testing.assert_array_equal(image, scaled(values, 2047))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_alpha_is_no_part_of_nodata(tmp_path, scene, reader, dtype):
+    full = np.iinfo(dtype).max
+    values = np.dstack([scene.astype(dtype), np.full((64, 96), full, dtype)])
+    values[5, 5], values[6, 6] = (7, 7, 7, full), (7, 7, 7, 0)
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "7", True)], **options)
+    image = read(tmp_path / "a.tif", "missing pixels", "0% of pixels not opaque")
+    assert not image[5, 5].any() and not image[6, 6].any()
+    np.testing.assert_array_equal(image[20:], scaled(values[20:, :, :3], 255))
+
+
 def test_a_nodata_value_that_no_sample_can_have_hides_nothing(tmp_path, scene, reader):
     tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "-9999", True)])
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
@@ -278,6 +298,17 @@ def test_a_palette_becomes_its_colours(tmp_path, scene, reader, compression):
     np.testing.assert_array_equal(
         read(tmp_path / "a.tif", "band 3 of 3", reading=blue)[..., 0], np.array(picture.convert("RGB"))[..., 2]
     )
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_a_palette_of_gdal_becomes_its_colours(tmp_path, scene, reader, bits):
+    rasterio = pytest.importorskip("rasterio")
+    indices, colours = scene[..., :1] >> (8 - bits), {i: (255 - i, 3 * i % 256, i) for i in range(2**bits)}
+    write_gdal(tmp_path / "a.tif", indices, nbits=bits, photometric="PALETTE")
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.write_colormap(1, colours)
+    table = np.array([colours[i] for i in range(2**bits)])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), table[indices[..., 0]])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "CMYK", "LAB", "P", "1"])
