@@ -111,10 +111,8 @@ class TiffImage(contextlib.ExitStack):
         )
         small = self._stored_bits in range(1, 8)
         self.dtype = np.dtype(np.uint8) if small or self._photometric == PALETTE else page.dtype
-        is_partial = (
-            self._stored_bits not in (1, 2, 4, 8, 16, 32, 64) and self.dtype is not None and self.dtype.kind == "u"
-        )
-        self.bits = self._stored_bits if is_partial and not small else None
+        is_whole = small or self._stored_bits in (8, 16, 32, 64)
+        self.bits = None if is_whole or page.dtype is None or page.dtype.kind != "u" else self._stored_bits
         extras = [int(kind) for kind in page.extrasamples]
         alphas = [i for i, kind in enumerate(extras) if kind in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)]
         self._colormap = _colormap(page) if self._photometric == PALETTE else None
@@ -186,16 +184,17 @@ class TiffImage(contextlib.ExitStack):
 
     def _decode(self, window: Window, bands: list[int]) -> np.ndarray:
         """H×W×len(bands), as stored."""
-        source = self._rasterio_source
-        if source is None:
-            return _decode_page(self._page, window)[..., bands]
         x0, y0, x1, y1 = window
-        values = source.read([band + 1 for band in bands], window=((y0, y1), (x0, x1)))
-        return np.moveaxis(values, 0, -1).astype(self._page.dtype, copy=False)
+        if self._rasterio_source is not None:
+            # What GDAL refuses, tifffile may know: a compression that GDAL was built without.
+            with contextlib.suppress(rasterio_if_installed().errors.RasterioError):
+                values = self._rasterio_source.read([band + 1 for band in bands], window=((y0, y1), (x0, x1)))
+                return np.moveaxis(values, 0, -1).astype(self._page.dtype, copy=False)
+        return _decode_page(self._page, window)[..., bands]
 
     @functools.cached_property
     def _rasterio_source(self):
-        """The file opened by rasterio; None where it is not installed, or takes the file for another layout.
+        """The file opened by rasterio; None where it is not installed, or does not take the file for the same layout.
 
         GDAL's own JPEG library interpolates colour in another way than Pillow and tifffile do.
         """
@@ -205,7 +204,10 @@ class TiffImage(contextlib.ExitStack):
         self.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            source = self.enter_context(rasterio.open(self.where, driver="GTiff"))
+            try:
+                source = self.enter_context(rasterio.open(self.where, driver="GTiff"))
+            except rasterio.errors.RasterioError:
+                return None
         return source if (source.shape, source.count) == (self.size_hw, self._samples) else None
 
 

@@ -90,6 +90,7 @@ LAYOUTS = {
     "LZW big-endian tiles, predictor": {"compression": "lzw", "predictor": True, "byteorder": ">", "tile": (16, 16)},
     "ZSTD": {"compression": "zstd", "tile": (32, 32)},
     "PackBits": {"compression": "packbits"},
+    "LERC": {"compression": "lerc"},
 }  # fmt: skip
 
 
@@ -110,6 +111,13 @@ def test_the_layout_makes_no_difference(tmp_path, scene, reader, options, dtype)
         for x0, y0, x1, y1 in ((0, 0, 1, 1), (10, 3, 70, 50), (95, 63, 96, 64), (0, 17, 96, 33)):
             window = read_window(tmp_path / "a.tif", x0, y0, x1, y1, reading)
             np.testing.assert_array_equal(window, image[y0:y1, x0:x1])
+
+
+@pytest.mark.parametrize("compression", ["jpegxl", "webp", "jpeg2000"])
+def test_compressions_that_gdal_may_lack_are_read_all_the_same(tmp_path, scene, reader, compression):
+    options = {"compressionargs": {"lossless": True}} if compression == "webp" else {}
+    write(tmp_path / "a.tif", scene, compression=compression, **options)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
 
 
 @pytest.mark.parametrize("interleave", ["band", "pixel"])
