@@ -30,7 +30,7 @@ ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or 
 class ArrayImage:
     """An H×W×C array that offers what `TiffImage` does; 2 and 4 channels end with alpha."""
 
-    premultiplied, bits, block_rows = False, None, 1
+    premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
 
     def __init__(self, where: str | PathLike, array: np.ndarray, notes: Sequence[str] = ()):
         self.where, self.notes = where, list(notes)
@@ -48,7 +48,7 @@ class ArrayImage:
 class PillowImage(contextlib.ExitStack):
     """Any other file, by Pillow, or by OpenCV where Pillow keeps only the high bytes; offers what `TiffImage` does."""
 
-    premultiplied, bits, block_rows = False, None, 1
+    premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
 
     def __init__(self, path: Path):
         super().__init__()

@@ -9,7 +9,9 @@ Decisions, each held by a test:
   A TIFF whose orientation tag is not 1 is refused.
 * Bands: the three (or one) that `bands` names, else the first three, or the first of fewer. One band becomes three
   equal channels. Alpha is what the file says is alpha (in a TIFF: ExtraSamples); it is composited over black, the
-  usual value of missing pixels. Bands that are named are shown as they are, without alpha.
+  usual value of missing pixels. Bands that are named are shown as they are, without alpha. GDAL calls the fourth of
+  four 8-bit bands alpha by default, which often is near infrared: one that is mostly neither opaque nor transparent
+  is refused.
 * Stretch: values from `low` to `high` become 0 to 255, what is beyond is clipped. Both are determined once for all
   images of a dataset (`resolve_reading`) and for all bands together, so neither gain nor colour changes between
   frames. `full`, for 8-bit images the identity, is
@@ -262,7 +264,7 @@ def _read(source: ImageSource, window: Window, reading: ImageReading) -> np.ndar
     bands, alpha = _bands(source, reading)
     limits = _limits(source, reading)
     result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
-    lost = transparent = 0
+    lost = transparent = partial = 0
     for block in _blocks(window, source.block_rows):
         values, missing, stored_alpha = source.read(block, bands, alpha)
         opacity = _opacity(stored_alpha, source)
@@ -270,18 +272,25 @@ def _read(source: ImageSource, window: Window, reading: ImageReading) -> np.ndar
         pixels = _stretched(values, missing, limits)
         if opacity is not None:
             transparent += np.count_nonzero(opacity < 1)
+            partial += np.count_nonzero((opacity > 0) & (opacity < 1))
             pixels = pixels if source.premultiplied else np.rint(pixels * opacity[..., None]).astype(np.uint8)
         if missing is not None:
             pixels = np.where(missing, np.uint8(0), pixels)
             lost += np.count_nonzero(missing.all(axis=2))
         result[block[1] - y0 : block[3] - y0] = pixels
     size = result.shape[0] * result.shape[1]
+    if partial > size / 2 and source.alpha_is_doubtful:
+        found = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
+        shown = ",".join(str(band + 1) for band in bands)
+        remedy = (
+            f"if it is a measured band (GDAL calls the fourth alpha by default), name those to show: --bands {shown}"
+        )
+        raise RossamError(source.where, found, f"{remedy}, or data.bands; else save the image without alpha")
     notes = [*source.notes, *_notes(source, reading, bands, limits)]
     if lost:
         notes.append(f"missing pixels (nodata or mask) black ({lost / size:.0%} of pixels)")
     if alpha is not None:
-        share = f"{transparent / size:.0%} of pixels not opaque"
-        notes.append(f"alpha composited over black ({share}; if band {alpha + 1} is no alpha, name the bands to show)")
+        notes.append(f"alpha composited over black ({transparent / size:.0%} of pixels not opaque)")
     if notes:
         message = f"{source.where}: converted to 8-bit RGB: {'; '.join(notes)}"
         warnings.warn(message, ImageConversionWarning, stacklevel=3)

@@ -69,6 +69,7 @@ class TiffImage(contextlib.ExitStack):
         bits: bit depth that the file states, where it is not the whole of `dtype` (12 for NBITS=12), else None.
         band_count: bands that can be read, alpha among them.
         alpha: index of the band that ExtraSamples names as alpha, or None.
+        alpha_is_doubtful: whether GDAL would call the band alpha without being told so: the fourth of four of 8 bits.
         premultiplied: whether colours are multiplied by alpha already (ExtraSamples 1).
         block_rows: height of its strips or tiles, which are decoded as a whole.
         is_supported: False for colour spaces (CMYK, CIELab, …) that only Pillow converts.
@@ -119,6 +120,7 @@ class TiffImage(contextlib.ExitStack):
         self.band_count = self._samples if self._colormap is None else 3
         self.alpha = self._samples - len(extras) + alphas[0] if alphas else None
         self.premultiplied = bool(alphas) and extras[alphas[0]] == ASSOCIATED_ALPHA
+        self.alpha_is_doubtful = (page.dtype, self._samples, extras) == (np.uint8, 4, [UNASSOCIATED_ALPHA])
         self._nodata = _nodata(page, self.where)
 
     def _check(self, file_size: int) -> None:

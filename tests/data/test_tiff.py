@@ -134,11 +134,13 @@ def test_16_bit_files_of_gdal_show_three_bands(tmp_path, scene, reader, interlea
     assert image[28, 40].tolist() == [219, 214, 199]
 
 
-def test_named_bands_are_shown_and_lose_no_alpha_to_a_writer_s_default(tmp_path, scene, reader):
+def test_near_infrared_is_not_taken_for_alpha(tmp_path, scene, reader):
     nir = np.full((64, 96, 1), 90, np.uint8)
     path = write_gdal(tmp_path / "rgbn.tif", np.concatenate([scene, nir], axis=2))  # GDAL calls the fourth band alpha
-    image = read(path, "band 4 is no alpha", "100% of pixels not opaque")
-    np.testing.assert_array_equal(image, np.rint(scene * (90 / 255)))
+    with pytest.raises(RossamError, match=r"band 4 is called alpha, but 100% (?s:.)*Remedy: .*--bands 1,2,3"):
+        read_image(path)
+    with pytest.raises(RossamError, match="band 4 is called alpha"):
+        read_window(path, 0, 0, 20, 20)
     named = resolve_reading(ImageOptions(bands=(1, 2, 3)), [path])
     np.testing.assert_array_equal(read(path, "bands 1, 2, 3 of 4", reading=named), scene)
     infrared = resolve_reading(ImageOptions(bands="4,1,2"), [path])
@@ -169,6 +171,8 @@ def test_alpha_is_what_extra_samples_call_alpha(
     count, full = colours + len(extras), 255 if depth == "uint8" else 65535
     values = rng.integers(0, full + 1, (16, 20, count)).astype(depth)
     values[0, 0] = full
+    if alpha is not None:  # mostly opaque or transparent
+        values[5:, :, alpha] = full * (values[5:, :, alpha] > full / 4)
     stored = values if planar == "contig" else np.moveaxis(values, -1, 0)
     tifffile.imwrite(
         tmp_path / "a.tif", stored, photometric=photometric, planarconfig=planar, extrasamples=extras, tile=(16, 16)
@@ -313,8 +317,10 @@ def test_a_palette_of_gdal_becomes_its_colours(tmp_path, scene, reader, bits):
     rasterio = pytest.importorskip("rasterio")
     indices, colours = scene[..., :1] >> (8 - bits), {i: (255 - i, 3 * i % 256, i) for i in range(2**bits)}
     write_gdal(tmp_path / "a.tif", indices, nbits=bits, photometric="PALETTE")
-    with rasterio.open(tmp_path / "a.tif", "r+") as file:
-        file.write_colormap(1, colours)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.tif", "r+") as file:
+            file.write_colormap(1, colours)
     table = np.array([colours[i] for i in range(2**bits)])
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), table[indices[..., 0]])
 
