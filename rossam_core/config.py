@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RossamError
 
@@ -85,8 +86,62 @@ class SampleConfig(Config):
     """Frames that show nothing else are not usable (paper section 4.1: cars, as good as filled boxes)."""
 
 
-class DataConfig(Config):
-    """Which frames."""
+class ImageOptions(Config):
+    """How the pixels of image files become 8-bit RGB (`data/images.py`), alike for all images of a dataset."""
+
+    bands: tuple[int, ...] | None = None
+    """Numbers (from 1) of the bands shown as red, green and blue, or of one shown as gray, e.g. `4,3,2`. None: the
+    first three, or the first of fewer, and alpha where the file says so."""
+    stretch: str = "full"
+    """Which values become 0 and 255: `full` (the full range of the bit depth in use), `percentiles` (2 and 98 of all
+    bands together) or `percentiles:LO,HI`, or the values themselves, `LO,HI`."""
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _split_bands(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+        if parts is None:
+            return None
+        try:
+            numbers = tuple(int(part) for part in parts)
+        except (TypeError, ValueError):
+            numbers = ()
+        if len(numbers) not in (1, 3) or min(numbers) < 1:
+            raise ValueError(f"expected three numbers from 1, e.g. 4,3,2, or one (found {value!r})")
+        return numbers
+
+    @field_validator("stretch", mode="before")
+    @classmethod
+    def _normalise_stretch(cls, value: Any) -> str:
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value).replace(" ", "")
+        if text == "full":
+            return text
+        kind, _, limits = text.rpartition(":") if text != "percentiles" else (text, "", "2,98")
+        try:
+            if kind not in ("", "percentiles"):
+                raise ValueError
+            low, high = map(float, limits.split(","))
+        except ValueError:
+            low = high = 0.0
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"expected full, percentiles, percentiles:LO,HI or LO,HI with LO < HI (found {value!r})")
+        if kind == "percentiles" and not 0 <= low < high <= 100:
+            raise ValueError(f"expected percentiles from 0 to 100 (found {value!r})")
+        return f"{kind}:{limits}" if kind else limits
+
+    @property
+    def stretch_kind(self) -> Literal["full", "percentiles", "limits"]:
+        return "limits" if self.stretch != "full" and ":" not in self.stretch else self.stretch.split(":")[0]
+
+    @property
+    def stretch_values(self) -> tuple[float, float]:
+        """The two percentiles or limits; none for `full`."""
+        low, high = self.stretch.split(":")[-1].split(",")
+        return float(low), float(high)
+
+
+class DataConfig(ImageOptions):
+    """Which frames, and how their images are read."""
 
     source: Literal["synthetic", "nwpu-vhr10", "coco", "sat-mtb", "authors", "isaid", "satsot", "viso", "ootb"] = (
         "synthetic"

@@ -34,6 +34,10 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     parser.add_argument("--data", metavar="DIR", help="folder of the data; with --annotations, of its images")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file anywhere, with boxes")
     parser.add_argument("--split", choices=get_args(config.Split), help="default: the split the source is scored on")
+    bands_help = "bands shown as red, green, blue (or one as gray), numbered from 1; default: the first three"
+    parser.add_argument("--bands", metavar="R,G,B", help=bands_help)
+    stretch_help = "full (default: the bit depth's range), percentiles, percentiles:LO,HI, or LO,HI; one for all images"
+    parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
     parser.add_argument("--method", default="ros-sam", choices=(*get_args(config.Method), *BASELINES))
     parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
@@ -87,6 +91,7 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
         overrides["data.source"] = options.source
     if options.checkpoint:
         overrides["model.checkpoint"] = options.checkpoint
+    overrides |= {f"data.{k}": v for k in ("bands", "stretch") if (v := getattr(options, k)) is not None}
     if options.device:
         overrides["device"] = options.device
     overrides.setdefault("inference.growth", "context")  # whole objects are wanted, not the paper's fixed windows
@@ -105,6 +110,7 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
 
     if options.annotations:
         frames = read_coco(options.annotations, profile.data.root, name=options.annotations.stem)
+        frames = frames.with_reading(profile.data)
     else:
         frames = load_frames(profile.data, options.split or scored_split(profile.data), cache_dir())
     return frames[: options.limit] if options.limit else frames

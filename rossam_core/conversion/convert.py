@@ -151,7 +151,8 @@ class ShardWorker:
             _record(thing, frame, answers.get(i, f"box {faults.get(i)}")) for i, thing in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
-        return FrameRecord(frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw), objects)
+        place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
+        return FrameRecord(*place, objects, frame.reading)
 
     def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
         """For each usable box an answer, or the reason why there is none."""
@@ -264,6 +265,7 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "frames": len(frames),
         "boxes": frames.object_count,
         "fingerprint": _fingerprint(frames),
+        "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
     return told | {"source": source_digest("data", "model", "inference", "evaluation", "conversion")}
 
@@ -277,7 +279,8 @@ def _fingerprint(frames: FrameSet) -> str:
         except OSError as error:
             image = type(error).__name__
         boxes = [[o.object_id, o.category, list(o.box_xyxy)] for o in frame.objects]
-        lines.append(stable_hash([frame.dataset, frame.key, list(frame.size_hw), image, boxes]))
+        reading = frame.reading.model_dump(mode="json")
+        lines.append(stable_hash([frame.dataset, frame.key, list(frame.size_hw), image, reading, boxes]))
     return stable_hash(lines)
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 from pycocotools import mask as coco_mask
 
 from ..data import masks
+from ..data.images import AS_IT_IS, ImageReading
 from ..data.records import Box, Frame
 from ..errors import RossamError
 from ..files import read_json
@@ -94,6 +95,7 @@ class FrameRecord:
     image_path: Path
     size_hw: tuple[int, int]
     objects: tuple[MaskRecord, ...]
+    reading: ImageReading = AS_IT_IS
 
     @property
     def key(self) -> str:
@@ -101,7 +103,7 @@ class FrameRecord:
 
     def frame(self) -> Frame:
         """The frame without its objects, e.g. for `image()`."""
-        return Frame(self.dataset, self.video, self.index, self.image_path, self.size_hw)
+        return Frame(self.dataset, self.video, self.index, self.image_path, self.size_hw, reading=self.reading)
 
 
 def record_of(
@@ -156,7 +158,7 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
         for record in frame.objects
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
-    return place | {"image": frame.image_path.as_posix(), "objects": objects}
+    return place | frame.reading.as_entry() | {"image": frame.image_path.as_posix(), "objects": objects}
 
 
 def _from_json(line: dict[str, Any]) -> FrameRecord:
@@ -168,7 +170,8 @@ def _from_json(line: dict[str, Any]) -> FrameRecord:
         for item in line["objects"]
     )  # fmt: skip
     size_hw = tuple(line["size_hw"])
-    return FrameRecord(line["dataset"], line["video"], line["index"], Path(line["image"]), size_hw, objects)
+    place = (line["dataset"], line["video"], line["index"], Path(line["image"]), size_hw)
+    return FrameRecord(*place, objects, ImageReading.of_entry(line))
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..data.boxes import box_problems
-from ..data.images import read_image
 from ..data.outlines import outline_path
 from ..errors import RossamError
 from ..files import atomic_path, write_text
@@ -96,7 +95,7 @@ def _cards(conversion: Conversion, rows: pd.DataFrame) -> list[dict[str, Any]]:
             frame = frames[key]
             records = {record.object_id: record for record in frame.objects}
             try:
-                image = read_image(frame.image_path)
+                image = frame.frame().image()
             except RossamError:
                 image = None
             for row in of_frame.to_dict("records"):

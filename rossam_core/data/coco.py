@@ -21,7 +21,7 @@ from ..errors import ProblemList, RossamError
 from ..files import read_json, write_json
 from . import masks
 from .boxes import box_problems, xywh_to_xyxy
-from .images import image_size_hw
+from .images import ImageReading, image_size_hw
 from .records import Drop, Frame, FrameSet, ObjectAnnotation
 
 FORMAT = "rossam-index-1"
@@ -58,6 +58,7 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
                 "dataset": frame.dataset,
                 "attributes": dict(frame.attributes),
             }
+            | frame.reading.as_entry()
         )
         for item in frame.objects:
             ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_ids[item.category]}
@@ -110,6 +111,7 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
                 size_hw=(image["height"], image["width"]),
                 objects=tuple(objects[image["id"]]),
                 attributes=image["attributes"],
+                reading=ImageReading.of_entry(image),
             )
             for image in content["images"]
         ]
@@ -212,7 +214,7 @@ def read_coco(
         f"correct these entries, or read the other images alone with keep_files (boxes were read as {box_convention}; "
         "box_convention may say otherwise)"
     )
-    return FrameSet(name, sorted(frames, key=lambda frame: (frame.video, frame.index)), drops)
+    return FrameSet(name, sorted(frames, key=lambda frame: (frame.video, frame.index)), drops).with_reading()
 
 
 def _read_sections(path: Path) -> Json:

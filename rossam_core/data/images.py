@@ -1,79 +1,121 @@
 """Image files and in-memory arrays of any common kind → the one form every room takes: uint8 H×W×3, RGB.
 
-In: a path, or an array a user made. Out: pixels in stored order, an `ImageConversionWarning` that says how
-whatever was not 8-bit RGB became so, and a `RossamError` for what cannot be used at all.
+In: a path and an `ImageReading`, or an array a user made. Out: pixels in stored order, an `ImageConversionWarning`
+that says how whatever was not 8-bit RGB became so, and a `RossamError` for what cannot be read right.
 
 Decisions, each held by a test:
 
 * Stored order: EXIF orientation never rotates or flips an image, since annotations are in stored pixels.
-  A TIFF whose orientation tag is not 1 is refused (Pillow would turn it).
-* Gray becomes three equal channels. Alpha is composited over black, the usual value of missing pixels.
-* Integers above 255 are divided by the full scale of the bit depth they use: the smallest of 8, 10, 11, 12,
-  14, 16, 24 or 32 bits that holds the largest value. So the frames of a 12-bit video share one scale, which
-  a stretch from minimum to maximum would change from frame to frame.
-* Floats within [0, 1] are multiplied by 255, floats within [0, 255] rounded. Any other range, and negative
-  integers, are stretched linearly from [minimum, maximum]. NaN and infinity are errors.
+  A TIFF whose orientation tag is not 1 is refused.
+* Bands: the three (or one) that `bands` names, else the first three, or the first of fewer. One band becomes three
+  equal channels. Alpha is what the file says is alpha (in a TIFF: ExtraSamples); it is composited over black, the
+  usual value of missing pixels. Bands that are named are shown as they are, without alpha. GDAL calls the fourth of
+  four 8-bit bands alpha by default, which often is near infrared: one that is mostly neither opaque nor transparent
+  is refused.
+* Stretch: values from `low` to `high` become 0 to 255, what is beyond is clipped. Both are determined once for all
+  images of a dataset (`resolve_reading`) and for all bands together, so neither gain nor colour changes between
+  frames. `full`, for 8-bit images the identity, is
+  - for integers, 0 to the full scale of the bit depth: the one the file states, else the smallest of 8, 10, 11, 12,
+    14, 16 or more bits that holds the dataset's largest value; minimum to maximum where values are negative;
+  - for floats, 0 to 1 or 0 to 255 where all values lie within, else minimum to maximum.
+* Missing pixels (tag GDAL_NODATA, or an internal mask) become black, and count in no statistics. In 8 bits a pixel is
+  missing where all its bands have the value, since 0 and 255 are common in single bands.
+* NaN and infinity are errors where they are not the file's nodata value.
 """
 
 from __future__ import annotations
 
 import contextlib
-import struct
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ..config import ImageOptions
 from ..errors import RossamError
+from ..files import cache_dir, read_json, stable_hash, write_json
+from .image_sources import ArrayImage, ImageSource, open_image
+from .tiff import Window
 
-# What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
-COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-BIT_DEPTHS = (8, 10, 11, 12, 14, 16, 24, 32, 64)
-ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
+BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
+"""Of sensors; beyond, every number of bits counts as one."""
+BLOCK = 2**21
+"""Pixels converted at once: the memory a large scene takes beside its result."""
+SAMPLE = 2**24
+"""Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
+Limits = tuple[float, float]
 
 
 class ImageConversionWarning(UserWarning):
     """An image was not 8-bit RGB; the message says what it was and how it was converted."""
 
 
-def read_image(path: str | PathLike) -> np.ndarray:
+class ImageReading(ImageOptions):
+    """`ImageOptions` with what they came to on one dataset (`resolve_reading`)."""
+
+    limits: dict[str, Limits] = {}  # noqa: RUF012 (pydantic copies it)
+    """Value shown as 0 and value shown as 255, by the dtype of the file; a dtype that is missing here is resolved
+    for the single image."""
+
+    def as_entry(self) -> dict[str, Any]:
+        """`{"reading": …}` to be stored beside a frame; empty for the default."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return {"reading": values} if values else {}
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> ImageReading:
+        """The reading of an entry that `as_entry` was merged into."""
+        return cls(**entry["reading"]) if "reading" in entry else AS_IT_IS
+
+
+AS_IT_IS = ImageReading()
+
+
+def read_image(path: str | PathLike, reading: ImageReading = AS_IT_IS) -> np.ndarray:
     """Decode an image file.
+
+    Args:
+        reading: bands and stretch; for frames of one dataset from `resolve_reading`, which `Frame.reading` holds.
 
     Returns:
         uint8 H×W×3, RGB, in stored pixel order.
 
     Raises:
-        RossamError: the file is missing, empty, truncated, of no known format, turned by a TIFF tag, or
-            holds NaN; the message names it and the remedy.
+        RossamError: the file is missing, empty, truncated, of no known format, turned by a TIFF tag, lacks a band
+            that is asked for, or holds NaN; the message names it and the remedy.
 
     Warns:
         ImageConversionWarning: the file was not 8-bit RGB; says how it was converted.
     """
-    path = Path(path)
-    with _open(path) as image:
-        notes = []
-        if image is None:
-            pixels = _decode_with_cv2(path)
-        else:
-            deep_colour = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
-            pixels = _decode(path, image, notes)
-            if deep_colour:  # of which Pillow keeps the high bytes only; it has checked that the file is whole
-                pixels = _decode_with_cv2(path)
-    return _as_rgb8(pixels, path, notes)
+    with open_image(path) as source:
+        height, width = source.size_hw
+        return _read(source, (0, 0, width, height), reading)
+
+
+def read_window(
+    path: str | PathLike, x0: int, y0: int, x1: int, y1: int, reading: ImageReading = AS_IT_IS
+) -> np.ndarray:
+    """Columns x0 to x1 and rows y0 to y1 (exclusive) of an image file, uint8 (y1-y0)×(x1-x0)×3; else as `read_image`.
+
+    Of a TIFF only the strips or tiles that the window touches are read. Without limits in `reading` its stretch is
+    determined from the whole image on each call: take `resolve_reading(options, [path])` once instead.
+    """
+    with open_image(path) as source:
+        height, width = source.size_hw
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            found = f"window x {x0} to {x1}, y {y0} to {y1} is empty or outside of the image ({height}×{width}, H×W)"
+            raise RossamError(path, found, "clip the window to the image")
+        return _read(source, (x0, y0, x1, y1), reading)
 
 
 def image_size_hw(path: str | PathLike) -> tuple[int, int]:
     """Height and width in pixels, from the file's header. Errors as `read_image`, but for damaged pixels."""
-    path = Path(path)
-    with _open(path) as image:
-        if image is None:
-            return _decode_with_cv2(path).shape[:2]
-        return image.height, image.width
+    with open_image(path) as source:
+        return source.size_hw
 
 
 def to_rgb8(array: np.ndarray, where: str | PathLike) -> np.ndarray:
@@ -90,10 +132,7 @@ def to_rgb8(array: np.ndarray, where: str | PathLike) -> np.ndarray:
     Warns:
         ImageConversionWarning: the array was not uint8 H×W×3.
     """
-    return _as_rgb8(np.asarray(array), where, [])
-
-
-def _as_rgb8(array: np.ndarray, where: str | PathLike, notes: list[str]) -> np.ndarray:
+    array = np.asarray(array)
     if array.dtype.kind not in "buif":
         hint = "; a path is read with rossam_core.data.images.read_image(path)" if array.dtype.kind in "US" else ""
         raise RossamError(where, f"expected an array of numbers, got dtype {array.dtype}", f"pass pixels{hint}")
@@ -105,130 +144,225 @@ def _as_rgb8(array: np.ndarray, where: str | PathLike, notes: list[str]) -> np.n
         )
     if array.size == 0:
         raise RossamError(where, f"image has no pixels (shape {array.shape})", "pass an image with at least one pixel")
-    pixels, alpha = (array if array.ndim == 3 else array[..., None]), None
-    if pixels.shape[2] in (2, 4):
-        pixels, alpha = pixels[..., :-1], _alpha_share(pixels[..., -1], where)
-    pixels = _to_uint8(pixels, where, notes)
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    source = ArrayImage(where, array if array.ndim == 3 else array[..., None])
+    return _read(source, (0, 0, array.shape[1], array.shape[0]), AS_IT_IS)
+
+
+# --- one stretch for a dataset ----------------------------------------------------------------------------------------
+
+
+def resolve_reading(options: ImageOptions, paths: Iterable[str | PathLike], cache: Path | None = None) -> ImageReading:
+    """The limits between which all of these images are stretched, the same for each.
+
+    8-bit images are not decoded for `full`, and nothing is for given limits. What is decoded is remembered in the
+    cache folder as long as the files do not change. A file that cannot be read is passed over: reading it says why.
+
+    Raises:
+        RossamError: an image has no band of a number that is asked for.
+    """
+    reading = ImageReading(bands=options.bands, stretch=options.stretch)
+    groups: dict[str, list[Path]] = {}
+    stated: dict[str, int] = {}
+    for path in sorted(set(map(Path, paths))):
+        try:
+            image = open_image(path)
+        except RossamError:
+            continue
+        with image:
+            _bands(image, reading)
+            dtype = image.dtype.name
+            if reading.stretch_kind == "limits" or (reading.stretch_kind == "full" and dtype == "uint8"):
+                continue
+            groups.setdefault(dtype, []).append(path)
+            stated[dtype] = max(stated.get(dtype, 0), image.bits or 0)
+    limits = {dtype: _cached_limits(reading, dtype, stated[dtype], members, cache) for dtype, members in groups.items()}
+    return reading.model_copy(update={"limits": limits})
+
+
+def _cached_limits(reading: ImageReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
+    states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
+    remembered = (cache or cache_dir()) / "stretches" / f"{key}.json"
+    with contextlib.suppress(RossamError, TypeError, ValueError):
+        low, high = read_json(remembered)
+        return low, high
+    statistics = _Statistics(reading, SAMPLE // len(paths))
+    for path in paths:
+        with contextlib.suppress(RossamError), open_image(path) as source:
+            statistics.add(source)
+    limits = statistics.limits(np.dtype(dtype), bits)
+    with contextlib.suppress(RossamError):  # a cache that cannot be written costs time only
+        write_json(remembered, limits)
+    return limits
+
+
+class _Statistics:
+    """Range, or percentiles, of the values of several images of one dtype."""
+
+    def __init__(self, reading: ImageReading, sample: int):
+        self._reading, self._sample = reading, max(sample, 4096)
+        self._ranges: list[Limits] = []
+        self._parts: list[np.ndarray] = []
+
+    def add(self, source: ImageSource) -> None:
+        height, width = source.size_hw
+        bands = _bands(source, self._reading)
+        step = max(1, height * width * len(bands[0]) // self._sample)
+        while step > 1 and math.gcd(step, width) > 1:  # else only some columns would be looked at
+            step += 1
+        for window in _blocks((0, 0, width, height), source.block_rows):
+            values, missing, alpha = source.read(window, *bands)
+            valid = np.isfinite(values)
+            valid &= True if missing is None else ~missing
+            valid &= True if alpha is None else alpha[..., None] > 0
+            if self._reading.stretch_kind == "percentiles":
+                values, valid = (array.reshape(-1, array.shape[2])[::step] for array in (values, valid))
+                self._parts.append(values[valid])
+            elif valid.any():
+                chosen = values[valid]
+                self._ranges.append((chosen.min().item(), chosen.max().item()))
+
+    def limits(self, dtype: np.dtype, bits: int) -> Limits:
+        low, high = self._limits(dtype, bits)
+        return float(low), float(high)
+
+    def _limits(self, dtype: np.dtype, bits: int) -> Limits:
+        if self._reading.stretch_kind == "percentiles":
+            values = np.concatenate(self._parts) if self._parts else np.zeros(0)
+            return np.percentile(values, self._reading.stretch_values) if len(values) else (0, 1)
+        low = min((low for low, _ in self._ranges), default=0)
+        high = max((high for _, high in self._ranges), default=0)
+        if low < 0:
+            return low, high
+        if dtype.kind == "f":
+            return next(((0, top) for top in (1, 255) if high <= top), (low, high))
+        depth = bits or next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
+        return 0, 2**depth - 1
+
+
+def _limits(source: ImageSource, reading: ImageReading) -> Limits:
+    """Those of the dataset; where it has none for this dtype, those of the single image."""
+    if reading.stretch_kind == "limits":
+        return reading.stretch_values
+    if reading.stretch_kind == "full" and source.dtype == np.uint8:
+        return 0, 255
+    if (limits := reading.limits.get(source.dtype.name)) is None:
+        statistics = _Statistics(reading, SAMPLE)
+        statistics.add(source)
+        limits = statistics.limits(source.dtype, source.bits or 0)
+    return limits
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def _read(source: ImageSource, window: Window, reading: ImageReading) -> np.ndarray:
+    """A window of an opened image, uint8 H×W×3, converted block by block."""
+    x0, y0, x1, y1 = window
+    bands, alpha = _bands(source, reading)
+    limits = _limits(source, reading)
+    result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+    lost = transparent = partial = 0
+    for block in _blocks(window, source.block_rows):
+        values, missing, stored_alpha = source.read(block, bands, alpha)
+        opacity = _opacity(stored_alpha, source)
+        _check_finite(values, missing, source.where)
+        pixels = _stretched(values, missing, limits)
+        if opacity is not None:
+            transparent += np.count_nonzero(opacity < 1)
+            partial += np.count_nonzero((opacity > 0) & (opacity < 1))
+            pixels = pixels if source.premultiplied else np.rint(pixels * opacity[..., None]).astype(np.uint8)
+        if missing is not None:
+            pixels = np.where(missing, np.uint8(0), pixels)
+            lost += np.count_nonzero(missing.all(axis=2))
+        result[block[1] - y0 : block[3] - y0] = pixels
+    size = result.shape[0] * result.shape[1]
+    if partial > size / 2 and source.alpha_is_doubtful:
+        found = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
+        shown = ",".join(str(band + 1) for band in bands)
+        remedy = (
+            f"if it is a measured band (GDAL calls the fourth alpha by default), name those to show: --bands {shown}"
+        )
+        raise RossamError(source.where, found, f"{remedy}, or data.bands; else save the image without alpha")
+    notes = [*source.notes, *_notes(source, reading, bands, limits)]
+    if lost:
+        notes.append(f"missing pixels (nodata or mask) black ({lost / size:.0%} of pixels)")
     if alpha is not None:
-        transparent = np.mean(alpha < 1)
-        notes.append(f"alpha composited over black ({transparent:.0%} of pixels not opaque)")
-        pixels = np.rint(pixels * alpha[..., None]).astype(np.uint8)
-    if pixels.shape[2] == 1:
-        notes.append("gray copied to three channels")
-        pixels = np.repeat(pixels, 3, axis=2)
+        notes.append(f"alpha composited over black ({transparent / size:.0%} of pixels not opaque)")
     if notes:
-        warnings.warn(f"{where}: converted to 8-bit RGB: {'; '.join(notes)}", ImageConversionWarning, stacklevel=3)
-    return np.ascontiguousarray(pixels)
+        message = f"{source.where}: converted to 8-bit RGB: {'; '.join(notes)}"
+        warnings.warn(message, ImageConversionWarning, stacklevel=3)
+    return result
 
 
-def _to_uint8(pixels: np.ndarray, where: str | PathLike, notes: list[str]) -> np.ndarray:
-    kind = pixels.dtype.kind
-    if pixels.dtype == np.uint8:
-        return pixels
-    if kind == "b":
-        notes.append("false and true to 0 and 255")
-        return pixels.astype(np.uint8) * np.uint8(255)
-    _check_finite(pixels, where)
-    low, high = pixels.min().item(), pixels.max().item()
-    if low < 0 or (kind == "f" and high > 255):
-        notes.append(f"{pixels.dtype} values stretched linearly from [{low:g}, {high:g}] to [0, 255]")
-        scaled = (pixels.astype(np.float64) - low) * 255 / ((high - low) or 1)
-    elif kind == "f":
-        factor = 255 if high <= 1 else 1
-        notes.append(f"{pixels.dtype} values in [0, {255 // factor}] {'times 255' if factor > 1 else 'rounded'}")
-        scaled = pixels.astype(np.float64) * factor
+def _blocks(window: Window, rows: int) -> Iterator[Window]:
+    """Parts of about `BLOCK` pixels and whole rows, which end where a strip or tile of `rows` does."""
+    x0, y0, x1, y1 = window
+    rows *= max(1, BLOCK // (x1 - x0) // rows)
+    while y0 < y1:
+        bottom = min((y0 // rows + 1) * rows, y1)
+        yield x0, y0, x1, bottom
+        y0 = bottom
+
+
+def _bands(source: ImageSource, reading: ImageReading) -> tuple[list[int], int | None]:
+    """Indices of the bands shown, and of alpha."""
+    if reading.bands is not None:
+        count, highest = source.band_count, max(reading.bands)
+        if highest > count:
+            found = f"has {count} band{'s' if count > 1 else ''}, and band {highest} is asked for"
+            raise RossamError(source.where, found, f"name bands from 1 to {count} with --bands or data.bands")
+        return [band - 1 for band in reading.bands], None
+    colours = [band for band in range(source.band_count) if band != source.alpha]
+    return colours[:3] if len(colours) >= 3 else colours[:1], source.alpha
+
+
+def _opacity(alpha: np.ndarray | None, source: ImageSource) -> np.ndarray | None:
+    """float64 H×W in [0, 1]; a float alpha above 1 is taken as of full scale 255, NaN as 0."""
+    if alpha is None:
+        return None
+    if alpha.dtype.kind == "f":
+        full = 255 if alpha.max() > 1 else 1
     else:
-        bits = next(depth for depth in BIT_DEPTHS if high < 2**depth)
-        if bits == 8:
-            return pixels.astype(np.uint8)
-        notes.append(f"{pixels.dtype} values up to {high} taken as {bits}-bit and divided by {2**bits - 1}")
-        scaled = pixels.astype(np.float64) * (255 / (2**bits - 1))
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+        full = 2**source.bits - 1 if source.bits else np.iinfo(alpha.dtype).max
+    return (np.nan_to_num(alpha.astype(np.float64)) / full).clip(0, 1)
 
 
-def _alpha_share(alpha: np.ndarray, where: str | PathLike) -> np.ndarray:
-    """Opacity in [0, 1], float64; a float alpha above 1 is taken as of full scale 255."""
-    _check_finite(alpha, where)
-    full = 255 if alpha.max() > 1 else 1
-    if alpha.dtype.kind in "ui":
-        full = np.iinfo(alpha.dtype).max
-    return (alpha.astype(np.float64) / full).clip(0, 1)
+def _stretched(values: np.ndarray, missing: np.ndarray | None, limits: Limits) -> np.ndarray:
+    """`limits` → 0 and 255, uint8; a single band three times."""
+    low, high = limits
+    if values.dtype != np.uint8 or limits != (0, 255):
+        scaled = values.astype(np.float64) if missing is None else np.where(missing, low, values.astype(np.float64))
+        values = np.rint((scaled.clip(low, high) - low) * 255 / ((high - low) or 1)).astype(np.uint8)
+    return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
 
 
-def _check_finite(values: np.ndarray, where: str | PathLike) -> None:
-    bad = values.size - np.count_nonzero(np.isfinite(values))
-    if bad:
+def _notes(source: ImageSource, reading: ImageReading, bands: Sequence[int], limits: Limits) -> Iterator[str]:
+    """What bands and stretch did."""
+    low, high = limits
+    colours = source.band_count - (source.alpha is not None)
+    if reading.bands is not None or len(bands) < colours:
+        yield f"band{'s' if len(bands) > 1 else ''} {', '.join(str(band + 1) for band in bands)} of {source.band_count}"
+    if limits != (0, 255) or source.dtype.kind == "f":
+        depth = (int(high) + 1).bit_length() - 1
+        is_depth = reading.stretch_kind == "full" and source.dtype.kind == "u" and low == 0 and high == 2**depth - 1
+        yield f"{source.dtype} values [{low:g}, {high:g}] to [0, 255]" + (f", taken as {depth}-bit" if is_depth else "")
+    if len(bands) == 1:
+        yield "gray copied to three channels"
+
+
+def _check_finite(values: np.ndarray, missing: np.ndarray | None, where: str | PathLike) -> None:
+    if values.dtype.kind != "f":
+        return
+    faults = ~np.isfinite(values)
+    if missing is not None:
+        faults &= ~missing
+    if faults.any():
         raise RossamError(
             where,
-            f"{bad} of {values.size} pixel values are NaN or infinite",
-            "fill missing pixels with a number first, e.g. np.nan_to_num(image)",
+            f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite",
+            "declare them as missing (`gdal_edit.py -a_nodata nan FILE`), or fill them with a number first, "
+            "e.g. np.nan_to_num(image)",
         )
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Image.Image | None]:
-    """The file's header; None for a TIFF that Pillow has no mode for (float or many-band colour)."""
-    if not path.exists():
-        raise RossamError(path, "no such image file", "check the path and the folder the dataset was extracted to")
-    if path.is_dir():
-        raise RossamError(path, "is a folder, expected an image file", "name a file in it")
-    if path.stat().st_size == 0:
-        raise RossamError(path, "is empty (0 bytes)", ANOTHER_FILE)
-    try:
-        image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise RossamError(path, f"is too large to decode at once ({error})", "cut it into tiles first") from error
-    except UnidentifiedImageError as error:
-        with path.open("rb") as stream:
-            is_tiff = stream.read(4) in (b"II*\0", b"MM\0*")
-        if not is_tiff:
-            raise RossamError(path, "is not an image of a known format", ANOTHER_FILE) from error
-        image = None
-    except DECODING_ERRORS as error:
-        raise RossamError(path, f"cannot be opened as an image ({error})", ANOTHER_FILE) from error
-    with image or contextlib.nullcontext():
-        if image is not None:
-            _check_header(path, image)
-        yield image
-
-
-def _check_header(path: Path, image: Image.Image) -> None:
-    if 0 in image.size:
-        raise RossamError(path, f"image has no pixels ({image.height}×{image.width})", ANOTHER_FILE)
-    orientation = image.tag_v2.get(ExifTags.Base.Orientation, 1) if image.format == "TIFF" else 1
-    if orientation != 1:
-        raise RossamError(
-            path,
-            f"TIFF orientation tag is {orientation}: rows and columns are not as stored",
-            "save it with orientation 1 and check that the annotations still fit",
-        )
-
-
-def _decode(path: Path, image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Stored pixels of an opened image, in an integer or float dtype wide enough for them."""
-    try:
-        pages = getattr(image, "n_frames", 1)
-        if pages > 1:
-            notes.append(f"first of {pages} pages")
-        image.load()
-        if image.mode in COLOUR_MODES and not image.has_transparency_data:
-            return np.array(image)
-        target = "RGBA" if image.has_transparency_data else "RGB"
-        if image.mode != target:
-            notes.append(f"{'palette' if image.mode.startswith('P') else image.mode} to {target} by Pillow")
-        return np.array(image.convert(target))
-    except DECODING_ERRORS as error:
-        raise RossamError(path, f"is damaged or truncated ({error})", ANOTHER_FILE) from error
-
-
-def _decode_with_cv2(path: Path) -> np.ndarray:
-    """Colour deeper than Pillow's modes; OpenCV's IMREAD_UNCHANGED keeps depth and, but for TIFF, stored order."""
-    try:
-        pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise RossamError(path, f"cannot be decoded ({error.err})", ANOTHER_FILE) from error
-    if pixels is None:
-        raise RossamError(path, "cannot be decoded: damaged, or of an unknown layout", ANOTHER_FILE)
-    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):  # OpenCV's BGR(A) → RGB(A)
-        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
-    return pixels

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..config import OWN_SOURCES, DataConfig, SampleConfig, Split
+from ..config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfig, Split
 from ..errors import RossamError
 from ..files import cache_dir, exclusive, stable_hash, write_bytes
 from .authors_format import read_authors_format
@@ -42,8 +43,21 @@ tenth video of train, which train then lacks."""
 def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progress: bool = True) -> FrameSet:
     """Frames of one split, generated once or read where they lie.
 
+    Bands and stretch are those of `data`, and the stretch is the same for all splits.
     Sources without a split of that name raise `RossamError`: nothing is tested on what it was trained on.
     """
+    frames = _read_split(data, split, cache, progress)
+    is_default = ImageOptions(bands=data.bands, stretch=data.stretch) == ImageOptions()
+    if not is_default or any(frame.reading.limits for frame in frames):
+        paths = [frame.image_path for frame in frames]
+        for other in SPLITS[data.source]:
+            with contextlib.suppress(RossamError):  # one's own data need not have every split
+                paths += [frame.image_path for frame in _read_split(data, other, cache, progress) if other != split]
+        frames = frames.with_reading(data, paths, cache)
+    return _limit(frames, data.limit_frames)
+
+
+def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bool) -> FrameSet:
     if split not in SPLITS[data.source]:
         offered = ", ".join(SPLITS[data.source])
         raise RossamError(data.source, f"has no split {split!r}", f"it offers {offered}")
@@ -67,7 +81,7 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progr
             frames = read_viso(root, cache=cache)
         case "ootb":
             frames = read_ootb(root, cache)
-    return _limit(frames, data.limit_frames)
+    return frames
 
 
 def root_of(data: DataConfig) -> Path:

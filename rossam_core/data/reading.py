@@ -169,7 +169,7 @@ def indexed(
                 return frames
         except RossamError:
             path.unlink(missing_ok=True)  # damaged: an index is only ever a copy
-    frames = read()
+    frames = read().with_reading(cache=cache)
     write_coco_index(frames, path, image_root=root)
     for stale in folder.glob(f"{name}-{origin}-*.json"):
         if stale != path:

@@ -10,16 +10,17 @@ y1 are exclusive, so a box around pixel columns 3..5 has x0 = 3 and x1 = 6.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..config import ImageOptions
 from ..files import sha256_of, stable_hash
 from . import masks
-from .images import read_image
+from .images import AS_IT_IS, ImageReading, read_image, resolve_reading
 
 Box = tuple[float, float, float, float]
 
@@ -66,6 +67,7 @@ class Frame:
         size_hw: height and width in pixels.
         objects: all annotated objects, in the order of the source.
         attributes: ground resolution, scene, sensor, …, JSON-serialisable.
+        reading: bands and stretch of the image, the same for all frames of a dataset.
     """
 
     dataset: str
@@ -75,6 +77,7 @@ class Frame:
     size_hw: tuple[int, int]
     objects: tuple[ObjectAnnotation, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    reading: ImageReading = AS_IT_IS
 
     @property
     def key(self) -> str:
@@ -82,7 +85,7 @@ class Frame:
 
     def image(self) -> np.ndarray:
         """uint8 H×W×3, RGB."""
-        return read_image(self.image_path)
+        return read_image(self.image_path, self.reading)
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
@@ -90,9 +93,7 @@ class Frame:
         return np.array([o.box_xyxy for o in self.objects], dtype=np.float64).reshape(-1, 4)
 
     def with_objects(self, objects: Sequence[ObjectAnnotation]) -> Frame:
-        return Frame(
-            self.dataset, self.video, self.index, self.image_path, self.size_hw, tuple(objects), self.attributes
-        )
+        return replace(self, objects=tuple(objects))
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,13 @@ class FrameSet(Sequence[Frame]):
     def subset(self, frames: Sequence[Frame], drops: Sequence[Drop] = ()) -> FrameSet:
         return FrameSet(self.name, frames, (*self.drops, *drops))
 
+    def with_reading(
+        self, options: ImageOptions = AS_IT_IS, paths: Iterable[Path] | None = None, cache: Path | None = None
+    ) -> FrameSet:
+        """With one reading for all frames: `options`, resolved over the images of the set, or over `paths`."""
+        reading = resolve_reading(options, paths or [frame.image_path for frame in self.frames], cache)
+        return FrameSet(self.name, [replace(frame, reading=reading) for frame in self.frames], self.drops)
+
     def keep_objects(self, keep: Callable[[ObjectAnnotation], bool], reason: str) -> FrameSet:
         """Without the objects `keep` refuses; each leaves a `Drop`. Frames left empty stay."""
         drops, frames = [], []
@@ -156,10 +164,10 @@ class FrameSet(Sequence[Frame]):
         return self.subset(frames, drops)
 
     def fingerprint(self) -> str:
-        """Hash of everything that may move a score: keys, sizes, boxes, masks, and the images' bytes."""
+        """Hash of everything that may move a score: keys, sizes, boxes, masks, the images' bytes and their reading."""
         return stable_hash(
             [
-                [f.dataset, f.key, f.size_hw, sha256_of(f.image_path)]
+                [f.dataset, f.key, f.size_hw, sha256_of(f.image_path), f.reading.model_dump(mode="json")]
                 + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
                 for f in self.frames
             ]

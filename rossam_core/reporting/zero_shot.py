@@ -168,10 +168,7 @@ def _clip(dataset: str, key: tuple[str, str, int], track: Sequence[Frame], momen
     category, video, object_id = key
     name = f"{video} #{object_id}"
     places = np.unique(np.linspace(0, len(track) - 1, min(moments, len(track))).round().astype(int))
-    frames = [
-        Frame(f.dataset, name, f.index, f.image_path, f.size_hw, f.objects, f.attributes)
-        for f in (track[i] for i in places)
-    ]
+    frames = [replace(track[i], video=name) for i in places]
     return Clip(dataset, category, object_id, FrameSet(name, frames))
 
 

@@ -3,7 +3,10 @@
 import argparse
 import json
 
+import cv2
+import numpy as np
 import pytest
+import tifffile
 from tiny_tracks import make_frames
 
 from rossam_core.conversion.command import _profile, add_parser
@@ -111,3 +114,29 @@ def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path):
     options = parser.parse_args(["convert", "--out", str(tmp_path)])
     assert _profile(options, {}).inference.growth == "context"
     assert _profile(options, {"inference.growth": "none"}).inference.growth == "none"
+
+
+def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tmp_path):
+    file = dataset / "test.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        path = dataset / "images" / image["file_name"]
+        rgb = cv2.imread(str(path))[..., ::-1].astype(np.uint16) * 8
+        bands = np.concatenate([rgb[..., :1] * 0 + 7, rgb[..., ::-1]], axis=2)  # another band, then blue, green, red
+        image["file_name"] = f"{image['file_name'][:-4]}.tif"
+        tifffile.imwrite(path.with_suffix(".tif"), bands, photometric="minisblack", planarconfig="contig")
+    file.write_text(json.dumps(content))
+    arguments = ["--annotations", file, "--data", dataset / "images", "--out", tmp_path / "out", "--method", "box"]
+    arguments += ["--workers", 1, "--format", "authors"]
+    chosen = ["--bands", "4,3,2", "--stretch", "0,2040"]
+    assert call(*arguments, *chosen) == 0
+    plain = {path.read_bytes() for path in (dataset / "images").rglob("*.png")}
+    originals = [cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) for content in plain]
+    exported = sorted((tmp_path / "out/authors/train/img").glob("*.png"))
+    assert len(exported) == 6
+    for path in exported:
+        assert any((cv2.imread(str(path)) == original).all() for original in originals)
+    with pytest.raises(RossamError, match=r"data\.reading\.stretch: '0,2040' there, 'full' now"):
+        call(*arguments, "--bands", "4,3,2", "--stretch", "full")
+    with pytest.raises(RossamError, match="has 4 bands, and band 5 is asked for"):
+        call(*arguments[:-4], "--bands", "5")

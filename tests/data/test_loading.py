@@ -2,9 +2,11 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from rossam_core.config import DataConfig
+from rossam_core.data.images import ImageConversionWarning
 from rossam_core.data.loading import SPLITS, load_frames, scored_split
 from rossam_core.data.twins import WRITERS, write_twin
 from rossam_core.errors import RossamError
@@ -23,6 +25,19 @@ def test_a_twin_is_loaded_as_the_scored_split(tmp_path, source):
     write_twin(made_frames(tmp_path / "source"), source, tmp_path / "twin")
     data = DataConfig(source=source, root=tmp_path / "twin")
     assert load_frames(data, scored_split(data), tmp_path / "cache").object_count >= 12
+
+
+@pytest.mark.parametrize("source", sorted(set(WRITERS) - {"nwpu-vhr10"}))
+def test_bands_and_stretch_reach_the_images_of_every_source(tmp_path, source):
+    write_twin(made_frames(tmp_path / "source"), source, tmp_path / "twin")
+    data = DataConfig(source=source, root=tmp_path / "twin")
+    split = scored_split(data)
+    plain = load_frames(data, split, tmp_path / "cache")
+    shown = load_frames(data.model_copy(update={"bands": (3, 2, 1), "stretch": "50,200"}), split, tmp_path / "cache")
+    with pytest.warns(ImageConversionWarning, match="bands 3, 2, 1 of 3"):
+        image = shown[0].image()
+    expected = np.rint((plain[0].image()[..., ::-1].clip(50, 200) - 50.0) * 255 / 150)
+    np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("source", ["sat-mtb", "authors"])
