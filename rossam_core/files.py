@@ -16,6 +16,9 @@ import platformdirs
 from .errors import RossamError
 from .progress import waiting
 
+DOWNLOADS = Path(__file__).parent / "configs" / "downloads.yaml"
+"""The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -118,6 +121,11 @@ def stable_hash(value) -> str:
 def cache_dir() -> Path:
     """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+
+
+def checkpoint_path(name: str) -> Path:
+    """Where the official checkpoint of that file name is, or is to go."""
+    return cache_dir() / "checkpoints" / name
 
 
 def source_digest(*rooms: str) -> str:

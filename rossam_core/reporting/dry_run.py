@@ -173,7 +173,7 @@ def _weight(name: str) -> str:
 
 
 def _weights(told: Checklist, experiments: Experiments) -> None:
-    from ..model.checkpoints import OFFICIAL, SHIPPED
+    from ..model.checkpoints import SHIPPED, official_files
 
     settings = experiments.profile.model
     methods = {row.method for table in experiments.tables for row in experiments.specs[table].rows} | {"sam", "hq-sam"}
@@ -192,7 +192,7 @@ def _weights(told: Checklist, experiments: Experiments) -> None:
             told.item("ok" if there else "missing", backbone, "shipped with the package", str(SHIPPED[backbone]))
             told.problems += [] if there else [f"{SHIPPED[backbone]} is not there: install the package anew"]
         else:
-            files = [file for file in OFFICIAL if file.backbone == backbone]
+            files = [file for file in official_files() if file.backbone == backbone]
             for file in files:
                 _official(told, file.fetch_name)
             if not files:
