@@ -20,22 +20,17 @@ class Source(Config):
     """One file to fetch."""
 
     name: str
-    urls: tuple[str, ...]
-    bytes: int | None = None
-    bytes_about: int | None = None
-    """A rounded size, for the user and the disk, where the exact one is not known."""
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Addresses of the same file, tried in this order."""
+    bytes: int
+    """Rounded where no source states it: for the user and the disk; the hash decides."""
     md5: str | None = None
     sha256: str | None = None
 
     @property
-    def known_hash(self) -> str | None:
-        """As pooch takes it, `sha256:…` or `md5:…`; None where nothing states one."""
-        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else None
-
-    @property
-    def weight(self) -> int | None:
-        """Bytes, as well as we know."""
-        return self.bytes or self.bytes_about
+    def known_hash(self) -> str:
+        """`sha256:…` or `md5:…`, as pooch takes it."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
 
 
 class Rule(Config):
@@ -72,10 +67,9 @@ class Entry(Config):
     layout: tuple[Rule, ...] = ()
 
     @property
-    def weight(self) -> int | None:
-        """Bytes of all files, as well as we know; None where no file is listed or one's size is unknown."""
-        weights = [source.weight for source in self.files]
-        return None if not weights or None in weights else sum(weights)
+    def bytes(self) -> int | None:
+        """Size of all files; None where a listing elsewhere or the steps by hand name them."""
+        return sum(source.bytes for source in self.files) or None
 
 
 class _Catalogue(Config):

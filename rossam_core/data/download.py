@@ -19,7 +19,7 @@ import requests
 import urllib3
 from tqdm.auto import tqdm
 
-from ..errors import ProblemList, RossamError
+from ..errors import ProblemList
 
 ATTEMPTS = 5
 """Attempts in a row that bring nothing new, after which an address is given up."""
@@ -41,19 +41,15 @@ def download(urls: Sequence[str], target: Path, known_hash: str | None) -> Path:
         known_hash: `sha256:…` or `md5:…`; None: not checked.
 
     Raises:
-        RossamError: no address gave the file, with the reason for each, or the disk refuses. What has arrived stays.
+        RossamError: no address gave the file, with the reason for each. What has arrived stays.
+        OSError: the disk refuses.
     """
     problems = ProblemList(target.name)
-    try:
-        for url in urls:
-            reason = _retrieve(url, target, known_hash)
-            if reason is None:
-                return target
-            problems.add(url, reason)
-    except OSError as error:
-        raise RossamError(
-            target, f"cannot be written: {error.strerror or error}", "free some disk space or set ROSSAM_CACHE elsewhere"
-        ) from error
+    for url in urls:
+        reason = _retrieve(url, target, known_hash)
+        if reason is None:
+            return target
+        problems.add(url, reason)
     problems.raise_if_any(
         "check the connection and try again, which resumes; or fetch the file elsewhere and name its folder with --from"
     )

@@ -78,10 +78,9 @@ def locate(name: str, data: Path | None = None) -> Path | None:
     return None
 
 
-def disk_needed(name: str) -> int | None:
-    """Bytes that fetching and unpacking an entry takes; None where a file's size is not known before."""
-    entry = entry_named(name)
-    return _disk_needed(entry.files) if entry.weight else None
+def disk_needed(sources: Sequence[Source]) -> int:
+    """Bytes that fetching and unpacking files takes, about."""
+    return sum(int(source.bytes * (1 + UNPACKED_SHARE * is_archive(source.name))) for source in sources)
 
 
 def fetch(names: Sequence[str], *, mirror: str | None = None, confirm: Callable[[str], bool] | None = None) -> bool:
@@ -118,7 +117,7 @@ def fetch(names: Sequence[str], *, mirror: str | None = None, confirm: Callable[
         if confirm is not None and not confirm(f"Fetch {total}?"):
             print("Nothing was fetched.")
             return False
-        check_space(cache_dir(), sum(map(_disk_needed, wanted.values())), "fetch this")
+        check_space(cache_dir(), sum(map(disk_needed, wanted.values())), "fetch this")
     for name, sources in wanted.items():
         try:
             with exclusive(place_of(name)):
@@ -140,9 +139,9 @@ def _fetch_one(name: str, sources: Sequence[Source]) -> bool:
         waiting, place = cache_dir() / "downloads" / name, place_of(name)
         is_dataset = entry_named(name).kind == "dataset"
         if is_dataset and place.is_dir() and any(place.iterdir()) and not (place / RECORD).is_file():
-            raise RossamError(place, "exists, but was not made by `rossam fetch`", "move it away, or complete it by hand")
-        paths = [download(source.urls, waiting / source.name, source.known_hash) for source in sources]
+            raise RossamError(place, "was not made by `rossam fetch`", "move it away, or complete it by hand")
         try:
+            paths = [download(source.urls, waiting / source.name, source.known_hash) for source in sources]
             if is_dataset:
                 _unpack_all(sources, paths, place)
             else:
@@ -266,18 +265,10 @@ def _print_steps(name: str) -> None:
 def _print_plan(wanted: dict[str, list[Source]]) -> str:
     """Print what will be fetched; the total size as text."""
     for name, sources in wanted.items():
-        entry, sizes = entry_named(name), [source.weight for source in sources]
-        about = "" if all(source.bytes for source in sources) else "about "
-        text = size_text(None) if None in sizes else about + size_text(sum(sizes))
-        print(f"{name}: {entry.title}\n  {text}; licence: {entry.licence}\n  {entry.page}")
+        entry, size = entry_named(name), size_text(sum(source.bytes for source in sources))
+        print(f"{name}: {entry.title}\n  {size}; licence: {entry.licence}\n  {entry.page}")
         print(f"  {', '.join(source.name for source in sources)}\n  to {place_of(name)}")
-    sizes = [source.weight for sources in wanted.values() for source in sources]
-    return size_text(sum(size or 0 for size in sizes)) + (" and what has no known size" if None in sizes else "")
-
-
-def _disk_needed(sources: Sequence[Source]) -> int:
-    factors = [1 + UNPACKED_SHARE if is_archive(source.name) else 1 for source in sources]
-    return int(sum((source.weight or 0) * factor for source, factor in zip(sources, factors, strict=True)))
+    return size_text(sum(source.bytes for sources in wanted.values() for source in sources))
 
 
 def _sources(name: str, mirror: str | None) -> list[Source]:

@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
 
 from ..errors import ProblemList, RossamError
 from ..progress import track
@@ -35,12 +34,8 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-class _Member(NamedTuple):
-    info: zipfile.ZipInfo | tarfile.TarInfo
-    name: str
-    size: int
-    kind: str
-    """`file`, `folder`, or what else it is."""
+Archive = zipfile.ZipFile | tarfile.TarFile
+Member = zipfile.ZipInfo | tarfile.TarInfo
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -50,17 +45,14 @@ def unpack(archive: Path, folder: Path) -> None:
         RossamError: the archive is damaged, holds unsafe members, or is too large once unpacked. Unless the damage
             shows only in the middle of a member, nothing has been written then.
     """
-    opened: zipfile.ZipFile | tarfile.TarFile
+    opened: Archive
     try:
         with zipfile.ZipFile(archive) if archive.suffix.lower() == ".zip" else tarfile.open(archive) as opened:
-            members = _checked_members(archive, opened)
-            folder.mkdir(parents=True, exist_ok=True)
-            check_space(folder, sum(member.size for member in members), f"unpack {archive.name}")
+            members, size = _checked_members(archive, opened)
+            check_space(folder, size, f"unpack {archive.name}")
+            options = {"filter": "data"} if isinstance(opened, tarfile.TarFile) else {}
             for member in track(members, desc=f"unpack {archive.name}"):
-                if isinstance(opened, zipfile.ZipFile):
-                    opened.extract(member.info, folder)
-                else:
-                    opened.extract(member.info, folder, filter="data")
+                opened.extract(member, folder, **options)
     except DAMAGE as error:
         raise RossamError(
             archive, f"cannot be unpacked ({type(error).__name__}: {error})", "delete it and fetch it again"
@@ -79,51 +71,43 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-def _checked_members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile) -> list[_Member]:
-    """All members but clutter; unsafe ones and too many bytes raise `RossamError`."""
+def _checked_members(archive: Path, opened: Archive) -> tuple[list[Member], int]:
+    """All members but clutter, and their bytes; unsafe members and too many bytes raise `RossamError`."""
     limit, total = max(MIN_LIMIT, MAX_RATIO * archive.stat().st_size), 0
     members, problems = [], ProblemList(archive)
-    for member in _members(opened):
-        total += member.size
+    for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
+        is_tar = isinstance(member, tarfile.TarInfo)
+        name = member.name if is_tar else member.filename
+        total += member.size if is_tar else member.file_size
         if total > limit:
             raise RossamError(
                 archive,
                 f"unpacks to more than {limit:,} bytes, the limit for its size of {archive.stat().st_size:,}",
                 "nothing was unpacked; check where the file comes from, and unpack it by hand if you trust it",
             )
-        if not set(PurePosixPath(member.name).parts) & set(CLUTTER):
+        if not set(PurePosixPath(name).parts) & set(CLUTTER):
             members.append(member)
-            problems.extend((repr(member.name), reason) for reason in _reasons_against(member))
-    problems.raise_if_any("nothing was unpacked; do not use this file, and fetch it from its authors")
-    return members
-
-
-def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
-    if isinstance(opened, zipfile.ZipFile):
-        for info in opened.infolist():
-            yield _Member(info, info.filename, info.file_size, _zip_kind(info))
-        return
-    for info in opened:
-        kind = "folder" if info.isdir() else "file" if info.isfile() else "link or device"
-        yield _Member(info, info.name, info.size, kind)
-    while opened.fileobj.read(1 << 20):
+            problems.extend((repr(name), reason) for reason in _reasons_against(member, name))
+    while isinstance(opened, tarfile.TarFile) and opened.fileobj.read(1 << 20):
         pass  # to the compressor's checksum at the very end, which tarfile itself never reads
+    problems.raise_if_any("nothing was unpacked; do not use this file, and fetch it from its authors")
+    return members, total
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive's maker stored no mode
-    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "link or device"
-    return "folder" if info.is_dir() else "file"
-
-
-def _reasons_against(member: _Member) -> Iterator[str]:
-    path = PureWindowsPath(member.name)  # splits at both separators, and recognises drives
-    if path.is_absolute() or path.drive or member.name.startswith(("/", "\\")):
+def _reasons_against(member: Member, name: str) -> Iterator[str]:
+    path = PureWindowsPath(name)  # splits at both separators, and recognises drives
+    if path.is_absolute() or path.drive or name.startswith(("/", "\\")):
         yield "is an absolute path"
     elif ".." in path.parts:
         yield "leads out of the folder it is unpacked to"
-    elif "\0" in member.name or (member.kind == "file" and path.name == ""):
+    elif "\0" in name:
         yield "is no file name"
-    elif member.kind == "link or device":
+    elif not _is_plain(member):
         yield "is a link or device; only files and folders are unpacked"
+
+
+def _is_plain(member: Member) -> bool:
+    """Whether a member is a file or folder."""
+    if isinstance(member, tarfile.TarInfo):
+        return member.isfile() or member.isdir()
+    return stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)  # 0: no mode was stored

@@ -168,7 +168,7 @@ def _published_data(told: Checklist, data: DataConfig) -> bool:
 
 
 def _weight(name: str) -> str:
-    weight = entry_named(name).weight
+    weight = entry_named(name).bytes
     return size_text(weight) if weight else "size told before it starts"
 
 
@@ -211,7 +211,8 @@ def _official(told: Checklist, name: str) -> None:
 def _disk(told: Checklist, cache: Path) -> None:
     existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    sizes = {name: fetch.disk_needed(name) for name in [*told.to_fetch, *told.by_hand]}
+    entries = {name: entry_named(name) for name in [*told.to_fetch, *told.by_hand]}
+    sizes = {name: fetch.disk_needed(entry.files) if entry.bytes else None for name, entry in entries.items()}
     known = sum(size or 0 for size in sizes.values())
     unknown = [name for name, size in sizes.items() if size is None]
     told.add(

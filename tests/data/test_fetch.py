@@ -257,7 +257,7 @@ def write_tar(path, members, kinds=None):
 @pytest.mark.parametrize("write", [write_zip, write_tar], ids=["zip", "tar"])
 def test_archives_are_unpacked(tmp_path, write):
     path = tmp_path / ("a.zip" if write is write_zip else "a.tar.gz")
-    write(path, {"set/img/1.png": b"one", "set/2.txt": b"", "__MACOSX/set/._1.png": b"clutter"})
+    write(path, {"set/img/1.png": b"one", "./set/2.txt": b"", "__MACOSX/set/._1.png": b"clutter"})
     unpack.unpack(path, tmp_path / "out")
     found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert found == {"set/img/1.png": b"one", "set/2.txt": b""}
@@ -369,7 +369,7 @@ def entries(server, monkeypatch):
         "toy-set": Entry(
             kind="dataset",
             files=(
-                Source(name="set.zip", urls=(f"{root}/set.zip",), bytes_about=300, md5=md5(archive)),
+                Source(name="set.zip", urls=(f"{root}/set.zip",), bytes=300, md5=md5(archive)),
                 Source(name="notes.json", urls=(f"{root}/notes.json",), bytes=2, md5=md5(b"{}")),
             ),
             layout=layout,
@@ -405,7 +405,7 @@ def test_size_and_licence_are_told_before_anything_is_fetched(bring, server, ent
     asked = []
     complete, said = bring("weights", "toy-set", confirm=lambda question: asked.append(question) or False)
     assert not complete and asked == ["Fetch 103kB?"]
-    assert "102kB; licence: CC0" in said and "about 302B; licence: CC0" in said and "Nothing was fetched" in said
+    assert "102kB; licence: CC0" in said and "302B; licence: CC0" in said and "Nothing was fetched" in said
     assert server.seen == [] and not cache.exists()
 
 
@@ -570,7 +570,7 @@ def test_the_real_catalogue_is_complete():
         assert bool(entry.files) + bool(entry.zenodo) + bool(entry.by_hand) == 1, name
         assert (entry.kind == "dataset") == bool(entry.anchors and entry.layout), name
         for source in entry.files:
-            assert source.known_hash and source.weight, source.name
+            assert (source.md5 or source.sha256) and source.bytes, source.name
     checkpoints = {name for name, entry in entries.items() if entry.kind == "checkpoint"}
     assert checkpoints == {name for name, entry in entries.items() if entry.backbone and len(entry.files) == 1}
 
