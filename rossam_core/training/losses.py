@@ -1,7 +1,7 @@
 """Mask losses: weighted binary cross-entropy plus Dice, on sampled points or on every pixel.
 
-In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`) or
-their mean (`mask_loss`). Everything is computed in float32, also under autocast.
+In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`).
+Everything is computed in float32, also under autocast.
 
 `L = bce_weight · L_bce + dice_weight · L_dice` for each object, over P positions p of the mask plane. With
 `sampling="points"` the positions are drawn where the logits are least certain (Kirillov et al. 2020, PointRend,
@@ -167,15 +167,3 @@ def object_losses(
             background_weight=config.background_weight,
         )
         return config.bce_weight * cross_entropy + config.dice_weight * dice_loss(logits, targets)
-
-
-def mask_loss(logits: Tensor, targets: Tensor, config: LossConfig, generator: torch.Generator | None = None) -> Tensor:
-    """`1/N Σ_n L_n`, the mean of `object_losses` over the N ≥ 1 objects: each counts the same, whatever its size.
-
-    >>> logits, targets = torch.full((2, 8, 8), 50.0), torch.ones(2, 32, 32, dtype=torch.bool)
-    >>> round(float(mask_loss(logits, targets, LossConfig(sampling="dense"))), 6)
-    0.0
-    """
-    if len(logits) == 0:
-        raise ValueError("the mean loss of no objects is not defined; skip the step, or sum object_losses")
-    return object_losses(logits, targets, config, generator).mean()
