@@ -64,16 +64,15 @@ def bce_loss(
     return (weights * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")).mean(dim=1)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Dice loss, one value an object (Milletari et al. 2016, with sums rather than squares, as in MaskFormer).
 
     `L_dice = 1 − (2 Σ_p σ(x_p) t_p + ε) / (Σ_p σ(x_p) + Σ_p t_p + ε)`
 
-    An empty target met by an empty prediction costs 0, thanks to ε.
+    An empty target met by an empty prediction costs 0, thanks to ε = 1 position.
 
     Args:
         logits, targets: N×P (or N×…, flattened); targets in [0, 1].
-        smooth: ε, in positions.
 
     Returns:
         float32 N in [0, 1].
@@ -83,7 +82,7 @@ def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor
     """
     probabilities, targets = logits.flatten(1).float().sigmoid(), targets.flatten(1).float()
     overlap = (probabilities * targets).sum(dim=1)
-    return 1 - (2 * overlap + smooth) / (probabilities.sum(dim=1) + targets.sum(dim=1) + smooth)
+    return 1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
 def sample_at(planes: Tensor, points_xy: Tensor) -> Tensor:
