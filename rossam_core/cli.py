@@ -246,7 +246,7 @@ def _fetch(options: argparse.Namespace) -> int:
         raise RossamError("--data", "says where --check looks", "add --check; ROSSAM_CACHE says where files are put")
     if not options.names:
         for name, entry in catalogue.catalogue().items():
-            print(f"{name:<24}{catalogue.size_text(entry.weight):<14}{entry.title}; {entry.licence}")
+            print(f"{name:<24}{catalogue.size_text(entry.bytes):<14}{entry.title}; {entry.licence}")
         return 0
     mirror = options.mirror
     if mirror and "://" not in mirror:

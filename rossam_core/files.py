@@ -20,6 +20,8 @@ from .progress import waiting
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
 """Packages besides OpenCV, which has several names, whose version may move a number."""
+DOWNLOADS = Path(__file__).parent / "configs" / "downloads.yaml"
+"""The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
 
 @contextlib.contextmanager
@@ -137,6 +139,11 @@ def result_key(parts, version: str) -> str:
 def cache_dir() -> Path:
     """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+
+
+def checkpoint_path(name: str) -> Path:
+    """Where the official checkpoint of that file name is, or is to go."""
+    return cache_dir() / "checkpoints" / name
 
 
 def source_digest(*rooms: str) -> str:

@@ -7,10 +7,11 @@ import pytest
 from rossam_core.config import SyntheticConfig, load_profile
 from rossam_core.data.loading import keep_manifests, load_frames
 from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import write_twin
 from rossam_core.errors import RossamError
 from rossam_core.evaluation.experiments import Experiments
 from rossam_core.reporting import results, runs
+
+from .fake_datasets import write_twin
 
 SMALL = {
     "model.backbone": "vit_b",

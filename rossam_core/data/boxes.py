@@ -73,12 +73,6 @@ def box_problems(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[tuple
     return problems
 
 
-def clip_boxes(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The part of each box inside the frame, N×4; a box wholly outside becomes one of zero area."""
-    height, width = size_hw
-    return np.clip(boxes_xyxy, 0, np.array([width, height, width, height]))
-
-
 def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
     """x, y, width, height (COCO) → x0, y0, x1, y1, float64 …×4."""
     boxes = np.array(boxes_xywh, dtype=np.float64)

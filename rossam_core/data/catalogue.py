@@ -1,8 +1,4 @@
-"""The catalogue of datasets and checkpoints: `configs/downloads.yaml`, read and checked.
-
-In: a name. Out: what it is, where its files lie and weigh, under which licence, what its folder must hold, and
-where it goes on this machine.
-"""
+"""The catalogue of datasets and checkpoints: `configs/downloads.yaml`, checked, and lookups in it."""
 
 from __future__ import annotations
 
@@ -13,34 +9,28 @@ from typing import Literal
 
 import yaml
 from pydantic import Field
+from tqdm import tqdm
 
-from ..config import CONFIGS, Config, parse_config
+from ..config import Config, parse_config
 from ..errors import RossamError
-from ..files import cache_dir
-from .download import Known
-
-CATALOGUE = CONFIGS / "downloads.yaml"
+from ..files import DOWNLOADS, cache_dir, checkpoint_path
 
 
 class Source(Config):
     """One file to fetch."""
 
     name: str
-    urls: tuple[str, ...]
-    bytes: int | None = None
-    bytes_about: int | None = None
-    """A rounded size, for the user and the disk, where the exact one is not known."""
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Addresses of the same file, tried in this order."""
+    bytes: int
+    """Rounded where no source states it: for the user and the disk; the hash decides."""
     md5: str | None = None
     sha256: str | None = None
 
     @property
-    def known(self) -> Known:
-        return Known(self.bytes, self.md5, self.sha256)
-
-    @property
-    def weight(self) -> int | None:
-        """Bytes, as well as we know."""
-        return self.bytes or self.bytes_about
+    def known_hash(self) -> str:
+        """`sha256:…` or `md5:…`, as pooch takes it."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
 
 
 class Rule(Config):
@@ -53,7 +43,7 @@ class Rule(Config):
     """How many there are, where it is published; otherwise at least one is expected."""
     md5: str | None = None
     needed: bool = True
-    """False: counted, but nobody misses it."""
+    """False: counted, but may be absent."""
 
 
 class Entry(Config):
@@ -63,6 +53,10 @@ class Entry(Config):
     kind: Literal["checkpoint", "dataset"]
     licence: str
     page: str
+    backbone: str | None = None
+    """The backbone whose default checkpoint this is."""
+    hq: bool = False
+    """Whether it is that of methods with HQ-SAM's decoder."""
     files: tuple[Source, ...] = ()
     zenodo: str | None = None
     """Number of a Zenodo record whose listing names the files."""
@@ -73,10 +67,9 @@ class Entry(Config):
     layout: tuple[Rule, ...] = ()
 
     @property
-    def weight(self) -> int | None:
-        """Bytes of all files, as well as we know; None where no file is listed or one's size is unknown."""
-        weights = [source.weight for source in self.files]
-        return None if not weights or None in weights else sum(weights)
+    def bytes(self) -> int | None:
+        """Size of all files; None where a listing elsewhere or the steps by hand name them."""
+        return sum(source.bytes for source in self.files) or None
 
 
 class _Catalogue(Config):
@@ -86,8 +79,8 @@ class _Catalogue(Config):
 @functools.cache
 def catalogue() -> dict[str, Entry]:
     """All entries by name, in the order of the file."""
-    values = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
-    return parse_config(_Catalogue, {"entries": values}, where=CATALOGUE).entries
+    values = yaml.safe_load(DOWNLOADS.read_text(encoding="utf-8"))
+    return parse_config(_Catalogue, {"entries": values}, where=DOWNLOADS).entries
 
 
 def entry_named(name: str) -> Entry:
@@ -114,15 +107,10 @@ def place_of(name: str, data: Path | None = None) -> Path:
     """Where an entry is, or is to go: in the cache, a dataset in `data` where that is given."""
     entry = entry_named(name)
     if entry.kind == "checkpoint":
-        return cache_dir() / "checkpoints" / entry.files[0].name
+        return checkpoint_path(entry.files[0].name)
     return (data or cache_dir() / "data") / name
 
 
 def size_text(size: int | None) -> str:
-    """`1249524607` → `1.25 GB`."""
-    if size is None:
-        return "size unknown"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} bytes"
+    """`1249524607` → `1.25GB`."""
+    return "size unknown" if size is None else f"{tqdm.format_sizeof(size)}B"

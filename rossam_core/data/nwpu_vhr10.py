@@ -14,7 +14,6 @@ box. Box and mask edges differ by at most 1 pixel on 3,538 objects, by at most 4
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from dataclasses import replace
 from os import PathLike
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import CONFIGS
-from ..errors import ProblemList, RossamError
+from ..errors import RossamError
 from ..files import read_json
 from .coco import read_coco
-from .records import Box, FrameSet, ObjectAnnotation
+from .records import FrameSet, ObjectAnnotation
 
 NAME = "nwpu-vhr10"
 CATEGORIES = (
@@ -54,7 +53,6 @@ HOW_TO_GET = (
     "download 'NWPU VHR-10 dataset.zip' of the dataset torchgeo/vhr10 on Hugging Face (77 MB), unzip it, and put "
     "annotations.json of the GitHub repository chaozhong2010/VHR-10_dataset_coco beside the folder it makes"
 )
-GROUND_TRUTH_LINE = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)")
 
 
 def read_nwpu_vhr10(root: str | PathLike, split: Literal["train", "val"] | None = None) -> FrameSet:
@@ -89,42 +87,6 @@ def read_nwpu_vhr10(root: str | PathLike, split: Literal["train", "val"] | None 
         return frames
     objects = [[replace(o, attributes=_attributes(o)) for o in frame.objects] for frame in frames]
     return frames.subset([frame.with_objects(new) for frame, new in zip(frames, objects, strict=True)])
-
-
-def read_ground_truth_txt(path: str | PathLike) -> list[tuple[Box, str]]:
-    """Boxes and categories of one `ground truth/NNN.txt`, lines `(x1,y1),(x2,y2),class`.
-
-    A second source of boxes, to check those of `annotations.json` against. Measured on 60 of the 650 files: 569
-    boxes here, 568 there; of 567 matched pairs the median IoU is 0.80, and 93% are above 0.5. The boxes here
-    are looser: in the median by 4 pixels on the left, 3 on top, 0 on the right and 1 below. Two objects of
-    532.jpg are ships here and storage tanks there. Whether x2 and y2 are inclusive is stated nowhere; they are
-    returned as they stand.
-
-    Raises:
-        RossamError: no such file, or a list of all lines of another form, with an unknown class, or with
-            corners in the wrong order.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RossamError(path, f"cannot be read as text ({error})", HOW_TO_GET) from error
-    problems, found = ProblemList(path), []
-    for number, line in enumerate(lines, start=1):
-        match = GROUND_TRUTH_LINE.fullmatch(line.strip())
-        if match is None:
-            if line.strip():
-                problems.add(f"line {number}", f"is {line!r}, expected (x1,y1),(x2,y2),class")
-            continue
-        x0, y0, x1, y1, category = map(int, match.groups())
-        if not 1 <= category <= len(CATEGORIES):
-            problems.add(f"line {number}", f"class is {category}, expected 1 to {len(CATEGORIES)}")
-        elif x1 <= x0 or y1 <= y0:
-            problems.add(f"line {number}", f"box {[x0, y0, x1, y1]} is inverted or has no area")
-        else:
-            found.append(((float(x0), float(y0), float(x1), float(y1)), CATEGORIES[category - 1]))
-    problems.raise_if_any("correct these lines, or unzip the dataset's file anew")
-    return found
 
 
 def _attributes(item: ObjectAnnotation) -> dict:

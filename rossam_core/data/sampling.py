@@ -1,7 +1,7 @@
 """The sampling manifest: which quarter of each video's frames is used, the same on every machine.
 
 In: a `FrameSet`, a fraction and a seed. Out: a `Manifest` of frame keys with the hashes of image and annotation,
-written as JSON or CSV, read back, checked against the files, and applied to a `FrameSet`.
+written as JSON, read back, checked against the files, and applied to a `FrameSet`.
 
 The paper samples a quarter of each video's frames at random, leaves cars out, and excludes what has no masks
 (section 4.1); its draw is not published. Ours ranks a video's usable frames by
@@ -12,20 +12,16 @@ frames nor the other videos; a larger fraction contains a smaller one.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ProblemList, RossamError
-from ..files import read_json, sha256_of, stable_hash, write_json, write_text
+from ..files import read_json, sha256_of, stable_hash, write_json
 from ..progress import track
 from .records import Drop, Frame, FrameSet
 
@@ -85,20 +81,8 @@ class Manifest:
         return {reason: dict(counts) for reason, counts in sorted(table.items())}
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write as JSON or, by the suffix `.csv`, as CSV with the draw's settings in a first line after `#`."""
-        path = Path(path)
-        frames = [asdict(frame) for frame in self.frames]
-        head: dict[str, Any] = {key: value for key, value in asdict(self).items() if key != "frames"}
-        head = {"format": FORMAT, **head, "digest": self.digest}
-        if _is_csv(path):
-            text = io.StringIO()
-            text.write(f"# {json.dumps(head, sort_keys=True)}\n")
-            rows = csv.DictWriter(text, SampledFrame.__dataclass_fields__, lineterminator="\n")
-            rows.writeheader()
-            rows.writerows(frames)
-            write_text(path, text.getvalue())
-        else:
-            write_json(path, {**head, "frames": frames})
+        """Write as JSON."""
+        write_json(path, {"format": FORMAT, **asdict(self), "digest": self.digest})
 
 
 def draw_manifest(
@@ -136,22 +120,22 @@ def draw_manifest(
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
     """Read what `Manifest.write` wrote; a changed or truncated one is a `RossamError`."""
-    path = Path(path)
-    head, rows = _read_csv(path) if _is_csv(path) else _read_json(path)
-    if head.get("format") != FORMAT:
-        raise RossamError(path, f"format is {head.get('format')!r}, expected {FORMAT!r}", WRITE_ANEW)
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else content
+        raise RossamError(path, f"format is {found!r}, expected {FORMAT!r}", WRITE_ANEW)
     try:
         manifest = Manifest(
-            dataset=head["dataset"],
-            fraction=head["fraction"],
-            seed=head["seed"],
-            exclude_categories=tuple(head["exclude_categories"]),
-            frames=tuple(SampledFrame(**{**row, "objects": int(row["objects"])}) for row in rows),
-            exclusions=tuple(Exclusion(**exclusion) for exclusion in head["exclusions"]),
+            dataset=content["dataset"],
+            fraction=content["fraction"],
+            seed=content["seed"],
+            exclude_categories=tuple(content["exclude_categories"]),
+            frames=tuple(SampledFrame(**row) for row in content["frames"]),
+            exclusions=tuple(Exclusion(**exclusion) for exclusion in content["exclusions"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RossamError(path, f"lacks or misspells a field ({error!r})", WRITE_ANEW) from error
-    if manifest.digest != head.get("digest"):
+    if manifest.digest != content.get("digest"):
         raise RossamError(
             path, f"its {len(manifest.frames):,} frames do not fit its digest: it was changed", WRITE_ANEW
         )
@@ -248,29 +232,3 @@ def _frames_by_key(frames: FrameSet) -> dict[str, Frame]:
 
 def _common_folder(frames: Sequence[Frame]) -> Path:
     return Path(os.path.commonpath([frame.image_path.parent for frame in frames])) if frames else Path()
-
-
-def _is_csv(path: Path) -> bool:
-    if path.suffix.lower() not in (".json", ".csv"):
-        raise RossamError(path, f"suffix is {path.suffix!r}, expected .json or .csv", "name the file so")
-    return path.suffix.lower() == ".csv"
-
-
-def _read_json(path: Path) -> tuple[dict, list[dict]]:
-    head = read_json(path)
-    if not isinstance(head, dict) or not isinstance(head.get("frames"), list):
-        raise RossamError(path, "is no sampling manifest: expected an object with 'frames'", WRITE_ANEW)
-    return head, head["frames"]
-
-
-def _read_csv(path: Path) -> tuple[dict, list[dict]]:
-    try:
-        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
-        head = json.loads(first.removeprefix("# "))
-    except FileNotFoundError as error:
-        raise RossamError(path, "no such file", "check the path, or draw the manifest first") from error
-    except (OSError, ValueError) as error:
-        raise RossamError(path, f"line 1 is not '# ' and the draw's settings as JSON ({error})", WRITE_ANEW) from error
-    if not isinstance(head, dict):
-        raise RossamError(path, "line 1 holds no settings", WRITE_ANEW)
-    return head, list(csv.DictReader(io.StringIO(rest)))

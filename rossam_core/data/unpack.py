@@ -1,7 +1,7 @@
-"""Archives onto the disk, with every member looked at before the first is written.
+"""Zip and tar archives onto the disk, with every member checked before the first is written.
 
-In: a zip or tar file. Out: its files below one folder. Members that would land outside it, and those that are
-neither file nor folder (links, devices), are refused, all of them named, and nothing is written.
+Refused, with nothing written: members that would land outside the folder, links and devices, archives that unpack to
+more than the larger of `MIN_LIMIT` bytes and `MAX_RATIO` times their own size, and what does not fit on the disk.
 """
 
 from __future__ import annotations
@@ -12,30 +12,21 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
 
 from ..errors import ProblemList, RossamError
 from ..progress import track
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-FOREIGN = (".rar", ".7z", ".z01", ".zip.001")
+UNSUPPORTED = (".rar", ".7z", ".z01", ".zip.001")
 """Archives that Python's own library does not open."""
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 """What Python's readers raise for damaged, truncated and encrypted archives."""
 CLUTTER = ("__MACOSX", ".DS_Store")
-"""What one system adds to archives; left out."""
-
-
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    kind: str
-    """`file`, `folder`, or what else it is."""
-    open: Callable[[], IO[bytes] | None]
+"""Members that macOS adds; not unpacked."""
+MIN_LIMIT, MAX_RATIO = 1_000_000_000, 100
+"""Images hardly compress, annotations in text at most some 20 times; deflate's extreme is 1,000 times."""
 
 
 def is_archive(name: str) -> bool:
@@ -43,23 +34,25 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
+Archive = zipfile.ZipFile | tarfile.TarFile
+Member = zipfile.ZipInfo | tarfile.TarInfo
+
+
 def unpack(archive: Path, folder: Path) -> None:
-    """Write an archive's files below `folder`, without their owners and permissions.
+    """Write an archive's files below `folder`, without their owners.
 
     Raises:
-        RossamError: the archive is damaged, holds unsafe members, or does not fit on the disk. Unless the damage
+        RossamError: the archive is damaged, holds unsafe members, or is too large once unpacked. Unless the damage
             shows only in the middle of a member, nothing has been written then.
     """
-    opened: zipfile.ZipFile | tarfile.TarFile
+    opened: Archive
     try:
         with zipfile.ZipFile(archive) if archive.suffix.lower() == ".zip" else tarfile.open(archive) as opened:
-            members = _zip_members(opened) if isinstance(opened, zipfile.ZipFile) else _tar_members(opened)
-            members = [m for m in members if not set(PurePosixPath(m.name).parts) & set(CLUTTER)]
-            _check_members(archive, members)
-            folder.mkdir(parents=True, exist_ok=True)
-            check_space(folder, sum(member.size for member in members), f"unpack {archive.name}")
+            members, size = _checked_members(archive, opened)
+            check_space(folder, size, f"unpack {archive.name}")
+            options = {"filter": "data"} if isinstance(opened, tarfile.TarFile) else {}
             for member in track(members, desc=f"unpack {archive.name}"):
-                _write(member, folder / member.name)
+                opened.extract(member, folder, **options)
     except DAMAGE as error:
         raise RossamError(
             archive, f"cannot be unpacked ({type(error).__name__}: {error})", "delete it and fetch it again"
@@ -78,56 +71,43 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-def _zip_members(opened: zipfile.ZipFile) -> list[_Member]:
-    return [
-        _Member(info.filename, info.file_size, _zip_kind(info), lambda info=info: opened.open(info))
-        for info in opened.infolist()
-    ]
-
-
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive's maker kept no such thing
-    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "link" if mode == stat.S_IFLNK else "device"
-    return "folder" if info.is_dir() else "file"
-
-
-def _tar_members(opened: tarfile.TarFile) -> list[_Member]:
-    members = opened.getmembers()
-    while opened.fileobj.read(1 << 20):
+def _checked_members(archive: Path, opened: Archive) -> tuple[list[Member], int]:
+    """All members but clutter, and their bytes; unsafe members and too many bytes raise `RossamError`."""
+    limit, total = max(MIN_LIMIT, MAX_RATIO * archive.stat().st_size), 0
+    members, problems = [], ProblemList(archive)
+    for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
+        is_tar = isinstance(member, tarfile.TarInfo)
+        name = member.name if is_tar else member.filename
+        total += member.size if is_tar else member.file_size
+        if total > limit:
+            raise RossamError(
+                archive,
+                f"unpacks to more than {limit:,} bytes, the limit for its size of {archive.stat().st_size:,}",
+                "nothing was unpacked; check where the file comes from, and unpack it by hand if you trust it",
+            )
+        if not set(PurePosixPath(name).parts) & set(CLUTTER):
+            members.append(member)
+            problems.extend((repr(name), reason) for reason in _reasons_against(member, name))
+    while isinstance(opened, tarfile.TarFile) and opened.fileobj.read(1 << 20):
         pass  # to the compressor's checksum at the very end, which tarfile itself never reads
-    return [
-        _Member(info.name, info.size, _tar_kind(info), lambda info=info: opened.extractfile(info)) for info in members
-    ]
-
-
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    if info.issym() or info.islnk():
-        return f"link to {info.linkname}"
-    return "folder" if info.isdir() else "file" if info.isfile() else "device"
-
-
-def _check_members(archive: Path, members: list[_Member]) -> None:
-    problems = ProblemList(archive)
-    for member in members:
-        windows = PureWindowsPath(member.name)  # knows both separators, and drives
-        if windows.is_absolute() or windows.drive or member.name.startswith(("/", "\\")):
-            problems.add(repr(member.name), "an absolute path")
-        elif ".." in windows.parts:
-            problems.add(repr(member.name), "leads out of the folder it is unpacked to")
-        elif "\0" in member.name or (member.kind == "file" and windows.name == ""):
-            problems.add(repr(member.name), "is no file name")
-        elif member.kind not in ("file", "folder"):
-            problems.add(repr(member.name), f"is a {member.kind}; only files and folders are unpacked")
     problems.raise_if_any("nothing was unpacked; do not use this file, and fetch it from its authors")
+    return members, total
 
 
-def _write(member: _Member, path: Path) -> None:
-    if member.kind == "folder":
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as source, open(path, "wb") as stream:
-        shutil.copyfileobj(source, stream, 1 << 20)
-        if stream.tell() != member.size:
-            raise EOFError(f"{member.name} ends after {stream.tell():,} of {member.size:,} bytes")
+def _reasons_against(member: Member, name: str) -> Iterator[str]:
+    path = PureWindowsPath(name)  # splits at both separators, and recognises drives
+    if path.is_absolute() or path.drive or name.startswith(("/", "\\")):
+        yield "is an absolute path"
+    elif ".." in path.parts:
+        yield "leads out of the folder it is unpacked to"
+    elif "\0" in name:
+        yield "is no file name"
+    elif not _is_plain(member):
+        yield "is a link or device; only files and folders are unpacked"
+
+
+def _is_plain(member: Member) -> bool:
+    """Whether a member is a file or folder."""
+    if isinstance(member, tarfile.TarInfo):
+        return member.isfile() or member.isdir()
+    return stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)  # 0: no mode was stored

@@ -107,12 +107,9 @@ class GrabCutBaseline(Baseline):
     depends on image and box alone, not on what was asked before.
     """
 
-    def __init__(self, iterations: int = GRABCUT_ITERATIONS, context: float = GRABCUT_CONTEXT, seed: int = 0):
-        self.iterations, self.context, self.seed = iterations, context, seed
-
     def _one(self, image: np.ndarray, box: np.ndarray) -> CropMask:
         x0, y0, x1, y1 = box_pixels(box, image.shape[:2])
-        margin = self.context * (box[2:] - box[:2])
+        margin = GRABCUT_CONTEXT * (box[2:] - box[:2])
         left, top, right, bottom = box_pixels(np.concatenate([box[:2] - margin, box[2:] + margin]), image.shape[:2])
         inside = np.ones((y1 - y0, x1 - x0), dtype=bool)
         outside = (bottom - top) * (right - left) - inside.size
@@ -122,8 +119,8 @@ class GrabCutBaseline(Baseline):
         labels[y0 - top : y1 - top, x0 - left : x1 - left] = cv2.GC_PR_FGD
         around = np.ascontiguousarray(image[top:bottom, left:right])
         colour_models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(self.seed)
-        cv2.grabCut(around, labels, None, *colour_models, self.iterations, cv2.GC_INIT_WITH_MASK)
+        cv2.setRNGSeed(0)
+        cv2.grabCut(around, labels, None, *colour_models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
         labels = labels[y0 - top : y1 - top, x0 - left : x1 - left]
         return _crop_mask((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD), (x0, y0), image, box)
 

@@ -12,7 +12,7 @@ Empty masks: both empty → 1 (the prediction is right); exactly one empty → 0
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -65,13 +65,14 @@ def boundary_iou(
     dilation_ratio: float = 0.02,
     *,
     band_px: int | None = None,
-    variant: Literal["released", "official"] = "released",
 ) -> float:
     """IoU of the masks' inner boundary bands.
 
         BIoU_d(P, T) = |P_d ∩ T_d| / |P_d ∪ T_d|,   d = max(1, round(dilation_ratio · √(H² + W²)))
 
     Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, equation 1.
+    This is Boundary IoU alone, as ROS-SAM's released code has it. Cheng et al. evaluate min(IoU, BIoU), since a ring
+    as wide as the band has the same band as the filled shape; the score tables have that, too (`biou_official`).
     Where neither mask holds a square of side 2d + 1, both are all band and BIoU equals IoU. In a frame of
     1024×1024 with ratio 0.02, d = 29: so for every object less than 59 px across.
 
@@ -79,8 +80,6 @@ def boundary_iou(
         pred, target: bool H×W, of one shape.
         dilation_ratio: d as a fraction of the frame's diagonal; the authors of ROS-SAM and of BIoU use 0.02.
         band_px: d itself, in pixels; takes the place of `dilation_ratio`.
-        variant: `released` is BIoU alone, as ROS-SAM's released code has it; `official` is min(IoU, BIoU), as
-            Cheng et al. evaluate, since a ring as wide as the band has the same band as the filled shape.
 
     Returns:
         A float in [0, 1]; 1 where both masks are empty.
@@ -89,14 +88,11 @@ def boundary_iou(
         RossamError: shapes differ, not two-dimensional, not bool, or a band that is not positive.
     """
     _check(pred, target, "boundary_iou")
-    if variant not in ("released", "official"):
-        raise RossamError("boundary_iou", f"variant is {variant!r}", "use 'released' or 'official'")
     band_px = band_width(pred.shape, dilation_ratio) if band_px is None else band_px
     if band_px < 1:
         raise RossamError("boundary_iou", f"band_px is {band_px}", "a boundary band is at least 1 pixel wide")
     pred, target = _crop_to_union(pred, target)
-    biou = _ratio(boundary_band(pred, band_px), boundary_band(target, band_px))
-    return min(biou, _ratio(pred, target)) if variant == "official" else biou
+    return _ratio(boundary_band(pred, band_px), boundary_band(target, band_px))
 
 
 def boundary_band(mask: np.ndarray, band_px: int) -> np.ndarray:
@@ -111,13 +107,13 @@ def band_width(size_hw: tuple[int, int], dilation_ratio: float = 0.02) -> int:
     return max(1, round(dilation_ratio * float(np.hypot(*size_hw))))
 
 
-def all_boundary_below(size_hw: tuple[int, int], dilation_ratio: float = 0.02) -> int:
+def all_boundary_below(size_hw: tuple[int, int]) -> int:
     """Width in pixels under which an object of a frame of `size_hw` is all boundary: 2·d + 1, d as in `band_width`.
 
     Erosion by a square of side 2d + 1 leaves nothing of an object that is narrower than that anywhere, so its
     Boundary IoU is its IoU, whatever is predicted within such a width: 59 px for 1024×1024, 15 for 256×256.
     """
-    return 2 * band_width(size_hw, dilation_ratio) + 1
+    return 2 * band_width(size_hw) + 1
 
 
 def fitted_band(area: float) -> int:

@@ -142,10 +142,9 @@ def robustness_curve(
     name: str,
     levels: Sequence[float] | None = None,
     *,
-    objects: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score a predictor at every level of a disturbance, on `chosen_objects(frames, objects)`.
+    """Score a predictor at every level of a disturbance, on `chosen_objects(frames)`.
 
     Args:
         name: one of `DISTURBANCES`.
@@ -157,7 +156,7 @@ def robustness_curve(
     """
     if name not in DISTURBANCES:
         raise RossamError(f"disturbance {name!r}", "is not known", f"use one of {', '.join(DISTURBANCES)}")
-    chosen = chosen_objects(frames, objects)
+    chosen = chosen_objects(frames)
     parts = []
     for level in DISTURBANCES[name].levels if levels is None else levels:
         pairs = (disturbed(frame, name, level, seed) for frame in chosen)
@@ -170,35 +169,35 @@ def robustness_curve(
     return pd.concat(parts, ignore_index=True)
 
 
-def robustness(experiments: Experiments, specs: Sequence[RowSpec], *, objects: int | None = None) -> pd.DataFrame:
+def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
     """All curves of some rows on the profile's scored frames, with a column `method`; computed once and kept.
 
-    They are kept under the hash of the row's own key (data, weights, settings, source), the levels, the number of
-    objects and the profile's seeds. A fine-tuned row is that of the profile's first seed.
+    They are kept under the hash of the row's own key (data, weights, settings, source), the levels and the
+    profile's seeds. A fine-tuned row is that of the profile's first seed.
     """
     profile, parts = experiments.profile, []
     for spec in specs:
         levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
-        key = stable_hash([experiments.key(spec), levels, objects, profile.seed, profile.seeds[0]])
+        key = stable_hash([experiments.key(spec), levels, profile.seed, profile.seeds[0]])
         path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
         with exclusive(path):
             if not path.exists():
-                curves = _all_curves(experiments, spec, objects)
+                curves = _all_curves(experiments, spec)
                 with atomic_path(path) as temporary:
                     curves.to_csv(temporary, index=False, compression="gzip")
         parts.append(pd.read_csv(path, dtype={"video": str, "status": str}).assign(method=spec.kind))
     return pd.concat(parts, ignore_index=True)
 
 
-def _all_curves(experiments: Experiments, spec: RowSpec, objects: int | None) -> pd.DataFrame:
+def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
     """Every disturbance at all its levels; level 0, the same for all, is predicted once."""
     predictor, frames = experiments.predictor(spec, experiments.profile.seeds[0]), experiments.frames
-    options = {"objects": objects, "seed": experiments.profile.seed}
-    undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), **options)
+    seed = experiments.profile.seed
+    undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), seed=seed)
     parts = []
     for name in track(DISTURBANCES, desc=f"{spec.label}, disturbed"):
         parts.append(undisturbed.assign(disturbance=name))
-        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], **options))
+        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 

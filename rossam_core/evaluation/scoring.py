@@ -13,7 +13,7 @@ Protocols:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -65,43 +65,34 @@ Prediction = tuple[Frame, list[PredictedMask | None]]
 def evaluate(
     predictor: BoxPredictor,
     frames: Sequence[Frame],
-    protocol: ProtocolName = "object",
     *,
-    dilation_ratio: float = 0.02,
-    exclude_categories: Collection[str] = (),
-    size_bins: Sequence[float] = SIZE_BINS,
     progress: Callable[[Iterable], Iterable] | None = None,
 ) -> pd.DataFrame:
-    """Predict a mask for every annotated box and score it: `score(predict_frames(predictor, frames))`.
+    """Predict a mask for every annotated box and score each object; for other options, see `score`.
 
     Args:
         predictor: anything with `.predict(image, boxes_xyxy)`.
         frames: a `FrameSet`, or any frames.
-        protocol: `object` or `frame`; for both on the same predictions call `score` yourself.
-        exclude_categories: not prompted and not scored, their rows say so.
         progress: wraps the iteration over frames, e.g. `tqdm` or `progress.track`.
 
     Returns:
         The table of `score`.
     """
-    predictions = predict_frames(predictor, frames, exclude_categories=exclude_categories)
+    predictions = predict_frames(predictor, frames)
     if progress is not None:
         predictions = progress(predictions, total=len(frames))
-    return score(predictions, (protocol,), dilation_ratio=dilation_ratio, size_bins=size_bins)
+    return score(predictions, ("object",))
 
 
-def predict_frames(
-    predictor: BoxPredictor, frames: Iterable[Frame], *, exclude_categories: Collection[str] = ()
-) -> Iterator[Prediction]:
+def predict_frames(predictor: BoxPredictor, frames: Iterable[Frame]) -> Iterator[Prediction]:
     """Prompt with the annotated box of every object that has a mask to be scored against.
 
     Yields:
         (frame, masks) for every frame in order, frames without such objects included. There is one entry in
         `masks` for each of the frame's objects; it is None for those that were not prompted.
     """
-    excluded = set(exclude_categories)
     frames = list(frames)
-    prompted = [[o.has_mask and o.category not in excluded for o in frame.objects] for frame in frames]
+    prompted = [[item.has_mask for item in frame.objects] for frame in frames]
     asked = [
         frame.with_objects([o for o, used in zip(frame.objects, flags, strict=True) if used])
         for frame, flags in zip(frames, prompted, strict=True)
@@ -156,7 +147,7 @@ def score(
 
         Rows about a frame have `object_id` −1 and `category` `mixed` where there are several. `status` is the
         predictor's (`ok`, `empty`, …) where there is a score; else scores are NaN and it is one of
-        `no objects`, `no mask` (box only), `not prompted` (excluded category), `empty target` (annotated with
+        `no objects`, `no mask` (box only), `not prompted` (no mask was given), `empty target` (annotated with
         a mask of no pixel), and under `frame` also `k of n objects lack a mask`.
 
     Raises:

@@ -7,6 +7,7 @@ Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is spl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING
 
 import pooch
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ProblemList, RossamError
-from ..files import atomic_path, cache_dir, write_bytes
+from ..files import DOWNLOADS, atomic_path, checkpoint_path, write_bytes
 from .sam import ARCHITECTURES
 from .sam2 import HIERAS
 from .sam2_keys import from_official, is_official, to_official
@@ -41,86 +43,29 @@ SHIPPED = {"vit_t": _WEIGHTS / "vit_t.safetensors", "hiera_t": _WEIGHTS / "hiera
 class OfficialFile:
     """A checkpoint its authors publish."""
 
-    name: str
+    fetch_name: str
+    """What `rossam fetch` calls it."""
     backbone: str
     hq: bool
     """Whether it holds HQ-SAM's head."""
-    md5: str
-    sha256: str | None = None
-    """None where no trustworthy source states it."""
-
-    @property
-    def url(self) -> str:
-        folder = "huggingface.co/lkeab/hq-sam/resolve/main" if self.hq else "dl.fbaipublicfiles.com/segment_anything"
-        if self.backbone in HIERAS:
-            folder = "dl.fbaipublicfiles.com/segment_anything_2/092824"
-        return f"https://{folder}/{self.name}"
-
-    @property
-    def fetch_name(self) -> str:
-        """What `rossam fetch` calls it."""
-        return self.name.removesuffix(".pt") if self.backbone in HIERAS else f"sam{'_hq' * self.hq}_{self.backbone}"
-
-    @property
-    def known_hash(self) -> str:
-        """Algorithm and hex digest, e.g. `sha256:ec2d…`."""
-        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+    name: str
+    url: str
+    known_hash: str
+    """Algorithm and hex digest, e.g. `sha256:ec2d…`."""
 
 
-OFFICIAL = (
-    OfficialFile(
-        "sam_vit_b_01ec64.pth",
-        "vit_b",
-        False,
-        "01ec64d29a2fca3f0661936605ae66f8",
-        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-    ),
-    OfficialFile(
-        "sam_vit_l_0b3195.pth",
-        "vit_l",
-        False,
-        "0b3195507c641ddb6910d2bb5adee89c",
-        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-    ),
-    OfficialFile(
-        "sam_vit_h_4b8939.pth",
-        "vit_h",
-        False,
-        "4b8939a88964f0f4ff5f5b2642c598a6",
-        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-    ),
-    OfficialFile("sam_hq_vit_b.pth", "vit_b", True, "c6b8953247bcfdc8bb8ef91e36a6cacc"),
-    OfficialFile("sam_hq_vit_l.pth", "vit_l", True, "08947267966e4264fb39523eccc33f86"),
-    OfficialFile("sam_hq_vit_h.pth", "vit_h", True, "3560f6b6a5a6edacd814a1325c39640a"),
-    OfficialFile(
-        "sam2.1_hiera_tiny.pt",
-        "hiera_tiny",
-        False,
-        "6aa6761c9da74fbaa74b4c790a0a2007",
-        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-    ),
-    OfficialFile(
-        "sam2.1_hiera_small.pt",
-        "hiera_small",
-        False,
-        "51713b3d1994696d27f35f9c6de6f5ef",
-        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-    ),
-    OfficialFile(
-        "sam2.1_hiera_base_plus.pt",
-        "hiera_base_plus",
-        False,
-        "ec7bd7d23d280d5e3cfa45984c02eda5",
-        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-    ),
-    OfficialFile(
-        "sam2.1_hiera_large.pt",
-        "hiera_large",
-        False,
-        "2b30654b6112c42a115563c638d238d9",
-        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-    ),
-)
+@functools.cache
+def official_files() -> tuple[OfficialFile, ...]:
+    """The checkpoints of `DOWNLOADS`, in its order."""
+    files = []
+    for fetch_name, entry in yaml.safe_load(DOWNLOADS.read_text(encoding="utf-8")).items():
+        if "backbone" in entry:
+            (file,) = entry["files"]
+            algorithm = "sha256" if "sha256" in file else "md5"
+            known_hash = f"{algorithm}:{file[algorithm]}"
+            hq = entry.get("hq", False)
+            files.append(OfficialFile(fetch_name, entry["backbone"], hq, file["name"], file["urls"][0], known_hash))
+    return tuple(files)
 
 
 def default_checkpoint(backbone: str, hq: bool) -> Path:
@@ -142,15 +87,14 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
                 "to that path; or install the package anew, or name another checkpoint",
             )
         return path
-    official = next((file for file in OFFICIAL if (file.backbone, file.hq) == (backbone, hq)), None)
+    official = next((file for file in official_files() if (file.backbone, file.hq) == (backbone, hq)), None)
     if official is None:
         raise RossamError(f"backbone {backbone}", "has no default checkpoint", "name a weights file")
-    folder = cache_dir() / "checkpoints"  # where `rossam fetch` puts them, too
-    path = folder / official.name
+    path = checkpoint_path(official.name)
     if path.is_file():
         return path
     try:
-        return Path(pooch.retrieve(official.url, official.known_hash, official.name, folder, progressbar=True))
+        return Path(pooch.retrieve(official.url, official.known_hash, official.name, path.parent, progressbar=True))
     except (OSError, ValueError) as error:  # no network, no space, no such page; or another hash
         raise RossamError(
             path,
@@ -307,7 +251,7 @@ def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], di
 
 
 def _check_hash(path: Path) -> None:
-    official = next((file for file in OFFICIAL if file.name == path.name), None)
+    official = next((file for file in official_files() if file.name == path.name), None)
     if official is None:
         return
     algorithm, expected = official.known_hash.split(":")

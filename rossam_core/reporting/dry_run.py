@@ -168,12 +168,12 @@ def _published_data(told: Checklist, data: DataConfig) -> bool:
 
 
 def _weight(name: str) -> str:
-    weight = entry_named(name).weight
+    weight = entry_named(name).bytes
     return size_text(weight) if weight else "size told before it starts"
 
 
 def _weights(told: Checklist, experiments: Experiments) -> None:
-    from ..model.checkpoints import OFFICIAL, SHIPPED
+    from ..model.checkpoints import SHIPPED, official_files
 
     settings = experiments.profile.model
     methods = {row.method for table in experiments.tables for row in experiments.specs[table].rows} | {"sam", "hq-sam"}
@@ -192,7 +192,7 @@ def _weights(told: Checklist, experiments: Experiments) -> None:
             told.item("ok" if there else "missing", backbone, "shipped with the package", str(SHIPPED[backbone]))
             told.problems += [] if there else [f"{SHIPPED[backbone]} is not there: install the package anew"]
         else:
-            files = [file for file in OFFICIAL if file.backbone == backbone]
+            files = [file for file in official_files() if file.backbone == backbone]
             for file in files:
                 _official(told, file.fetch_name)
             if not files:
@@ -211,7 +211,8 @@ def _official(told: Checklist, name: str) -> None:
 def _disk(told: Checklist, cache: Path) -> None:
     existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    sizes = {name: fetch.disk_needed(name) for name in [*told.to_fetch, *told.by_hand]}
+    entries = {name: entry_named(name) for name in [*told.to_fetch, *told.by_hand]}
+    sizes = {name: fetch.disk_needed(entry.files) if entry.bytes else None for name, entry in entries.items()}
     known = sum(size or 0 for size in sizes.values())
     unknown = [name for name, size in sizes.items() if size is None]
     told.add(

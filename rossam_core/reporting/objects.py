@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..data.records import Frame
 
 QUANTILES = (0.95, 0.75, 0.5, 0.25, 0.05)
+CONTEXT, MIN_SIDE = 2.0, 48
+"""Side of a crop as a multiple of the box's longer side, and its least side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,6 @@ def cut_object(
     *,
     key: str,
     category: str,
-    context: float = 2.0,
-    smallest: int = 48,
-    dilation_ratio: float = 0.02,
 ) -> ObjectView:
     """Cut a square around a box, shifted inside the frame at its borders, and score every mask.
 
@@ -69,9 +68,6 @@ def cut_object(
         box_xyxy: pixel-edge coordinates of the frame.
         target: bool H×W or None.
         masks: method → bool H×W.
-        context: side of the square as a multiple of the box's longer side.
-        smallest: least side in pixels.
-        dilation_ratio: band of the boundary IoU (`evaluation.metrics`).
 
     Raises:
         RossamError: a mask or the target has another size than the image.
@@ -82,7 +78,7 @@ def cut_object(
             raise RossamError(f"object {key}", f"mask {name!r} is {mask.shape}, the image {(height, width)}",
                               "pass full-frame masks, e.g. ObjectMask.full()")  # fmt: skip
     x0, y0, x1, y1 = (float(v) for v in box_xyxy)
-    side = int(np.ceil(max(smallest, context * max(x1 - x0, y1 - y0))))
+    side = int(np.ceil(max(MIN_SIDE, CONTEXT * max(x1 - x0, y1 - y0))))
     left = int(np.clip(round((x0 + x1 - side) / 2), 0, max(width - side, 0)))
     top = int(np.clip(round((y0 + y1 - side) / 2), 0, max(height - side, 0)))
     window = np.s_[top : min(top + side, height), left : min(left + side, width)]
@@ -96,7 +92,7 @@ def cut_object(
         target=None if target is None else target[window].copy(),
         masks={name: mask[window].copy() for name, mask in masks.items()},
         iou={name: mask_iou(mask, target) for name, mask in scored.items()},
-        biou={name: boundary_iou(mask, target, dilation_ratio) for name, mask in scored.items()},
+        biou={name: boundary_iou(mask, target) for name, mask in scored.items()},
         offset_xy=(left, top),
     )
 
@@ -122,9 +118,6 @@ def view_objects(
     rows: pd.DataFrame,
     frames: Iterable[Frame],
     predictors: Mapping[str, Any],
-    *,
-    context: float = 2.0,
-    dilation_ratio: float = 0.02,
 ) -> list[ObjectView]:
     """Predict the objects that `rows` name with every predictor and cut them out, in the order of the rows.
 
@@ -162,7 +155,5 @@ def view_objects(
                 {name: masks[position[object_id]].full() for name, masks in predicted.items()},
                 key=f"{frame.key} #{object_id}",
                 category=annotation.category,
-                context=context,
-                dilation_ratio=dilation_ratio,
             )
     return [views[key] for key in wanted]

@@ -40,14 +40,14 @@ class Strategy(NamedTuple):
     input_box_xyxy: Sequence[float]
 
 
-def contact_sheet(frames: Sequence[Frame], columns: int = 3) -> Figure:
+def contact_sheet(frames: Sequence[Frame]) -> Figure:
     """Frames side by side with their annotations: outlines of masks, dashed boxes where there is no mask.
 
     The frames of a row share their height, so that a row of any shapes fills the width.
     """
     need(frames, "contact sheet", "frames")
     gap, caption, tallest = 0.1, 0.42, 4.0
-    rows = [frames[start : start + columns] for start in range(0, len(frames), columns)]
+    rows = [frames[start : start + 3] for start in range(0, len(frames), 3)]
     aspects = [[frame.size_hw[1] / frame.size_hw[0] for frame in row] for row in rows]
     heights = [min(tallest, (WIDTH - gap * (len(row) - 1)) / sum(row)) for row in aspects]
     figure = Figure(figsize=(WIDTH, sum(heights) + caption * len(rows)))
@@ -69,29 +69,20 @@ def contact_sheet(frames: Sequence[Frame], columns: int = 3) -> Figure:
     return figure
 
 
-def mask_comparison(
-    objects: Sequence[ObjectView], methods: Sequence[str] | None = None, *, interpolation: str = "lanczos"
-) -> Figure:
+def mask_comparison(objects: Sequence[ObjectView], methods: Sequence[str] | None = None) -> Figure:
     """Columns of objects, rows of methods: outlines over enlarged crops, IoU (percent) under each (paper Fig. 6, 10).
 
     Args:
         objects: as `objects.view_objects` gives them; choose them by rule, e.g. `objects.quantile_rows`.
         methods: rows to show; None for all of the first object's.
-        interpolation: enlargement, `lanczos` or `nearest` (pixels as they are).
     """
     titles = [f"{v.category}\n{v.area:,} px²" if v.area else v.category for v in objects]
-    return _object_grid(objects, methods, titles, interpolation)
+    return _object_grid(objects, methods, titles)
 
 
-def filmstrip(
-    views: Sequence[ObjectView],
-    methods: Sequence[str] | None = None,
-    *,
-    titles: Sequence[str] | None = None,
-    interpolation: str = "lanczos",
-) -> Figure:
+def filmstrip(views: Sequence[ObjectView], titles: Sequence[str]) -> Figure:
     """One object over time, from left to right, a row a method (paper Fig. 8, 11). `titles`: one a view."""
-    return _object_grid(views, methods, titles or [v.key for v in views], interpolation)
+    return _object_grid(views, None, titles)
 
 
 def crop_strategies(image: np.ndarray, boxes_xyxy: np.ndarray, strategies: Mapping[str, Strategy]) -> Figure:
@@ -185,9 +176,7 @@ def draw_box(
     ax.add_patch(Rectangle(**shape, edgecolor=colour, linewidth=width, linestyle=(0, (3, 2)) if dashed else "-"))
 
 
-def _object_grid(
-    views: Sequence[ObjectView], methods: Sequence[str] | None, titles: Sequence[str], interpolation: str
-) -> Figure:
+def _object_grid(views: Sequence[ObjectView], methods: Sequence[str] | None, titles: Sequence[str]) -> Figure:
     """Rows of methods, ground truth first, columns of objects; sizes in inches."""
     need(views, "mask figure", "objects")
     methods = list(methods if methods is not None else views[0].masks)
@@ -211,7 +200,7 @@ def _object_grid(
             corner = (margin - 0.12) / width, _up(figure, y + cell)
             figure.add_artist(Rectangle(corner, 0.06 / width, cell / height, color=colour(name), linewidth=0))
         for c, view in enumerate(views):
-            _object_cell(figure, view, name, (margin + c * (cell + gap), y), cell, interpolation, prompt=r == 0)
+            _object_cell(figure, view, name, (margin + c * (cell + gap), y), cell, prompt=r == 0)
     return figure
 
 
@@ -221,14 +210,13 @@ def _object_cell(
     name: str,
     corner: tuple[float, float],
     side: float,
-    interpolation: str,
     prompt: bool,
 ) -> None:
     """One object with one mask in a square of `side` inches, its IoU below."""
     height, width = (length * side / max(view.image.shape[:2]) for length in view.image.shape[:2])
     x, y = corner
     place = (x + (side - width) / 2, y + (side - height) / 2, width, height)
-    ax = _image_axes(figure, place, view.image, interpolation)
+    ax = _image_axes(figure, place, view.image, "lanczos")
     if prompt:
         draw_box(ax, view.box_xyxy, width=0.9)
     mask = view.target if name == TARGET else view.masks[name]

@@ -96,16 +96,6 @@ class Table:
             f"<tbody>\n{body}\n</tbody>\n</table></div>{notice}"
         )
 
-    def to_markdown(self) -> str:
-        """A pipe table, and the notice below it in italics."""
-        lines = [[column.full_label for column in self.columns]]
-        lines.append(["---:" if column.numeric else "---" for column in self.columns])
-        for row in self.rows:
-            previous = [None, *row[:-1]]
-            lines.append(["〃" if c.missing and c == p else c.text for c, p in zip(row, previous, strict=True)])
-        text = "\n".join("| " + " | ".join(_markdown_escape(cell) for cell in line) + " |" for line in lines)
-        return f"{text}\n\n*{self.notice}*\n" if self.notice else f"{text}\n"
-
     def to_csv(self) -> str:
         """Comma-separated values with full-precision numbers; reasons stand in missing cells, the notice below."""
         stream = io.StringIO()
@@ -119,9 +109,6 @@ class Table:
 
     def _repr_html_(self) -> str:
         return f"<style>{NOTEBOOK_CSS}</style>{self.to_html()}"
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-serialisable; `Table.from_json` restores it."""
@@ -214,7 +201,3 @@ def _cell_classes(column: Column, cell: Cell) -> str:
 
 def _class(names: str) -> str:
     return f' class="{names}"' if names else ""
-
-
-def _markdown_escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -7,9 +7,9 @@ import warnings
 import pytest
 
 from rossam_core.data.records import FrameSet
-from rossam_core.data.twins import WRITERS, write_twin
 from rossam_core.errors import RossamError
 
+from ..fake_datasets import WRITERS, write_twin
 from .broken import DAMAGE
 from .scenes import READERS, made_frames
 

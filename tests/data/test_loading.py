@@ -8,9 +8,9 @@ import pytest
 from rossam_core.config import DataConfig
 from rossam_core.data.images import ImageConversionWarning
 from rossam_core.data.loading import SPLITS, load_frames, scored_split
-from rossam_core.data.twins import WRITERS, write_twin
 from rossam_core.errors import RossamError
 
+from ..fake_datasets import WRITERS, write_twin
 from .scenes import made_frames
 
 

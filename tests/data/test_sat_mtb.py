@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from rossam_core.data.sat_mtb import SHEETS, read_sat_mtb
-from rossam_core.data.spreadsheet import write_xlsx
 from rossam_core.errors import RossamError
+
+from ..fake_datasets import write_xlsx
 
 POLYGON = [10, 5, 20, 5, 20, 9, 10, 9]
 XML = """<annotation><size><width>40</width><height>30</height></size>

@@ -6,9 +6,9 @@ import torch
 from rossam_core.errors import RossamError
 from rossam_core.model import checkpoints
 from rossam_core.model.checkpoints import (
-    OFFICIAL,
     default_checkpoint,
     load_checkpoint,
+    official_files,
     save_official,
     save_weights,
     weights_hash,
@@ -159,7 +159,7 @@ def test_default_checkpoints_come_from_the_cache_or_say_what_to_place_there(tmp_
 
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
     monkeypatch.setattr(checkpoints.pooch, "retrieve", offline)
-    for file in OFFICIAL:
+    for file in official_files():
         with pytest.raises(RossamError) as error:
             default_checkpoint(file.backbone, file.hq)
         place = tmp_path / "checkpoints" / file.name

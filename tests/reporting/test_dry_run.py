@@ -5,11 +5,12 @@ import pytest
 from rossam_core import cli
 from rossam_core.config import SyntheticConfig, load_profile
 from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import write_twin
 from rossam_core.errors import RossamError
 from rossam_core.evaluation import planning
 from rossam_core.evaluation.probe import Probe
 from rossam_core.reporting.dry_run import checklist
+
+from ..fake_datasets import write_twin
 
 GPU = Probe("a GPU, bfloat16", (0.2, 0.3), (0.02, 0.03), 8, 1.0, 20.0, 70_000_000)
 DATASETS = ("sat-mtb", "isaid", "nwpu-vhr10", "satsot", "viso", "ootb")

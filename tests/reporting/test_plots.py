@@ -63,7 +63,7 @@ def all_figures(views, scores):
     return {
         "contact_sheet": plots.contact_sheet([frame] * 4),
         "mask_comparison": plots.mask_comparison(views),
-        "filmstrip": plots.filmstrip(views, ["sam"], titles=["1", "2", "3"], interpolation="nearest"),
+        "filmstrip": plots.filmstrip(views, titles=["1", "2", "3"]),
         "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
         "claim_intervals": plots.claim_intervals(judgements()),
         "overview": schematics.overview(),

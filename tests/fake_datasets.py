@@ -13,23 +13,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+import openpyxl
 
-from ..config import Split
-from ..errors import RossamError
-from ..files import atomic_path, write_bytes, write_json, write_text
-from . import isaid, nwpu_vhr10, ootb, sat_mtb, viso
-from .coco import write_coco_index
-from .outlines import is_hole, outlines
-from .reading import subfolders
-from .records import Frame, FrameSet, ObjectAnnotation
-from .spreadsheet import read_xlsx, write_xlsx
+from rossam_core.config import Split
+from rossam_core.data import isaid, nwpu_vhr10, ootb, sat_mtb, viso
+from rossam_core.data.coco import write_coco_index
+from rossam_core.data.outlines import is_hole, outlines
+from rossam_core.data.reading import subfolders
+from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.data.spreadsheet import read_xlsx
+from rossam_core.errors import RossamError
+from rossam_core.files import atomic_path, write_bytes, write_json, write_text
 
 JPEG_QUALITY = 95
 TRACKED = {name: {"airplane": "plane"}.get(name, name) for name in ("airplane", *viso.CATEGORIES)}
@@ -43,6 +44,17 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "viso": TRACKED,
 }
 """Category → what the format calls it. Formats not listed take any category."""
+
+
+def write_xlsx(path: str | os.PathLike, sheets: Mapping[str, Sequence[Sequence[str | int | float | None]]]) -> None:
+    """Write rows of text and numbers, one sheet per name; None and "" leave a cell empty."""
+    workbook = openpyxl.Workbook()
+    workbook.remove(workbook.active)
+    for name, rows in sheets.items():
+        sheet = workbook.create_sheet(name)
+        for row in rows:
+            sheet.append([None if cell == "" else cell for cell in row])
+    workbook.save(path)
 
 
 def write_twin(frames: FrameSet, format: str, root: str | os.PathLike, split: Split = "test") -> Path:

@@ -9,9 +9,9 @@ from rossam_core.data.outlines import outlines
 from rossam_core.data.records import FrameSet
 from rossam_core.data.sat_mtb import read_sat_mtb
 from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import WRITERS, polygons_of, write_twin
 from rossam_core.errors import RossamError
 
+from ..fake_datasets import WRITERS, polygons_of, write_twin
 from .scenes import READERS, SIZE, made_frames
 
 PLANE = {"airplane": "plane"}
