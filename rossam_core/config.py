@@ -6,9 +6,9 @@ In: a profile name or YAML path and dotted overrides. Out: a `Profile`. All prob
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
-from importlib import metadata
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import cv2

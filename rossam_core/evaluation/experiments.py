@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 import yaml
 from pydantic import Field, model_validator
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..config import flatten
 from ..evaluation.footprint import footprints
 from ..files import read_json
 from ..training import runs as run_folders
 from ..training.augment import Sample, augment
-from ..config import flatten
 from ..training.recipes import RECIPES, RunConfig, recipe
 from .results import example_frames
 
