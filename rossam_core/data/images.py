@@ -324,10 +324,11 @@ def _opacity(alpha: np.ndarray | None, source: ImageSource) -> np.ndarray | None
     if alpha is None:
         return None
     if alpha.dtype.kind == "f":
+        alpha = np.nan_to_num(alpha)
         full = 255 if alpha.max() > 1 else 1
     else:
         full = 2**source.bits - 1 if source.bits else np.iinfo(alpha.dtype).max
-    return (np.nan_to_num(alpha.astype(np.float64)) / full).clip(0, 1)
+    return (alpha.astype(np.float64) / full).clip(0, 1)
 
 
 def _stretched(values: np.ndarray, missing: np.ndarray | None, limits: Limits) -> np.ndarray:
