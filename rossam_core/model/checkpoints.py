@@ -1,8 +1,8 @@
 """Weights in and out: official files of SAM, HQ-SAM and SAM2, and ours as safetensors, loaded strictly.
 
 In: a model and a file. Out: the model filled, or one error that lists all that does not fit, the model untouched.
-Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is split on load and joined by
-`save_official`) and without what peft puts between (`base_layer`, the adapter's name).
+Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is split on load) and without what peft
+puts between (`base_layer`, the adapter's name).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ProblemList, RossamError
-from ..files import DOWNLOADS, atomic_path, checkpoint_path, write_bytes
+from ..files import DOWNLOADS, checkpoint_path, write_bytes
 from .sam import ARCHITECTURES
 from .sam2 import HIERAS
-from .sam2_keys import from_official, is_official, to_official
+from .sam2_keys import from_official, is_official
 
 if TYPE_CHECKING:
     from .rossam import PromptableSegmenter
@@ -189,22 +189,6 @@ def save_weights(
     write_bytes(path, serialize(tensors, metadata=notes))
 
 
-def save_official(model: PromptableSegmenter, path: str | os.PathLike) -> None:
-    """Write a `.pth` with the official names, for SAM's and HQ-SAM's code: `attn.qkv` joined again.
-
-    SAM2's, below the key `model`, lack the video memory, so its code loads them with `strict=False`.
-
-    Raises:
-        RossamError: the model still has adapters.
-    """
-    state = _named_state(model)
-    if any(model.group_of(name) == "lora" for name in state):
-        raise RossamError(path, "the model has adapters, which SAM's code does not know", "call merge_adapters first")
-    official = {"model": to_official(state)} if model.method == "sam2" else _join_qkv(state)
-    with atomic_path(path) as temporary:
-        torch.save(official, temporary)
-
-
 def weights_hash(model: PromptableSegmenter, *, without: Collection[str] = ()) -> str:
     """Hex SHA-256 over names, types, shapes and bytes of all weights but those of the groups in `without`."""
     digest = hashlib.sha256()
@@ -275,18 +259,6 @@ def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             split[name] = value
     return split
-
-
-def _join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of `_split_qkv`; the decoder's own `q_proj` stay apart, as in SAM."""
-    joined = {}
-    for name, value in state.items():
-        if name.startswith("image_encoder.") and ".attn.q_proj." in name:
-            parts = [state[name.replace(".q_proj.", f".{letter}_proj.")] for letter in "qkv"]
-            joined[name.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
-        elif not (name.startswith("image_encoder.") and (".attn.k_proj." in name or ".attn.v_proj." in name)):
-            joined[name] = value
-    return joined
 
 
 _PATCHES = ("image_encoder.patch_embed.proj.weight", "vision_encoder.backbone.patch_embed.projection.weight")

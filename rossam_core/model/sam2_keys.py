@@ -67,12 +67,6 @@ def is_official(state: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("image_encoder.trunk.") for name in state)
 
 
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under the official names, without the video memory, which we do not have."""
-    renamed = {official_name(name): value for name, value in state.items() if name != _POINTS}
-    return renamed | dict(zip(_OFFICIAL_POINTS, state[_POINTS].split(1), strict=True))
-
-
 def from_official(state: Mapping[str, Tensor], own: Iterable[str]) -> tuple[dict[str, Tensor], int]:
     """Official tensors under our names.
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import transformers
 
-from rossam_core.model.checkpoints import save_official
 from rossam_core.model.rossam import build_model
+
+from .official import save_official
 
 SIZE = 256
 

@@ -9,11 +9,12 @@ from rossam_core.model.checkpoints import (
     default_checkpoint,
     load_checkpoint,
     official_files,
-    save_official,
     save_weights,
     weights_hash,
 )
 from rossam_core.model.rossam import METHODS, build_model
+
+from .official import save_official
 
 FRESH = {"checkpoint": None, "depth": 2, "global_attention": (0,), "input_size": 64, "decoder_mlp_dim": 64}
 

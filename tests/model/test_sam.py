@@ -5,8 +5,9 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from rossam_core.errors import RossamError
-from rossam_core.model.checkpoints import save_official
 from rossam_core.model.sam import ARCHITECTURES, PIXEL_MEAN, PIXEL_STD, SplitAttention, architecture
+
+from .official import save_official
 
 TOLERANCE = 1e-4  # of logits, float32
 

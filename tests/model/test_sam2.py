@@ -9,11 +9,13 @@ from rossam_core.config import InferenceConfig
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model import checkpoints
-from rossam_core.model.checkpoints import load_checkpoint, save_official, save_weights, weights_hash
+from rossam_core.model.checkpoints import load_checkpoint, save_weights, weights_hash
 from rossam_core.model.rossam import GROUPS, build_model, set_trainable
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 from rossam_core.model.sam2 import HIERAS, transformers_config
 from rossam_core.model.sam2_keys import VIDEO_MEMORY
+
+from .official import save_official
 
 TOLERANCE = 1e-4  # of logits, float32
 BOXES = [torch.tensor([[4.0, 5, 30, 40], [20, 10, 60, 22]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 9]])]
