@@ -117,7 +117,7 @@ def build_model(
         method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
         backbone: `vit_t`, `vit_b`, `vit_l` or `vit_h`; for sam2 `hiera_t` (ours), `hiera_tiny`, `hiera_small`,
             `hiera_base_plus` or `hiera_large`.
-        checkpoint: `default` (see `default_checkpoint`), a weights file of ours or an official `.pth` or `.pt`, the
+        checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), a Hugging Face folder, the
             folder of a fine-tuning run (its best weights, see `build_from_run`), or None for fresh weights.
         recipe: `paper` and `corrected` start the HQ head from its prior. `released` starts ros-sam's HQ head fresh,
             as the released code does; a file named by path may then hold an HQ head, which is loaded, or none.
@@ -134,7 +134,7 @@ def build_model(
         raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}, sam2")
     if recipe not in get_args(Recipe):
         raise RossamError(f"recipe {recipe}", "is not known", f"use one of {', '.join(get_args(Recipe))}")
-    if checkpoint is not None and os.path.isdir(checkpoint):
+    if checkpoint is not None and (Path(checkpoint) / "run.json").is_file():
         return _expect(build_from_run(checkpoint), method, backbone, checkpoint)
     arch = hiera(backbone, **overrides) if method == "sam2" else architecture(backbone, **overrides)
     with torch.random.fork_rng(devices=[]):
