@@ -117,7 +117,7 @@ def stable_hash(value) -> str:
 
 def cache_dir() -> Path:
     """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser().absolute()
 
 
 def source_digest(*rooms: str) -> str:

@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from ..errors import RossamError
-from ..files import write_text
+from ..files import cache_dir, write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LONGEST_SOCKET = 98
@@ -63,7 +63,8 @@ class Kernel:
         """Start the process in `folder`; what papermill drives it by is returned."""
         manager = AsyncKernelManager(kernel_name="python3", **self._transport())
         quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
-        run_sync(manager.start_kernel)(cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet)
+        variables = {**os.environ, "ROSSAM_CACHE": str(cache_dir()), **self._variables}  # one place, though cwd differs
+        run_sync(manager.start_kernel)(cwd=str(folder), env=variables, extra_arguments=quiet)
         self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
         if self._unwanted.is_set():
             self.kill()

@@ -50,6 +50,8 @@ class Outcome:
 
 def select(names: Sequence[str], only: str | None = None, start: str | None = None) -> list[str]:
     """Notebooks by prefix: `only="02"` that one, `start="04"` from there on; no match is a `RossamError`."""
+    if only and start:
+        raise RossamError(f"--only {only} --from {start}", "are two choices of notebooks", "use one of them")
     for option, prefix in (("--only", only), ("--from", start)):
         if prefix and not any(name.startswith(prefix) for name in names):
             raise RossamError(option, f"no notebook begins with {prefix!r}", f"use one of {', '.join(names)}")

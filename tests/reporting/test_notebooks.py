@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from rossam_core.errors import RossamError
+from rossam_core.files import cache_dir
 from rossam_core.reporting import execution, jobs, notebooks
 
 
@@ -51,6 +52,15 @@ def test_parameters_take_effect_and_a_second_run_does_nothing(folder, tmp_path, 
     assert (tmp_path / "report/notebooks/00_a.html").exists()
     notebooks.run(["00_a"], {"profile": "other"}, tmp_path / "report", folder)
     assert counter.read_text() == "mine other "
+
+
+def test_a_relative_cache_folder_is_one_place_for_this_process_and_the_kernel(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROSSAM_CACHE", "relcache")
+    source = f"from rossam_core.files import cache_dir\nassert str(cache_dir()) == {str(cache_dir())!r}, cache_dir()"
+    write_notebook(folder, "00_a", source)
+    assert [outcome.status for outcome in notebooks.run(["00_a"], {}, tmp_path / "report", folder)] == ["done"]
+    assert cache_dir() == tmp_path / "relcache"
 
 
 def test_a_failing_cell_is_named_and_the_rest_still_runs(folder, tmp_path, capsys):
