@@ -100,7 +100,7 @@ def _anchored(key: str, value: Any) -> Any:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .data.loading import keep_manifests
+    from .data.loading import boxes_only, keep_manifests
     from .reporting import notebooks, provenance
     from .reporting.report import build_report
 
@@ -138,6 +138,7 @@ def _run(options: argparse.Namespace) -> int:
         settings=profile.model_dump(mode="json"),
         expected_seconds=notebooks.expected_seconds(names, profile.name),
         jobs=options.jobs,
+        boxes_only=boxes_only(profile.data),
     )
     found = provenance.collect(profile, notebooks.read_state(report_dir))
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
@@ -145,7 +146,9 @@ def _run(options: argparse.Namespace) -> int:
     index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
-        reason = "  most likely for want of memory" if outcome.status == "killed" else ""
+        reason = {"killed": "  most likely for want of memory", "skipped": f"  {outcome.message}"}.get(
+            outcome.status, ""
+        )
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
     failed = [outcome for outcome in outcomes if outcome.status in notebooks.FAILURES]
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
