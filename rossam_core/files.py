@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(stream.fileno())  # on the disk before it takes the name: a power cut leaves the old file
         os.replace(temporary, path)
     except OSError as error:
+        home = Path(os.path.abspath(path)).parent
+        at = Path(os.path.abspath(error.filename)) if isinstance(error.filename, str) else home
+        if at.parent != home and at not in (home, *home.parents):
+            raise  # about another file, which the block uses
         raise RossamError(
             path,
             f"cannot be written: {error.strerror or error}",
@@ -47,6 +52,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def caching() -> Iterator[None]:
+    """Write into the cache inside the block; where it cannot be written, warn and go on without.
+
+    For what is only a copy, and is computed again next time.
+    """
+    try:
+        yield
+    except (OSError, RossamError) as error:
+        warnings.warn(f"not kept for next time, since the cache {cache_dir()} is not usable: {error}", stacklevel=3)
 
 
 @contextlib.contextmanager
