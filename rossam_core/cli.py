@@ -17,7 +17,7 @@ import yaml
 
 from . import config
 from .conversion import command as convert
-from .errors import RossamError
+from .errors import ProblemList, RossamError
 from .files import cache_dir
 from .progress import duration
 
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with its message and status 2, a failed notebook with status 1."""
     options = _parser().parse_args(arguments)
+    if os.environ.get("ROSSAM_CACHE"):
+        os.environ["ROSSAM_CACHE"] = str(_from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
     try:
         return options.command(options)
     except RossamError as error:
@@ -90,31 +92,38 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign:
             raise RossamError(f"--set {pair}", "has no '='", "write KEY=VALUE, e.g. --set inference.rate=4")
         try:
-            values[key] = yaml.safe_load(value)
+            values[key] = _anchored(key, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise RossamError(f"--set {pair}", f"its value is not valid YAML ({error})", "quote it") from error
     return values
 
 
+def _anchored(key: str, value: Any) -> Any:
+    """The value of a profile key with absolute paths: notebooks run in a folder of their own."""
+    if isinstance(value, dict):
+        return {name: _anchored(f"{key}.{name}", inner) for name, inner in value.items()}
+    is_path = key == "model.checkpoint" or (key.split(".")[0] in ("data", "datasets") and key.endswith(".root"))
+    return str(_from_caller(value)) if is_path and isinstance(value, str) and value != "default" else value
+
+
 def _run(options: argparse.Namespace) -> int:
-    from .data.loading import keep_manifests
+    from .data.loading import boxes_only, keep_manifests
     from .reporting import notebooks, provenance
     from .reporting.report import build_report
 
     overrides = _overrides(options.set)
-    if options.device:
-        overrides["device"] = options.device
+    if options.device and overrides.setdefault("device", options.device) != options.device:
+        raise RossamError(f"--device {options.device}", f"--set device={overrides['device']}", "name one of them")
     if options.list:
         return _list(notebooks)
     name = options.profile
     if Path(name).suffix in (".yaml", ".yml"):
         name = str(_from_caller(name))
-    for key in ("data.root", "model.checkpoint"):  # notebooks run in a folder of their own
-        if overrides.get(key) not in (None, "default"):
-            overrides[key] = str(_from_caller(overrides[key]))
+    requested = dict(overrides)
     if options.data:
         overrides |= _roots(name, overrides, _from_caller(options.data))
     profile = config.load_profile(name, overrides)
+    _refuse_without_effect(options, profile, requested)
     if options.dry_run:
         return _dry_run(profile, options)
     names = notebooks.select(profile.notebooks, options.only, options.start)
@@ -136,6 +145,7 @@ def _run(options: argparse.Namespace) -> int:
         settings=profile.model_dump(mode="json"),
         expected_seconds=notebooks.expected_seconds(names, profile.name),
         jobs=options.jobs,
+        boxes_only=boxes_only(profile.data),
     )
     found = provenance.collect(profile, notebooks.read_state(report_dir))
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
@@ -143,7 +153,9 @@ def _run(options: argparse.Namespace) -> int:
     index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
-        reason = "  most likely for want of memory" if outcome.status == "killed" else ""
+        reason = {"killed": "  most likely for want of memory", "skipped": f"  {outcome.message}"}.get(
+            outcome.status, ""
+        )
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
     failed = [outcome for outcome in outcomes if outcome.status in notebooks.FAILURES]
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
@@ -156,6 +168,15 @@ def _roots(name: str, overrides: dict[str, Any], folder: Path) -> dict[str, str]
     profile = config.load_profile(name, {**overrides, "data.root": str(folder)})
     others = {n: data for n, data in profile.datasets.items() if data.source != "synthetic" and data.root is None}
     return {"data.root": str(folder)} | {f"datasets.{n}.root": str(folder) for n in others}
+
+
+def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+    """Raise `RossamError` where options are set that nothing of this profile reads, all at once."""
+    problems = ProblemList("rossam run")
+    problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
+    if options.data and all(data.source == "synthetic" for data in (profile.data, *profile.datasets.values())):
+        problems.add(f"--data {options.data}", f"has no effect: all data of profile {profile.name} is generated")
+    problems.raise_if_any("leave these out, or choose a profile or data.source that reads them")
 
 
 def _refuse_missing_data(profile: config.Profile, names: list[str]) -> None:
@@ -240,6 +261,8 @@ def _fetch(options: argparse.Namespace) -> int:
     from .data import catalogue, fetch
 
     data = _from_caller(options.data) if options.data else None
+    if options.mirror and (options.check or not options.names):
+        raise RossamError("--from", "has no effect where nothing is fetched", "name what to fetch, without --check")
     if options.check:
         return _print_states(fetch.check(options.names, data), data)
     if data is not None:

@@ -330,6 +330,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def without_effect(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted override → why nothing reads it: it is about a source of data that the profile does not have there."""
+    reasons = {}
+    for place, data in {"data": profile.data, **{f"datasets.{k}": v for k, v in profile.datasets.items()}}.items():
+        generated, sampled = data.source == "synthetic", data.source in ("sat-mtb", "authors")
+        used = {f"{place}.synthetic": generated, f"{place}.root": not generated, f"{place}.sample": sampled}
+        for key, is_used in used.items():
+            for dotted in overrides:
+                if f"{dotted}.".startswith(f"{key}.") and not is_used:
+                    reasons[dotted] = f"has no effect: {place}.source is {data.source}"
+    return reasons
+
+
 def parse_config(model: type[C], values: Mapping[str, Any], where: str | Path) -> C:
     """Validate `values` as `model`; every problem goes into one `RossamError` that names `where`."""
     try:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +47,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(stream.fileno())  # on the disk before it takes the name: a power cut leaves the old file
         os.replace(temporary, path)
     except OSError as error:
+        home = Path(os.path.abspath(path)).parent
+        at = Path(os.path.abspath(error.filename)) if isinstance(error.filename, str) else home
+        if at.parent != home and at not in (home, *home.parents):
+            raise  # about another file, which the block uses
         raise RossamError(
             path,
             f"cannot be written: {error.strerror or error}",
@@ -54,6 +59,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def caching() -> Iterator[None]:
+    """Write into the cache inside the block; where it cannot be written, warn and go on without.
+
+    For what is only a copy, and is computed again next time.
+    """
+    try:
+        yield
+    except (OSError, RossamError) as error:
+        warnings.warn(f"not kept for next time, since the cache {cache_dir()} is not usable: {error}", stacklevel=3)
 
 
 @contextlib.contextmanager
@@ -138,7 +155,7 @@ def result_key(parts, version: str) -> str:
 
 def cache_dir() -> Path:
     """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser().absolute()
 
 
 def checkpoint_path(name: str) -> Path:

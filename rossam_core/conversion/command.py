@@ -15,8 +15,8 @@ from typing import Any, get_args
 from tqdm.auto import tqdm
 
 from .. import config
-from ..errors import RossamError
-from ..files import cache_dir
+from ..errors import ProblemList, RossamError
+from ..files import cache_dir, read_json
 from ..progress import duration
 
 BASELINES = ("box", "ellipse", "grabcut")
@@ -39,7 +39,8 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     stretch_help = "full (default: the bit depth's range), percentiles, percentiles:LO,HI, or LO,HI; one for all images"
     parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
-    parser.add_argument("--method", default="ros-sam", choices=(*get_args(config.Method), *BASELINES))
+    method_help = "default: that of the run named by --checkpoint, else hq-sam"
+    parser.add_argument("--method", choices=(*get_args(config.Method), *BASELINES), help=method_help)
     parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
     parser.add_argument("--format", action="append", default=[], choices=FORMATS, help="export so; may be repeated")
     jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
@@ -57,12 +58,14 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from .exports import EXPORTS
     from .review import write_review
 
-    started = time.time()
+    started, requested = time.time(), dict(overrides)
+    options.method = options.method or _method_of(options.checkpoint)
     profile = _profile(options, overrides)
+    _refuse_without_effect(options, profile, requested)
     frames = boxes_only(_frames(options, profile))
     if not frames.object_count:
         raise RossamError(frames.name, f"{len(frames)} frames hold no box", "name another split or a higher --limit")
-    predictor = _predictor(options.method, profile)
+    predictor = _predictor(options.method, profile, options.checkpoint is not None)
     settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
@@ -116,16 +119,82 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     return frames[: options.limit] if options.limit else frames
 
 
-def _predictor(method: str, profile: config.Profile):
+def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+    """Raise `RossamError` where options are set that this method and source would ignore, all at once."""
+    method, source, problems = options.method, profile.data.source, ProblemList("rossam convert")
+    if options.annotations:
+        ignored = {"--split": options.split, "--source": options.source if options.source != "coco" else None}
+        ignored |= {
+            f"--set {key}": True for key in ("data.root", "data.source", "data.limit_frames") if key in overrides
+        }
+        problems.extend((option, "has no effect with --annotations") for option, value in ignored.items() if value)
+    elif options.data and source == "synthetic":
+        problems.add(f"--data {options.data}", f"has no effect: the source of profile {profile.name} is synthetic")
+    if method in BASELINES:
+        ignored = {"--checkpoint": options.checkpoint, "--device": options.device}
+        problems.extend((o, f"has no effect: {method} has no network") for o, value in ignored.items() if value)
+    twice = {"--device": "device", "--checkpoint": "model.checkpoint", "--source": "data.source", "--data": "data.root"}
+    for option, key in twice.items():
+        if key in overrides and getattr(options, option[2:]) not in (None, overrides[key]):
+            problems.add(option, f"says {getattr(options, option[2:])}, --set {key} says {overrides[key]}")
+    reasons = config.without_effect(profile, overrides)
+    for key in overrides:
+        reason = reasons.get(key) or _not_for(method, key, options.checkpoint)
+        if reason:
+            problems.add(f"--set {key}", reason)
+    remedy = "leave these out" if source != "synthetic" else "leave these out, or name the data's reader with --source"
+    problems.raise_if_any(remedy)
+
+
+def _not_for(method: str, key: str, checkpoint: str | None) -> str:
+    """Why a method does not look at a profile key; empty where it does."""
+    group, _, name = key.partition(".")
+    name = name.split(".")[0]
+    if group not in ("data", "model", "inference", "device", "notice"):
+        return "has no effect on a conversion"
+    if method in BASELINES:
+        return f"has no effect: {method} has no network" if group in ("model", "inference", "device") else ""
+    if group != "model":
+        return ""
+    if method == "sam2" and name in ("backbone", "architecture", "checkpoint"):
+        return "is SAM's; SAM2 has model.sam2_backbone and --checkpoint"
+    if method != "sam2" and name == "sam2_backbone":
+        return f"is SAM2's; {method} has model.backbone"
+    if name == "recipe":
+        return "has no effect on a conversion"
+    if name in ("architecture", "backbone") and checkpoint and _run_file(checkpoint).is_file():
+        return f"has no effect: the run {checkpoint} has its own"
+    return ""
+
+
+def _run_file(checkpoint: str) -> Path:
+    return Path(checkpoint).expanduser() / "run.json"
+
+
+def _method_of(checkpoint: str | None) -> str:
+    """The method of a fine-tuning run, hq-sam where no run is named."""
+    is_run = checkpoint is not None and _run_file(checkpoint).is_file()
+    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run else "hq-sam"
+
+
+def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
+    """What answers prompts; a checkpoint named for this very method counts for SAM2, too."""
     if method in BASELINES:
         from ..evaluation import baselines
 
         by_name = (baselines.BoxBaseline, baselines.EllipseBaseline, baselines.GrabCutBaseline)
         return dict(zip(BASELINES, by_name, strict=True))[method]()
+    from ..evaluation.experiments import Experiments
     from ..inference.predictor import Predictor
     from ..model.rossam import build_model
 
-    model = build_model(method, profile.model.backbone, profile.model.checkpoint, profile.model.recipe)
+    base = Experiments(profile).base(method)
+    if has_own_checkpoint:
+        base["checkpoint"] = profile.model.checkpoint
+    if has_own_checkpoint and _run_file(base["checkpoint"]).is_file():
+        base["backbone"] = read_json(_run_file(base["checkpoint"]))["run"]["backbone"]
+    constants = base.pop("architecture")
+    model = build_model(method, **base, **constants)
     return Predictor(model, profile.inference, profile.device)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +106,7 @@ def convert(
     if progress:
         progress(len(frames) - sum(len(shards[n]) for n in missing))
     if missing:
-        payload = pickle.dumps(ShardWorker(predictor, config)) if engine == "ray" or workers > 1 else None
-        worker = engines.Work(ShardWorker(predictor, config), payload, _on_gpu(predictor), config.threads)
+        worker = engines.Work(ShardWorker(predictor, config), _on_gpu(predictor), config.threads)
         done = engines.run(engine, worker, [(n, shards[n]) for n in missing], workers)
         for number, data in done if progress else track(done, total=len(missing), desc="boxes to masks"):
             write_bytes(records.shard_path(folder, number), data)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfig, Split
 from ..errors import RossamError
-from ..files import cache_dir, exclusive, stable_hash, write_bytes
+from ..files import cache_dir, caching, exclusive, stable_hash, write_bytes
 from .authors_format import read_authors_format
 from .catalogue import place_of
 from .coco import read_coco
@@ -116,6 +116,13 @@ def is_there(data: DataConfig) -> bool:
     return locate(data.source, data.root) is not None or place_of(data.source, data.root).is_dir()
 
 
+def boxes_only(data: DataConfig) -> bool:
+    """Whether no object of the scored split has a mask: so in tracking datasets, and maybe in one's own files."""
+    if data.source not in (*OWN_SOURCES, "satsot", "viso", "ootb"):
+        return False
+    return not any(o.has_mask for frame in load_frames(data, scored_split(data)) for o in frame.objects)
+
+
 def scored_split(data: DataConfig) -> Split:
     """The split a source is scored on: NWPU VHR-10 and iSAID have no public test split."""
     return "test" if "test" in SPLITS[data.source] else "val"
@@ -169,7 +176,8 @@ def _sampled(frames: FrameSet, sample: SampleConfig | None, cache: Path | None) 
     if path.exists():
         return apply(frames, read_manifest(path), verify=False)
     manifest = draw_manifest(frames, sample.fraction, sample.seed, exclude_categories=sample.exclude_categories)
-    manifest.write(path)
+    with caching():
+        manifest.write(path)
     return apply(frames, manifest, verify=False)
 
 

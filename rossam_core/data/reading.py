@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ProblemList, RossamError
-from ..files import cache_dir, source_digest, stable_hash
+from ..files import cache_dir, caching, source_digest, stable_hash
 from .boxes import box_problems
 from .coco import read_coco_index, write_coco_index
 from .images import image_size_hw
@@ -168,12 +168,13 @@ def indexed(
             if all(str(frame.image_path) in seen or frame.image_path.exists() for frame in frames):
                 return frames
         except RossamError:
-            path.unlink(missing_ok=True)  # damaged: an index is only ever a copy
+            pass  # damaged: an index is only ever a copy, and written anew
     frames = read().with_reading(cache=cache)
-    write_coco_index(frames, path, image_root=root)
-    for stale in folder.glob(f"{name}-{origin}-*.json"):
-        if stale != path:
-            stale.unlink(missing_ok=True)
+    with caching():
+        write_coco_index(frames, path, image_root=root)
+        for stale in folder.glob(f"{name}-{origin}-*.json"):
+            if stale != path:
+                stale.unlink(missing_ok=True)
     return frames
 
 

@@ -1,4 +1,4 @@
-"""Weights in and out: official files of SAM, HQ-SAM and SAM2, and ours as safetensors, loaded strictly.
+"""Weights in and out: SAM's, HQ-SAM's and SAM2's in the forms people have them (`weight_files`), and ours, strictly.
 
 In: a model and a file. Out: the model filled, or one error that lists all that does not fit, the model untouched.
 Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is split on load) and without what peft
@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import pickle
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import pooch
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,7 +28,9 @@ from ..errors import ProblemList, RossamError
 from ..files import DOWNLOADS, checkpoint_path, write_bytes
 from .sam import ARCHITECTURES
 from .sam2 import HIERAS
-from .sam2_keys import from_official, is_official
+from .sam2_keys import from_official
+from .sam_keys import from_transformers
+from .weight_files import read_weights
 
 if TYPE_CHECKING:
     from .rossam import PromptableSegmenter
@@ -116,8 +117,9 @@ def load_checkpoint(
     """Fill `model` from a file; nothing is changed unless everything fits.
 
     Args:
-        path: a `.safetensors` of ours, or an official `.pth` or `.pt` (its hash is checked where the file's name is
-            known).
+        path: a `.safetensors` of ours, an official `.pth` or `.pt` (its hash is checked where the file's name is
+            known), a trainer's checkpoint, or a Hugging Face folder or file. What is stored in half precision becomes
+            the model's.
         allow_missing: parameter groups the file may lack altogether; they stay as they are.
         ignore: parameter groups of the file to leave aside, e.g. `("hq_head",)` for a plain SAM from HQ-SAM's file.
         resize_positions: interpolate position embeddings to the model's input size where they differ.
@@ -128,11 +130,13 @@ def load_checkpoint(
         only, and must have been saved on top of the very weights the model holds in the others.
 
     Raises:
-        RossamError: missing or truncated file, wrong hash, another backbone, or any number of missing, unexpected
-            and misshapen names, all at once.
+        RossamError: missing or truncated file, wrong hash, no weights, another backbone, or any number of missing,
+            unexpected and misshapen names and of tensors that are not finite, all at once.
     """
     path = Path(path)
     found, metadata = _read(path, model)
+    if "left_aside" in metadata:
+        warnings.warn(f"{path}: left aside {metadata['left_aside']}", stacklevel=2)
     found = {name: value for name, value in found.items() if model.group_of(name) not in ignore}
     own = _named_state(model)
     _check_backbone(path, model, found, metadata)
@@ -201,42 +205,30 @@ def weights_hash(model: PromptableSegmenter, *, without: Collection[str] = ()) -
 
 def _named_state(model: PromptableSegmenter) -> dict[str, Tensor]:
     """The model's own tensors under the names they have on disk."""
-    state = model.state_dict()
-    return {name.replace(".base_layer.", ".").replace(".default.", "."): value for name, value in state.items()}
+    return {_without_peft(name): value for name, value in model.state_dict().items()}
+
+
+def _without_peft(name: str) -> str:
+    return name.replace(".base_layer.", ".").replace(".default.", ".")
 
 
 def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by our names, and metadata."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise RossamError(path, found, "name a weights file: .safetensors of ours, or an official .pth")
     _check_hash(path)
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RossamError(
-            path,
-            f"cannot be read as weights ({reason}); it may be truncated: {path.stat().st_size:,} bytes",
-            "fetch or copy the file again; a .pth may hold tensors only",
-        ) from error
-    if isinstance(state, dict) and set(state) == {"model"}:  # SAM2's
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
-        raise RossamError(path, f"holds {keys}, expected tensors by name", "save the model's state_dict alone")
-    if is_official(state):
-        found, ignored = from_official(state, _named_state(model))
-        return found, {"ignored_video_memory": str(ignored)}
-    return _split_qkv(state), {}
+    state, metadata = read_weights(path)
+    state = {_without_peft(name): value for name, value in state.items()}
+    own = _named_state(model)
+    if model.method == "sam2":
+        found, ignored = from_official(state, own)
+        return found, metadata | ({"ignored_video_memory": str(ignored)} if ignored else {})
+    if "vision_encoder.patch_embed.projection.weight" in state:
+        state = from_transformers(state, {_QKV.sub(r"\1.qkv.", name) for name in own})
+    return _split_qkv(state), metadata
 
 
 def _check_hash(path: Path) -> None:
     official = next((file for file in official_files() if file.name == path.name), None)
-    if official is None:
+    if official is None or not path.is_file():
         return
     algorithm, expected = official.known_hash.split(":")
     with open(path, "rb") as stream:
@@ -261,13 +253,17 @@ def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-_PATCHES = ("image_encoder.patch_embed.proj.weight", "vision_encoder.backbone.patch_embed.projection.weight")
-_BLOCK = re.compile(r"(?:image_encoder|vision_encoder\.backbone)\.blocks\.(\d+)\.")
+_QKV = re.compile(r"^(image_encoder\..*\.attn)\.[qkv]_proj\.")
+_PATCHES = re.compile(r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?\.patch_embed\.proj(?:ection)?\.weight")
+_BLOCK = re.compile(r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?\.(?:blocks|layers)\.(\d+)\.")
+_TINY_VIT = "image_encoder.patch_embed.seq.0.c.weight"
 
 
 def _check_backbone(path: Path, model: PromptableSegmenter, found: Mapping[str, Tensor], metadata: Mapping) -> None:
-    patches = next((found[name] for name in _PATCHES if name in found), None)
-    if patches is None:  # a partial file says so itself
+    patches = next((value for name, value in found.items() if _PATCHES.fullmatch(name)), None)
+    if _TINY_VIT in found:
+        found_text = "this is MobileSAM or Light HQ-SAM (TinyViT), which the kit does not have"
+    elif patches is None:  # a partial file says so itself
         name = metadata.get("backbone", model.backbone)
         if name == model.backbone:
             return
@@ -308,17 +304,34 @@ def _check_names(
         for name in own
         if name in found and found[name].shape != own[name].shape
     ]
+    quantised = [name for name in own if name in found and not found[name].is_floating_point()]
+    infinite = [name for name in own if name in found and not found[name].isfinite().all()]
     problems = ProblemList(path)
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+    for kind, names in (
+        *(("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)),
+        *(("stored as whole numbers (quantised)", quantised), ("NaN or infinite", infinite)),
+    ):
         if names:
-            more = f", and {len(names) - 6} more" if len(names) > 6 else ""
-            problems.add(f"{kind} ({len(names)})", ", ".join(names[:6]) + more)
+            problems.add(f"{kind} ({len(names)})", _some(names))
+    if infinite and len(problems) == 1:
+        problems.raise_if_any("the training that wrote them has diverged, or the file is damaged: take an earlier one")
+    problems.raise_if_any(_remedy(model, missing, unexpected, misshapen))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _remedy(model: PromptableSegmenter, missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     groups = {model.group_of(name) for name in missing + unexpected}
+    if groups == {"hq_head"} and not misshapen:
+        if missing:
+            return f"this is a plain SAM: use it with method sam, or take HQ-SAM's file of {model.backbone}"
+        return f"this holds HQ-SAM's head, too: use it with method hq-sam, or take SAM's file of {model.backbone}"
     remedy = f"this model is {model.method} {model.backbone}; choose a checkpoint of the same"
-    if groups and groups <= {"lora", "hq_head"}:
-        which = " and ".join(sorted(groups))
-        remedy += f", or, where {which} may stay fresh or be left aside, say so by allow_missing or ignore"
-    problems.raise_if_any(remedy)
+    if any(name.startswith("image_encoder.pos_embed is") for name in misshapen):
+        remedy += "; for another input size, set model.architecture={input_size: SIDE}, and positions are interpolated"
+    return remedy
 
 
 def _resize_positions(name: str, value: Tensor, own: Tensor | None) -> Tensor:

@@ -125,7 +125,7 @@ def build_model(
         method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
         backbone: `vit_t`, `vit_b`, `vit_l` or `vit_h`; for sam2 `hiera_t` (ours), `hiera_tiny`, `hiera_small`,
             `hiera_base_plus` or `hiera_large`.
-        checkpoint: `default` (see `default_checkpoint`), a weights file of ours or an official `.pth` or `.pt`, the
+        checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), a Hugging Face folder, the
             folder of a fine-tuning run (its best weights, see `build_from_run`), or None for fresh weights.
         adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
             for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
@@ -145,7 +145,7 @@ def build_model(
     """
     if method not in (*METHODS, "sam2"):
         raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}, sam2")
-    if checkpoint is not None and os.path.isdir(checkpoint):
+    if checkpoint is not None and (Path(checkpoint) / "run.json").is_file():
         return _expect(build_from_run(checkpoint), method, backbone, checkpoint)
     if method == "ros-sam" and checkpoint == "default" and not for_training:
         raise RossamError(

@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from ..errors import RossamError
-from ..files import write_text
+from ..files import cache_dir, write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LONGEST_SOCKET = 98
@@ -63,7 +63,8 @@ class Kernel:
         """Start the process in `folder`; what papermill drives it by is returned."""
         manager = AsyncKernelManager(kernel_name="python3", **self._transport())
         quiet = ["--log-level=40", "--HistoryManager.hist_file=:memory:"]
-        run_sync(manager.start_kernel)(cwd=str(folder), env={**os.environ, **self._variables}, extra_arguments=quiet)
+        variables = {**os.environ, "ROSSAM_CACHE": str(cache_dir()), **self._variables}  # one place, though cwd differs
+        run_sync(manager.start_kernel)(cwd=str(folder), env=variables, extra_arguments=quiet)
         self._manager, self._process = manager, psutil.Process(manager.provisioner.pid)
         if self._unwanted.is_set():
             self.kill()
@@ -113,17 +114,39 @@ class Kernel:
         return [self._process, *children]
 
 
-def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
-    """Raise `RossamError` where the notebook's `parameters` cell does not know one of `parameters`."""
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook, with Python as its language where it names none.
+
+    Raises:
+        RossamError: no such file, no notebook, or one in another language.
+    """
     if not path.exists():
         raise RossamError(path, "no such notebook", f"the notebooks lie in {NOTEBOOKS}")
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        found = f"cannot be read as a notebook ({str(error).splitlines()[0][:120]})"
+        raise RossamError(path, found, "open it in JupyterLab and save it, or write it anew") from error
+    kernel = notebook.metadata.get("kernelspec", {})
+    language = notebook.metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
+    if language != "python":
+        raise RossamError(
+            path, f"is in {language}, expected Python", "choose a Python kernel in JupyterLab and save it"
+        )
+    python = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata |= {"kernelspec": python, "language_info": {"name": "python"}}
+    return notebook
+
+
+def check_parameters(path: Path, parameters: Mapping[str, Any], source: Path) -> None:
+    """Raise `RossamError` where the `parameters` cell of `path`, a copy of `source`, lacks one of `parameters`."""
     known = papermill.inspect_notebook(str(path))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise RossamError(
-            path,
+            source,
             f"unknown parameter{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
-            f"its parameters cell has {', '.join(known) or 'none'}",
+            f"its cell with the tag `parameters` has {', '.join(known) or 'none'}",
         )
 
 
@@ -133,24 +156,33 @@ def execute(
     report_dir: Path,
     notebooks: Path = NOTEBOOKS,
     kernel: Kernel | None = None,
+    *,
+    boxes_only: bool = False,
 ) -> Path:
     """Run one notebook with `parameters` and keep it as HTML that opens offline, and as ipynb without outputs.
 
+    Args:
+        boxes_only: the data has no masks: cells with the tag `needs-masks` are left out, and a line says so.
+
     Raises:
-        RossamError: unknown parameter, a failing cell (with its number, source and error), `KilledError`, or another
-            death of the kernel.
+        RossamError: not a Python notebook, unknown parameter, a failing cell (with its number, source and error),
+            `KilledError`, or another death of the kernel.
     """
     source, kernel = notebooks / f"{name}.ipynb", kernel or Kernel()
-    check_parameters(source, parameters)
+    notebook = read_notebook(source)
+    if boxes_only:
+        notebook.cells = [_without_masks(cell) for cell in notebook.cells]
     target = report_dir / "notebooks" / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / target.name
+        draft, executed = Path(folder) / f"draft-{target.name}", Path(folder) / target.name
+        nbformat.write(notebook, draft)
+        check_parameters(draft, parameters, source)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 papermill.execute_notebook(
-                    str(source), str(executed), dict(parameters), kernel_name="python3", km=kernel.start(notebooks),
+                    str(draft), str(executed), dict(parameters), kernel_name="python3", km=kernel.start(notebooks),
                     progress_bar=False, log_output=False, start_timeout=300,
                 )  # fmt: skip
         except PapermillExecutionError as error:
@@ -170,6 +202,13 @@ def execute(
         write_text(target.with_suffix(".html"), _offline_html(notebook, name))
         write_text(target, nbformat.writes(_without_outputs(notebook)))  # its text is woven into the report
     return target
+
+
+def _without_masks(cell: NotebookNode) -> NotebookNode:
+    """The cell, or a line in its place where it needs masks."""
+    if "needs-masks" not in cell.metadata.get("tags", ()):
+        return cell
+    return nbformat.v4.new_markdown_cell("*Left out: this needs masks, and the data has boxes only.*")
 
 
 def _death(where: str, status: int | None) -> RossamError:

@@ -2,7 +2,7 @@
 
 In: the names of notebooks and their parameters. Out: what `execution` makes of each, a state file that says what is
 done under which key, and one line of progress. A notebook's metadata names in `rossam.after` those whose results it
-shows without computing them itself, `*` for all.
+shows without computing them itself, `*` for all; and in `rossam.needs_masks` that it is about masks of the data.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from ..devices import core_count
 from ..errors import RossamError
 from ..files import read_json, sha256_of, stable_hash, write_json
 from ..progress import duration
-from .execution import NOTEBOOKS, KilledError, execute
+from .execution import NOTEBOOKS, KilledError, execute, read_notebook
 from .jobs import Job, finished
 from .provenance import commit
 
@@ -37,9 +35,10 @@ class Outcome:
     """How one notebook ended.
 
     Attributes:
-        status: `done`, `kept` (nothing had changed since it was last done), `failed`, or `killed` (for memory).
+        status: `done`, `kept` (nothing had changed since it was last done), `skipped`, `failed`, or `killed` (for
+            memory).
         seconds: time it took when it ran.
-        message: for a failure, the cell and its error.
+        message: for a failure, the cell and its error; why it was skipped.
     """
 
     notebook: str
@@ -50,6 +49,8 @@ class Outcome:
 
 def select(names: Sequence[str], only: str | None = None, start: str | None = None) -> list[str]:
     """Notebooks by prefix: `only="02"` that one, `start="04"` from there on; no match is a `RossamError`."""
+    if only and start:
+        raise RossamError(f"--only {only} --from {start}", "are two choices of notebooks", "use one of them")
     for option, prefix in (("--only", only), ("--from", start)):
         if prefix and not any(name.startswith(prefix) for name in names):
             raise RossamError(option, f"no notebook begins with {prefix!r}", f"use one of {', '.join(names)}")
@@ -68,6 +69,7 @@ def run(
     settings: Any = None,
     expected_seconds: Mapping[str, float] | None = None,
     jobs: int = 1,
+    boxes_only: bool = False,
 ) -> list[Outcome]:
     """Run notebooks, keeping what is done; after a failure the rest still runs.
 
@@ -77,6 +79,8 @@ def run(
     Args:
         jobs: how many may run at a time. Another starts only while memory is free for it, and each gets its share
             of the processor's cores.
+        boxes_only: the data has no masks. Notebooks whose metadata has `rossam.needs_masks` are skipped, the others
+            run without their cells that need masks.
 
     Returns:
         The outcomes, in the order of `names`.
@@ -84,17 +88,21 @@ def run(
     if jobs < 1:
         raise RossamError("--jobs", f"is {jobs}, expected 1 or more", "say how many notebooks may run at a time")
     state = read_state(report_dir)
-    keys = {name: _key(notebooks / f"{name}.ipynb", parameters, settings) for name in names}
+    keys = {name: _key(notebooks / f"{name}.ipynb", parameters, [settings, boxes_only]) for name in names}
     labels = {name: f"[{position}/{len(names)}] {name}" for position, name in enumerate(names, 1)}
     outcomes = {}
     for name in names:
+        if boxes_only and _metadata(notebooks / f"{name}.ipynb").get("needs_masks"):
+            outcomes[name] = Outcome(name, "skipped", 0.0, "it needs masks, and the data has boxes only")
+            print(f"{labels[name]}  skipped: {outcomes[name].message}", flush=True)
+            continue
         last = state.get(name, {})
         if last.get("key") == keys[name] and (report_dir / "notebooks" / f"{name}.html").exists():
             outcomes[name] = Outcome(name, "kept", last["seconds"])
             print(f"{labels[name]}  nothing to do, done before in {duration(last['seconds'])}", flush=True)
 
     def work(job: Job) -> None:
-        execute(job.name, parameters, report_dir, notebooks, job.kernel)
+        execute(job.name, parameters, report_dir, notebooks, job.kernel, boxes_only=boxes_only)
 
     todo = [
         Job(
@@ -143,7 +151,7 @@ def expected_seconds(names: Sequence[str], profile: str, notebooks: Path = NOTEB
 
 def _metadata(path: Path) -> dict[str, Any]:
     """What the kit itself has noted in a notebook."""
-    return nbformat.read(path, as_version=4).metadata.get("rossam", {})
+    return read_notebook(path).metadata.get("rossam", {})
 
 
 def _outcome(job: Job, error: BaseException | None) -> Outcome:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import InferenceConfig, Profile
+from ..errors import RossamError
 from ..evaluation.claims import ledger
 from ..evaluation.experiments import table_specs
 from ..evaluation.statistics import adjusted, bootstrap_mean, paired_difference, verdict
@@ -304,6 +305,11 @@ def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:
 
 
 def busiest_frame(frames: Sequence[Frame]) -> Frame:
-    """The frame with most objects that have masks, and only those."""
+    """The frame with most objects that have masks, and only those; data of boxes alone is a `RossamError`."""
     kept = [frame.with_objects([o for o in frame.objects if o.has_mask]) for frame in frames]
-    return max(kept, key=lambda frame: len(frame.objects))
+    busiest = max(kept, key=lambda frame: len(frame.objects), default=None)
+    if busiest is None or not busiest.objects:
+        raise RossamError(
+            "the data", "has no object with a mask", "notebooks 00, 01 and 10 need none; start with these"
+        )
+    return busiest

@@ -7,11 +7,16 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
 from tiny_tracks import make_frames
 
-from rossam_core.conversion.command import _profile, add_parser
+from rossam_core.cli import _overrides
+from rossam_core.config import load_profile
+from rossam_core.conversion.command import _predictor, _profile, add_parser
 from rossam_core.data.coco import read_coco
 from rossam_core.errors import RossamError
+from rossam_core.model.checkpoints import save_weights, weights_hash
+from rossam_core.model.rossam import build_model
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def dataset(tmp_path):
 
 def call(*arguments):
     parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(), lambda pairs: dict(pair.split("=") for pair in pairs))
+    add_parser(parser.add_subparsers(), _overrides)
     options = parser.parse_args(["convert", *map(str, arguments)])
     return options.command(options)
 
@@ -140,3 +145,58 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
         call(*arguments, "--bands", "4,3,2", "--stretch", "full")
     with pytest.raises(RossamError, match="has 4 bands, and band 5 is asked for"):
         call(*arguments[:-4], "--bands", "5")
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--method", "box", "--checkpoint", "w.pth"], "--checkpoint: has no effect: box has no network"),
+        (["--method", "grabcut", "--device", "cpu"], "--device: has no effect: grabcut has no network"),
+        (["--method", "ellipse", "--set", "inference.rate=4"], "--set inference.rate: has no effect: ellipse"),
+        (["--method", "box", "--set", "model.backbone=vit_b"], "--set model.backbone: has no effect: box"),
+        (["--method", "sam2", "--set", "model.backbone=hiera_t"], r"model.sam2_backbone and --checkpoint"),
+        (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
+        (["--method", "sam", "--set", "model.sam2_backbone=hiera_t"], "is SAM2's; sam has model.backbone"),
+        (["--method", "hq-sam", "--set", "model.recipe=released"], "model.recipe: has no effect on a conversion"),
+        (["--method", "sam", "--set", "training.samples=2"], "training.samples: has no effect on a conversion"),
+        (["--method", "sam", "--set", "seeds=[1]"], "seeds: has no effect on a conversion"),
+        (
+            ["--method", "box", "--set", "data.root=elsewhere"],
+            "--set data.root: has no effect: data.source is synthetic",
+        ),
+        (["--method", "box", "--set", "data.sample={fraction: 0.5}"], "data.sample: has no effect"),
+        (["--method", "box", "--data", "elsewhere"], "--data elsewhere: has no effect(.|\n)*--source"),
+        (["--method", "box", "--annotations", "a.json", "--split", "val"], "--split: has no effect with --annotations"),
+        (["--method", "box", "--annotations", "a.json", "--source", "viso"], "--source: has no effect with"),
+        (["--method", "box", "--annotations", "a.json", "--set", "data.limit_frames=2"], "data.limit_frames: has no"),
+        (["--method", "sam", "--device", "cpu", "--set", "device=cuda"], "--device: says cpu, --set device says cuda"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(arguments, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RossamError, match=problem):
+        call("--out", "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+ARCHITECTURE = {"depth": 2, "global_attention": [1], "input_size": 64}
+
+
+@pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam", "sam2"])
+def test_model_and_inference_settings_have_their_effect_on_every_method(method, tmp_path):
+    settings = {"inference.rate": 4, "device": "cpu", "model.checkpoint": None}
+    settings |= {"model.sam2_backbone": "hiera_tiny"} if method == "sam2" else {"model.architecture": ARCHITECTURE}
+    predictor = _predictor(method, load_profile("demo", settings))
+    assert (predictor.model.method, predictor.config.rate, predictor.device.type) == (method, 4, "cpu")
+    if method == "sam2":
+        assert predictor.model.backbone == "hiera_tiny"
+    else:
+        assert (predictor.model.arch.depth, predictor.model.input_size) == (2, 64)
+
+
+@pytest.mark.parametrize("method", ["sam", "sam2"])
+def test_a_checkpoint_named_on_the_command_line_is_that_of_the_method(method, tmp_path):
+    shrunk = {} if method == "sam2" else ARCHITECTURE
+    backbone = {"sam": "vit_t", "sam2": "hiera_t"}[method]
+    model = build_model(method, backbone, None, seed=7, **shrunk)
+    save_weights(model, tmp_path / "w.safetensors")
+    settings = {"model.checkpoint": str(tmp_path / "w.safetensors"), "model.architecture": ARCHITECTURE}
+    assert weights_hash(_predictor(method, load_profile("demo", settings), True).model) == weights_hash(model)

@@ -1,13 +1,15 @@
 """Every source a profile may name leads to frames, and only to splits it has."""
 
+import json
 from typing import get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rossam_core.config import DataConfig
 from rossam_core.data.images import ImageConversionWarning
-from rossam_core.data.loading import SPLITS, load_frames, scored_split
+from rossam_core.data.loading import SPLITS, boxes_only, load_frames, scored_split
 from rossam_core.errors import RossamError
 
 from ..fake_datasets import WRITERS, write_twin
@@ -51,3 +53,16 @@ def test_val_is_held_out_of_train_by_video(tmp_path, source):
 def test_a_split_that_a_source_lacks_is_an_error(tmp_path):
     with pytest.raises(RossamError, match=r"satsot: has no split 'train'(?s:.)*it offers test"):
         load_frames(DataConfig(source="satsot", root=tmp_path), "train")
+
+
+@pytest.mark.parametrize("segmentation", [None, [], [[2, 2, 6, 2, 6, 5, 2, 5]]])
+def test_data_of_boxes_alone_is_seen(tmp_path, segmentation):
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 3], "iscrowd": 0}
+    box |= {} if segmentation is None else {"segmentation": segmentation}
+    images = [{"id": 1, "file_name": "a.png", "width": 16, "height": 12}]
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "ship"}]}
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (16, 12)).save(tmp_path / "images/a.png")
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    assert boxes_only(DataConfig(source="coco", root=tmp_path)) == (not segmentation)
+    assert not boxes_only(DataConfig(source="synthetic"))

@@ -54,6 +54,14 @@ def test_any_change_of_a_file_is_seen_and_the_old_index_removed(read, dataset, t
     assert read()[1] and len(list((tmp_path / "cache/indices").iterdir())) == 1
 
 
+def test_a_cache_that_cannot_be_written_stops_no_reader(read, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="not kept for next time(.|\n)*cannot be written"):
+            frames, anew = read()
+        assert anew and len(frames) == 1
+
+
 def test_each_set_of_options_has_its_own_index(read):
     assert read(split="train")[1] and read(split="test")[1] and not read(split="train")[1]
 

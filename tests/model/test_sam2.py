@@ -240,6 +240,17 @@ def test_official_files_round_trip_and_their_video_memory_is_counted(small, tmp_
     assert same(model, other)
 
 
+def test_hugging_face_folders_load(small, tmp_path):
+    model, other = small(), small(seed=9)
+    theirs = Sam2Model(transformers_config(model.arch))
+    state = model.state_dict()
+    state["shared_image_embedding.positional_embedding"] = state["prompt_encoder.shared_embedding.positional_embedding"]
+    theirs.load_state_dict(state, strict=True)
+    theirs.save_pretrained(tmp_path / "downloaded")
+    load_checkpoint(other, tmp_path / "downloaded")
+    assert same(model, other)
+
+
 def test_what_does_not_fit_is_listed_at_once_and_nothing_is_loaded(small, tmp_path):
     save_official(small(), tmp_path / "a.pt")
     state = torch.load(tmp_path / "a.pt", weights_only=True)["model"]
