@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with its message and status 2, a failed notebook with status 1."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is printed as an escape
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
