@@ -266,7 +266,8 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
             lists = {key: [None] * length for key in ("segmentations", "bboxes", "areas", "annotation_ids")}
             track = tracks.setdefault((frame.video, record.object_id, class_id), lists)
             place, annotation_id = places[frame.key], names.annotation_ids[frame.key, record.object_id]
-            values = (record.rle(frame.size_hw), _xywh(record), record.area, annotation_id)
+            rle = {"size": list(frame.size_hw), "counts": record.runs(frame.size_hw)}  # readers take lists only
+            values = (rle, _xywh(record), record.area, annotation_id)
             for key, value in zip(lists, values, strict=True):
                 track[key][place] = value
     ids = _ids((key, key[1]) for key in tracks)
@@ -349,9 +350,10 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
     """
     folder, names = Path(folder), _Names(conversion)
     labels: dict[str, dict[int, int]] = defaultdict(dict)
-    listed = _Csv("label", "status", "pixels", "hidden", *ROW)
+    listed, drops = _Csv("label", "status", "pixels", "hidden", *ROW), [*conversion.left_out]
     for frame in conversion:
         of_video = labels[frame.video]
+        _with_masks(frame, drops)
         for record in frame.objects:
             of_video.setdefault(record.object_id, len(of_video) + 1)
         if len(of_video) > MOST_LABELS:
@@ -364,7 +366,7 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
             listed.add(label, record.status, area, area - int(seen[label]), *names.row(frame, record))
         _write_png(folder / f"{names.stem_of[frame.key]}.png", label_map)
     _write_text(folder / "labels.csv", listed.text())
-    _write_drops(folder, conversion.left_out)
+    _write_drops(folder, drops)
     return folder
 
 
@@ -481,7 +483,9 @@ def _drop(frame: FrameRecord, record: MaskRecord, reason: str = "") -> Drop:
 
 
 def _json_drops(drops: Iterable[Drop]) -> list[dict[str, Any]]:
-    return [{"where": drop.where, "reason": drop.reason, "boxes": drop.boxes} for drop in drops]
+    """One entry per drop; `boxes` where it stands for more or fewer than one."""
+    entries = [({"where": drop.where, "reason": drop.reason}, drop.boxes) for drop in drops]
+    return [entry if boxes == 1 else entry | {"boxes": boxes} for entry, boxes in entries]
 
 
 def _write_drops(folder: Path, drops: Iterable[Drop]) -> None:

@@ -79,14 +79,17 @@ class MaskRecord:
         return mask
 
     def rle(self, size_hw: tuple[int, int]) -> dict[str, Any]:
-        """COCO run-length encoding of the mask in its frame, made without a full mask."""
+        """COCO run-length encoding of the mask in its frame."""
+        return masks.to_rle({"size": list(size_hw), "counts": self.runs(size_hw)}, size_hw)
+
+    def runs(self, size_hw: tuple[int, int]) -> list[int]:
+        """Run lengths of the mask in its frame, background first (COCO's counts), made without a full mask."""
         piece, (x, y), (height, width) = self.piece(), self.offset_xy, size_hw
         columns = np.zeros((piece.shape[1], height), dtype=np.int8)  # COCO counts down the columns
         columns[:, y : y + piece.shape[0]] = piece.T
         changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + x * height
         runs = np.diff(changes, prepend=0, append=height * width)
-        counts = runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
-        return masks.to_rle({"size": [height, width], "counts": counts.tolist()}, size_hw)
+        return (runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs).tolist()
 
 
 @dataclass(frozen=True)
