@@ -130,7 +130,8 @@ def other_convention(
 ) -> str | None:
     """The convention that N boxes are likelier written in than in the one they are read by; None: none is.
 
-    With the extents of the boxes' masks, it is the one whose boxes agree clearly better with them (mean IoU). Without,
+    With the extents of the boxes' masks, it is the one whose boxes agree clearly better with them (mean IoU, 1 where no
+    side differs by more than `TOLERANCE`). Without,
     it is one by which the boxes lie inside their frames where, as they are read, at least half of them have no area or
     more than a quarter of it outside. Boxes of which no number is above 1 are fractions of the frame.
     """
@@ -146,7 +147,8 @@ def other_convention(
         boxes = to_xyxy(values, name, sizes)
         inside = _shared(boxes, frames)
         if extents is not None:
-            return float(box_iou(inside, extents).mean())
+            agrees = np.abs(inside - extents).max(axis=1) <= TOLERANCE
+            return float(np.where(agrees, 1, box_iou(inside, extents)).mean())
         areas = [(box[:, 2:] - box[:, :2]).clip(0).prod(axis=1) for box in (inside, boxes)]
         return float((areas[0] > areas[1] * (0.75 if name == convention else 0.999)).mean())
 
