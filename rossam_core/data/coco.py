@@ -72,8 +72,9 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
             }
         )
         for item in frame.objects:
-            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": frames.class_of(item)[0]}
-            ids["category_name"] = item.category
+            class_id, class_name = frames.class_of(item)
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": class_id}
+            ids |= {"category_name": item.category} if item.category != class_name else {}
             annotations.append(ids | _object_to_json(item, frame.size_hw))
     content = {
         "info": {"format": FORMAT, "name": frames.name, "image_root": _relative_or_absolute(root, path.parent)},
@@ -102,12 +103,13 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
     try:
         root = path.parent / info["image_root"]
         videos = {video["id"]: video["name"] for video in content["videos"]}
+        categories = {category["id"]: category["name"] for category in content["categories"]}
         objects = defaultdict(list)
         for item in content["annotations"]:
             objects[item["image_id"]].append(
                 ObjectAnnotation(
                     object_id=item["track_id"],
-                    category=item["category_name"],
+                    category=item.get("category_name", categories[item["category_id"]]),
                     box_xyxy=tuple(item["box_xyxy"]),
                     segmentation=item["segmentation"],
                     attributes=item["attributes"],
