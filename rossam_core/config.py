@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .data.boxes import BoxConvention
 from .errors import RossamError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -22,6 +21,7 @@ PROFILES = CONFIGS / "profiles"
 Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
 Split = Literal["train", "val", "test"]
 Scene = Literal["airport", "sea", "rail", "road"]
+BoxConvention = Literal["xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised"]
 Recipe = Literal["paper", "released", "corrected"]
 OWN_SOURCES = ("coco", "authors")
 """Sources of data that nobody publishes under one name, so that no folder can be theirs by default."""

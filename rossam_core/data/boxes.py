@@ -10,15 +10,13 @@ trackers follow them there. A box wholly outside holds no pixel and is an error.
 from __future__ import annotations
 
 from os import PathLike
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import ProblemList, RossamError
 
-BoxConvention = Literal["xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised"]
-CONVENTIONS = get_args(BoxConvention)
+CONVENTIONS = ("xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised")
 """What four numbers of a box may be: corner and sides, two corners, centre and sides; in pixels, or in fractions of the
 frame's width and height."""
 LEAST_AGREEMENT = 0.5

@@ -1,10 +1,13 @@
 """Boxes are N×4 xyxy of positive area that touch the frame, or an error that tells all faults at once."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rossam_core.config import BoxConvention
 from rossam_core.data.boxes import (
     CONVENTIONS,
     are_around,
@@ -101,6 +104,10 @@ def written_as(convention):
     if form == "cxcywh":
         values[:, :2] += values[:, 2:] / 2
     return values / (np.tile(SIZE[::-1], 2) if unit else 1)
+
+
+def test_a_profile_may_name_every_convention():
+    assert get_args(BoxConvention) == CONVENTIONS
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
