@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with its message and status 2, a failed notebook with status 1."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is printed as an escape
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     if os.environ.get("ROSSAM_CACHE"):
         os.environ["ROSSAM_CACHE"] = str(_from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
@@ -61,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     rows = commands.add_parser("rows", help="show in which settings the rows of the tables differ")
-    rows.add_argument("table", nargs="?", metavar="TABLE", help="a table of experiments.yaml, e.g. table4; default: all")
+    rows.add_argument(
+        "table", nargs="?", metavar="TABLE", help="a table of experiments.yaml, e.g. table4; default: all"
+    )
     rows.add_argument("--profile", default="demo", help="demo (default), full, nwpu, …, or a path to a YAML file")
     rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key")
     rows.add_argument("--json", action="store_true", help="all settings of every row, for programs")

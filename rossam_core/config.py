@@ -23,6 +23,7 @@ PROFILES = CONFIGS / "profiles"
 Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
 Split = Literal["train", "val", "test"]
 Scene = Literal["airport", "sea", "rail", "road"]
+BoxConvention = Literal["xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised"]
 Recipe = Literal["paper", "released", "corrected"]
 Growth = Literal["none", "context", "sopseg"]
 OWN_SOURCES = ("coco", "authors")
@@ -150,6 +151,13 @@ class DataConfig(ImageOptions):
     root: Path | None = None
     """Folder of a real dataset, or one that holds it (`--data DIR`); the readers find their files below it. None: where
     `rossam fetch` puts the dataset, `ROSSAM_CACHE/data/NAME`."""
+    box_convention: BoxConvention | None = None
+    """What `bbox` of one's own COCO file holds (`--box-convention`): corner, centre (`cxcywh`) or two corners, in pixels
+    or fractions of the image. None: x, y, width, height in pixels, refused where the boxes look like another."""
+    keep_crowd: bool = False
+    """Read annotations of one's own COCO file that are marked `iscrowd` as objects (`--keep-crowd`)."""
+    skip_bad: bool = False
+    """Leave out what cannot be used in one's own COCO file, each listed with its reason (`--skip-bad`)."""
     sample: SampleConfig | None = None
     """Draw from the frames of `sat-mtb` or `authors`, train and test alike; None = all frames."""
     synthetic: SyntheticConfig = SyntheticConfig()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any, get_args
 from tqdm.auto import tqdm
 
 from .. import config
+from ..data.boxes import CONVENTIONS
+from ..data.records import Drop, FrameSet
 from ..errors import ProblemList, RossamError
 from ..files import cache_dir, read_json
 from ..progress import duration
 
+RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
-FORMATS = ("coco", "coco-polygons", "png", "authors", "yolo")
+FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
 WORST = 5
 
 
@@ -33,6 +37,11 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, …")
     parser.add_argument("--data", metavar="DIR", help="folder of the data; with --annotations, of its images")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file anywhere, with boxes")
+    convention_help = "what bbox of a COCO file holds (default: xywh, refused where the boxes look like another)"
+    parser.add_argument("--box-convention", choices=CONVENTIONS, help=convention_help)
+    parser.add_argument("--keep-crowd", action="store_true", help="take iscrowd annotations of a COCO file as objects")
+    skip_help = "leave out annotations of a COCO file that cannot be used; each is listed with its reason"
+    parser.add_argument("--skip-bad", action="store_true", help=skip_help)
     parser.add_argument("--split", choices=get_args(config.Split), help="default: the split the source is scored on")
     bands_help = "bands shown as red, green, blue (or one as gray), numbered from 1; default: the first three"
     parser.add_argument("--bands", metavar="R,G,B", help=bands_help)
@@ -55,7 +64,7 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
 def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and tell what came of it; 1 where no box got a mask."""
     from .convert import ConversionConfig, boxes_only, convert
-    from .exports import EXPORTS
+    from .exports import EXPORTS, check
     from .review import write_review
 
     started, requested = time.time(), dict(overrides)
@@ -64,7 +73,9 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     _refuse_without_effect(options, profile, requested)
     frames = boxes_only(_frames(options, profile))
     if not frames.object_count:
-        raise RossamError(frames.name, f"{len(frames)} frames hold no box", "name another split or a higher --limit")
+        _refuse_nothing(frames)
+    formats = dict.fromkeys(options.format)
+    check(frames, formats)
     predictor = _predictor(options.method, profile, options.checkpoint is not None)
     settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
@@ -74,11 +85,31 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         )
     review = write_review(conversion, notice=profile.notice if options.data is None else "")
     written = []
-    for name in dict.fromkeys(options.format):
+    for name in formats:
         place, write = EXPORTS[name]
         written.append((name, write(conversion, conversion.folder / place)))
-    _tell(conversion.table, written, review, time.time() - started)
+    _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
+
+
+def _refuse_nothing(frames: FrameSet) -> None:
+    """Raise the error that says why there is no box to convert."""
+    if not frames.input_boxes:
+        raise RossamError(frames.name, f"{len(frames)} frames hold no box", "name another split or a higher --limit")
+    reasons = "; ".join(f"{count:,}: {reason}" for reason, count, _ in _by_reason(frames.drops) if count)
+    found = f"each of the {frames.input_boxes:,} boxes is left out ({reasons})"
+    is_crowd = any(drop.reason.startswith("iscrowd") for drop in frames.drops)
+    remedy = "take such regions as objects with --keep-crowd" if is_crowd else "correct the annotations"
+    raise RossamError(frames.name, found, remedy)
+
+
+def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
+    """Reason without its values (`[…]`, numbers), boxes left out for it, and those drops; most boxes first."""
+    groups: dict[str, list[Drop]] = {}
+    for drop in drops:
+        groups.setdefault(re.sub(r"\[[^]]*\]|'[^']*'|-?\d[\d.]*", "…", drop.reason), []).append(drop)
+    shown = [(of[0].reason if len(of) == 1 else reason, sum(d.boxes for d in of), of) for reason, of in groups.items()]
+    return sorted(shown, key=lambda group: -group[1])
 
 
 def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.Profile:
@@ -92,6 +123,9 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
         overrides["data.root"] = options.data
     if options.source and not options.annotations:
         overrides["data.source"] = options.source
+    for key in ("box_convention", "keep_crowd", "skip_bad"):
+        if getattr(options, key):
+            overrides[f"data.{key}"] = getattr(options, key)
     if options.checkpoint:
         overrides["model.checkpoint"] = options.checkpoint
     overrides |= {f"data.{k}": v for k in ("bands", "stretch") if (v := getattr(options, k)) is not None}
@@ -111,12 +145,23 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     from ..data.coco import read_coco
     from ..data.loading import load_frames, scored_split
 
+    data = profile.data
     if options.annotations:
-        frames = read_coco(options.annotations, profile.data.root, name=options.annotations.stem)
-        frames = frames.with_reading(profile.data)
+        frames = read_coco(
+            options.annotations,
+            data.root,
+            name=options.annotations.stem,
+            box_convention=data.box_convention,
+            keep_crowd=data.keep_crowd,
+            skip_bad=data.skip_bad,
+        ).with_reading(data)
     else:
-        frames = load_frames(profile.data, options.split or scored_split(profile.data), cache_dir())
-    return frames[: options.limit] if options.limit else frames
+        frames = load_frames(data, options.split or scored_split(data), cache_dir())
+    beyond = frames.frames[options.limit :] if options.limit else ()
+    drops = [
+        Drop(f"{f.key} object {o.object_id}", f"beyond --limit {options.limit}", 1) for f in beyond for o in f.objects
+    ]
+    return frames.subset(frames.frames[: options.limit], drops)
 
 
 def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
@@ -214,12 +259,19 @@ def _default_workers(predictor) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _tell(table, written: Sequence[tuple[str, Path]], review, seconds: float) -> None:
-    masks = int((table["area"] > 0).sum())
-    counts = table["status"].value_counts()
+def _print_result(conversion, written: Sequence[tuple[str, Path]], review, seconds: float) -> None:
+    table, drops = conversion.table, conversion.left_out
+    masks, counts = int((table["area"] > 0).sum()), table["status"].value_counts()
     print(f"{'boxes':>9}{'masks':>9}{'empty':>9}{'failed':>9}{'time':>10}")
-    told = (len(table), masks, counts.get("empty", 0), counts.get("failed", 0))
-    print("".join(f"{count:>9,}" for count in told) + f"{duration(seconds):>10}")
+    row = (len(table), masks, counts.get("empty", 0), counts.get("failed", 0))
+    print("".join(f"{count:>9,}" for count in row) + f"{duration(seconds):>10}")
+    left_out = sum(drop.boxes for drop in drops)
+    if drops:
+        print(f"\nleft out (all of it in {conversion.folder / RECORDS} and in every export):")
+    for reason, boxes, of_reason in _by_reason(drops):
+        entries = f"{boxes:,} boxes" if boxes else f"{len(of_reason):,} without boxes"
+        hint = "; --keep-crowd takes them as objects" if reason.startswith("iscrowd") else ""
+        print(f"  {entries}: {reason}{hint} (first: {of_reason[0].where})")
     print("\nlook at these first:")
     for row in table.sort_values("review_rank").head(WORST).itertuples():
         place = f"{row.video}/{row.frame:06d} #{row.object_id}"
@@ -227,3 +279,4 @@ def _tell(table, written: Sequence[tuple[str, Path]], review, seconds: float) ->
     for name, path in written:
         print(f"\n{name}: {path}", end="")
     print(f"\nreview ({review.shown:,} of {review.boxes:,} boxes), open in a browser:\n  {review.page.resolve()}")
+    print(f"\n{len(table) + left_out:,} boxes in the input = {len(table):,} converted + {left_out:,} left out")

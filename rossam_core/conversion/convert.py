@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from ..config import Config
 from ..data.boxes import box_problems
-from ..data.records import Frame, FrameSet, ObjectAnnotation
+from ..data.records import Drop, Frame, FrameSet, ObjectAnnotation
 from ..errors import ProblemList, RossamError
 from ..files import atomic_path, read_json, sha256_of, source_digest, stable_hash, write_bytes, write_json
 from ..progress import track
@@ -33,7 +33,7 @@ Engine = Literal["local", "ray"]
 COLUMNS = (
     *("shard", "video", "frame", "object_id", "category", "x0", "y0", "x1", "y1", "status", "reason", "area"),
     *quality.SIGNS,
-    *("review_score", "review_rank", "looks"),
+    *("review_score", "review_rank", "looks", "annotation_id", "place", "boxes"),
 )
 
 UPGRADED = ("source", "torch")
@@ -57,14 +57,7 @@ class ConversionConfig(Config):
 
 def boxes_only(frames: FrameSet) -> FrameSet:
     """The same frames without masks: what a tracking dataset offers."""
-    return frames.subset(
-        [
-            frame.with_objects(
-                [ObjectAnnotation(o.object_id, o.category, o.box_xyxy, None, o.attributes) for o in frame.objects]
-            )
-            for frame in frames
-        ]
-    )
+    return frames.subset([f.with_objects([replace(o, segmentation=None) for o in f.objects]) for f in frames])
 
 
 def convert(
@@ -100,7 +93,8 @@ def convert(
     folder, config = Path(out_dir), config or ConversionConfig()
     _refuse_repeated_frames(frames)
     size = config.shard_frames
-    shards = [frames.frames[start : start + size] for start in range(0, len(frames), size)]
+    named = [f.with_objects([replace(o, category=frames.class_of(o)[1]) for o in f.objects]) for f in frames]
+    shards = [named[start : start + size] for start in range(0, len(frames), size)]
     _open(folder, {**_description(predictor, frames, config), "shards": len(shards)})
     missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
     if progress:
@@ -113,7 +107,7 @@ def convert(
             if progress:
                 progress(len(shards[number]))
     if not (folder / records.RECORDS).exists():
-        _write_table(folder, shards)
+        _write_table(folder, shards, frames.drops)
     return Conversion(folder)
 
 
@@ -150,7 +144,7 @@ class ShardWorker:
         )
         path = Path(os.path.abspath(frame.image_path))
         place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
-        return FrameRecord(*place, objects, frame.reading)
+        return FrameRecord(*place, objects, frame.source, frame.reading)
 
     def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
         """For each usable box an answer, or the reason why there is none."""
@@ -192,7 +186,7 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
 def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
     place = (int(thing.object_id), thing.category, tuple(float(side) for side in thing.box_xyxy))
     if isinstance(answer, str):
-        return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS))
+        return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=thing.source)
     mask = answer.mask
     logits = getattr(mask, "logit_crop", None)
     piece, _ = _piece(mask)
@@ -209,7 +203,7 @@ def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> Mask
     reason = {"ok": mask.status if mask.status != "ok" else "", "cut": "cut: its window does not hold the box whole",
               "empty": "no pixel is above the threshold"}[status]  # fmt: skip
     rounded = {name: None if value is None else round(float(value), 4) for name, value in signs.items()}
-    return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded)
+    return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, thing.source)
 
 
 def _piece(mask) -> quality.Piece:
@@ -262,6 +256,8 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "name": frames.name,
         "frames": len(frames),
         "boxes": frames.object_count,
+        "left_out": frames.input_boxes - frames.object_count,
+        "classes": [list(entry) for entry in frames.classes],
         "fingerprint": _fingerprint(frames),
         "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
@@ -269,17 +265,17 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
 
 
 def _fingerprint(frames: FrameSet) -> str:
-    """Hash of frames, boxes and the images' bytes; of an image that cannot be read, that it cannot."""
+    """Hash of frames, boxes, drops and the images' bytes; of an image that cannot be read, that it cannot."""
     lines = []
     for frame in track(frames, desc="looking through the images"):
         try:
             image = sha256_of(frame.image_path)
         except OSError as error:
             image = type(error).__name__
-        boxes = [[o.object_id, o.category, list(o.box_xyxy)] for o in frame.objects]
-        reading = frame.reading.model_dump(mode="json")
-        lines.append(stable_hash([frame.dataset, frame.key, list(frame.size_hw), image, reading, boxes]))
-    return stable_hash(lines)
+        boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
+        place = [frame.dataset, frame.key, list(frame.size_hw), frame.source, frame.reading.model_dump(mode="json")]
+        lines.append(stable_hash([place, image, boxes]))
+    return stable_hash([lines, [[drop.where, drop.reason, drop.boxes] for drop in frames.drops]])
 
 
 def _open(folder: Path, description: Mapping[str, Any]) -> None:
@@ -313,8 +309,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _write_table(folder: Path, shards: Sequence[Sequence[Frame]]) -> None:
-    """Read all shards once, hold them against the input, and write `records.csv`."""
+def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:
+    """Read all shards once, compare them with the input, and write `records.csv`."""
     rows, memory = [], quality.TrackMemory()
     for number, frames in enumerate(shards):
         path = records.shard_path(folder, number)
@@ -330,15 +326,20 @@ def _write_table(folder: Path, shards: Sequence[Sequence[Frame]]) -> None:
                     {"shard": number, "video": frame.video, "frame": frame.index, "object_id": record.object_id}
                     | {"category": record.category, **sides, "status": record.status, "reason": record.reason}
                     | {"area": record.area, **record.signs}
+                    | {"annotation_id": record.source.get("annotation_id", ""), "boxes": 1}
                 )
-    table = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("review_score", "review_rank", "looks")])
+    table = pd.DataFrame(rows, columns=COLUMNS)
     table = table.astype(dict.fromkeys(quality.SIGNS, "float64"))
     table["temporal_consistency"] = memory.values().round(4)
     table["review_score"] = quality.review_score(table).round(6)
     table["review_rank"] = table["review_score"].rank(ascending=False, method="first").astype(int)
     table["looks"] = ["; ".join(words for _, words in quality.looks(row)) for row in table.to_dict("records")]
+    left_out = [{"status": records.LEFT_OUT, "place": d.where, "reason": d.reason, "boxes": d.boxes} for d in drops]
+    if left_out:
+        table = table.astype(dict.fromkeys(records.INTEGERS, "Int64") | dict.fromkeys(records.TEXTS, "object"))
+        table = pd.concat([table, pd.DataFrame(left_out)])
     with atomic_path(folder / records.RECORDS) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def _refuse_repeated_frames(frames: FrameSet) -> None:

@@ -4,7 +4,7 @@ In: masks as they are made. Out: `FrameRecord`s read back one shard at a time, a
 
     manifest.json         settings, weights and data the folder was made with
     shards/000000.gz …    one JSON line a frame, its boxes in the order of the input (gzip)
-    records.csv           one row a box: place, status, reason, signs of quality, score
+    records.csv           one row a box: place, status, reason, signs of quality, score; then what was left out
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from pycocotools import mask as coco_mask
 
 from ..data import masks
 from ..data.images import AS_IT_IS, ImageReading
-from ..data.records import Box, Frame
+from ..data.records import Box, Drop, Frame
 from ..errors import RossamError
 from ..files import read_json
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
-FORMAT = "rossam-masks-1"
-TEXTS = ("video", "category", "status", "reason", "looks")
+FORMAT = "rossam-masks-2"
+TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
+INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
+LEFT_OUT = "left out"
+"""Status in `records.csv` of what a reader or an option left out: such a row stands for `boxes` boxes of the input."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class MaskRecord:
         offset_xy: frame pixel of the piece's first pixel.
         piece_rle: COCO run-length encoding of the rectangle that holds the mask; None where there is no mask.
         signs: quality sign → value (`quality.SIGNS`); None where it cannot be had.
+        source: ids the input gives it (`ObjectAnnotation.source`).
     """
 
     object_id: int
@@ -54,6 +58,7 @@ class MaskRecord:
     offset_xy: tuple[int, int] = (0, 0)
     piece_rle: Mapping[str, Any] | None = None
     signs: Mapping[str, float | None] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def has_mask(self) -> bool:
@@ -75,14 +80,17 @@ class MaskRecord:
         return mask
 
     def rle(self, size_hw: tuple[int, int]) -> dict[str, Any]:
-        """COCO run-length encoding of the mask in its frame, made without a full mask."""
+        """COCO run-length encoding of the mask in its frame."""
+        return masks.to_rle({"size": list(size_hw), "counts": self.runs(size_hw)}, size_hw)
+
+    def runs(self, size_hw: tuple[int, int]) -> list[int]:
+        """Run lengths of the mask in its frame, background first (COCO's counts), made without a full mask."""
         piece, (x, y), (height, width) = self.piece(), self.offset_xy, size_hw
         columns = np.zeros((piece.shape[1], height), dtype=np.int8)  # COCO counts down the columns
         columns[:, y : y + piece.shape[0]] = piece.T
         changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + x * height
         runs = np.diff(changes, prepend=0, append=height * width)
-        counts = runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
-        return masks.to_rle({"size": [height, width], "counts": counts.tolist()}, size_hw)
+        return (runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs).tolist()
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class FrameRecord:
     image_path: Path
     size_hw: tuple[int, int]
     objects: tuple[MaskRecord, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
     reading: ImageReading = AS_IT_IS
 
     @property
@@ -108,16 +117,14 @@ class FrameRecord:
 
 def record_of(
     object_id: int, category: str, box_xyxy: Box, status: str, reason: str, piece: np.ndarray,
-    offset_xy: tuple[int, int], signs: Mapping[str, float | None],
+    offset_xy: tuple[int, int], signs: Mapping[str, float | None], source: Mapping[str, Any] | None = None,
 ) -> MaskRecord:  # fmt: skip
     """A record whose piece (bool h×w at `offset_xy`) is trimmed to the mask's tight rectangle."""
-    if not piece.any():
-        return MaskRecord(object_id, category, box_xyxy, status, reason, signs=signs)
-    x0, y0, x1, y1 = (int(side) for side in masks.box_of(piece))
-    corner = (int(offset_xy[0]) + x0, int(offset_xy[1]) + y0)
-    return MaskRecord(
-        object_id, category, box_xyxy, status, reason, corner, masks.encode(piece[y0:y1, x0:x1]), signs
-    )  # fmt: skip
+    corner, rle = (0, 0), None
+    if piece.any():
+        x0, y0, x1, y1 = (int(side) for side in masks.box_of(piece))
+        corner, rle = (int(offset_xy[0]) + x0, int(offset_xy[1]) + y0), masks.encode(piece[y0:y1, x0:x1])
+    return MaskRecord(object_id, category, box_xyxy, status, reason, corner, rle, signs, source or {})
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------
@@ -154,24 +161,26 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
             "offset_xy": list(record.offset_xy),
             "piece": record.piece_rle,
             "signs": dict(record.signs),
+            "source": dict(record.source),
         }
         for record in frame.objects
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
-    return place | frame.reading.as_entry() | {"image": frame.image_path.as_posix(), "objects": objects}
+    place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
+    return place | frame.reading.as_entry() | {"objects": objects}
 
 
 def _from_json(line: dict[str, Any]) -> FrameRecord:
     objects = tuple(
         MaskRecord(
             item["id"], item["category"], tuple(item["box_xyxy"]), item["status"], item["reason"],
-            tuple(item["offset_xy"]), item["piece"], item["signs"],
+            tuple(item["offset_xy"]), item["piece"], item["signs"], item["source"],
         )
         for item in line["objects"]
     )  # fmt: skip
     size_hw = tuple(line["size_hw"])
     place = (line["dataset"], line["video"], line["index"], Path(line["image"]), size_hw)
-    return FrameRecord(*place, objects, ImageReading.of_entry(line))
+    return FrameRecord(*place, objects, line["source"], ImageReading.of_entry(line))
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -200,11 +209,28 @@ class Conversion:
         """One row a box in the order of the input: `shard`, `video`, `frame`, `object_id`, `category`, the box,
         `status`, `reason`, `area`, the signs, `review_score`, `review_rank` (1 = look at it first), `looks` (what
         stands out)."""
+        converted = self._rows[self._rows["status"] != LEFT_OUT].reset_index(drop=True)
+        return converted.astype(dict.fromkeys(INTEGERS, "int64"))
+
+    @cached_property
+    def left_out(self) -> list[Drop]:
+        """What the input holds and `table` does not: place, reason and number of boxes."""
+        rows = self._rows[self._rows["status"] == LEFT_OUT]
+        return [Drop(row.place, row.reason, row.boxes) for row in rows.itertuples()]
+
+    @cached_property
+    def classes(self) -> list[tuple[int | str, str]]:
+        """Id and name of each class of the input, used or not, in its order."""
+        return [(number, name) for number, name in self.manifest["data"]["classes"]]
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
         path = self.folder / RECORDS
         numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
         # in a text column "NA" is a name, and nothing is an empty text
         options = {"keep_default_na": False, "na_values": {name: [""] for name in numbers}}
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"), **options)
+        kinds = dict.fromkeys(TEXTS, "str") | dict.fromkeys(INTEGERS, "Int64")
+        return pd.read_csv(path, dtype=kinds, encoding_errors="surrogateescape", **options)
 
     def find(self, row) -> tuple[FrameRecord, MaskRecord]:
         """The frame and the record a row of `table` is about."""

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from . import masks
+from .boxes import are_around, other_convention
 from .reading import IMAGE_SUFFIXES, Report, find_folder, indexed, list_files, size_or_problem, usable_boxes
 from .records import Frame, FrameSet, ObjectAnnotation
 
@@ -29,6 +30,7 @@ NAME = "authors-format"
 FIRST_PIXEL = 0.0
 """What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
 CLASSES = ("airplane", "plane", "ship", "train", "car")
+NAMES = list(enumerate((*CLASSES, "object"), start=1))
 FRAME_NAME = re.compile(r"(.*?)[_-]*(\d+)")
 PARTS = ("img", "boxes", "onehotmask")
 LAYOUT = """\
@@ -79,7 +81,7 @@ def _read(root: Path, folder: Path) -> FrameSet:
             objects = _read_objects(folder, stem, size_hw, report)
             frames.append(Frame(NAME, video, index, path, size_hw, tuple(objects)))
     report.raise_if_any()
-    return FrameSet(f"{NAME} {folder.name}", sorted(frames, key=lambda f: (f.video, f.index)), report.drops)
+    return FrameSet(f"{NAME} {folder.name}", sorted(frames, key=lambda f: (f.video, f.index)), report.drops, NAMES)
 
 
 def _places(stems: dict[str, Path]) -> dict[str, tuple[str, int]]:
@@ -108,26 +110,30 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
         return []
     boxes = boxes.astype(np.float64) - FIRST_PIXEL
     names = [f"object {row}" for row in range(1, len(boxes) + 1)]
-    objects = []
-    for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report)):
+    objects, extents = [], {}
+    for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report, "xyxy")):
         plane = np.asarray(stack[row])
         mask = plane != 0
         if not good:
             continue
         if not mask.any():
-            report.drop(mask_path, "its mask is empty", names[row])
+            report.drop(mask_path, "its mask is empty", names[row], boxes=1)
         elif not (plane[mask] == plane.max()).all() or plane.max() not in (1, 255):
             report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", names[row])
-        elif not _meet(boxes[row], masks.box_of(mask)):
-            report.drop(mask_path, f"its mask lies outside its box {boxes[row].tolist()}", names[row])
         else:
+            extents[row] = masks.box_of(mask)
+            if not are_around(boxes[row][None], np.array([extents[row]]), size_hw)[0]:
+                found = (
+                    f"its mask {list(extents[row])} lies outside its box {boxes[row].tolist()} or fills little of it"
+                )
+                report.drop(mask_path, found, names[row], boxes=1)
+                continue
             category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
             objects.append(ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask)))
+    other = other_convention(boxes[list(extents)], "xyxy", size_hw, np.array([*extents.values()])) if extents else None
+    if other is not None:
+        report.problem(box_path, f"boxes are x0, y0, x1, y1 in this format, these fit their masks as {other}")
     return objects
-
-
-def _meet(a: np.ndarray, b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | None:

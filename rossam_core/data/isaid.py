@@ -119,7 +119,7 @@ def _read(root: Path, folder: Path, patch: int, overlap: int, cache: Path, progr
             frames += cut.frames
             drops += cut.drops
     report.raise_if_any()
-    return FrameSet(f"{NAME} {folder.parent.name}", frames, drops)
+    return FrameSet(f"{NAME} {folder.parent.name}", frames, drops, list(enumerate(CATEGORIES, start=1)))
 
 
 def _patches_of(base: Path, root: Path, patch: int, overlap: int, cache: Path, report: Report) -> FrameSet | None:
@@ -237,7 +237,7 @@ def _cut(
                 continue
             if (area := int(mask.sum())) < MIN_AREA:
                 report.drop(
-                    id_path, f"{area} pixels of it are in patch {index}, fewer than {MIN_AREA}", f"id {source_id}"
+                    id_path, f"{area} pixels of it are in patch {index}, fewer than {MIN_AREA}", f"id {source_id}", 1
                 )
                 continue
             attributes = {"source_id": source_id, "visible": round(area / areas[source_id], 4)}
@@ -272,9 +272,9 @@ def _instances(
         areas[source_id] = sum(by_class.values())
         best = max(by_class, key=by_class.__getitem__)
         if by_class[best] < LEAST_SHARE * areas[source_id]:
-            report.drop(path, f"its {areas[source_id]} pixels are of several classes", f"id {source_id}")
+            report.drop(path, f"its {areas[source_id]} pixels are of several classes", f"id {source_id}", 1)
         elif best == 0:
-            report.drop(path, f"its {areas[source_id]} pixels are background in the class mask", f"id {source_id}")
+            report.drop(path, f"its {areas[source_id]} pixels are background in the class mask", f"id {source_id}", 1)
         else:
             categories[source_id] = CATEGORIES[best - 1]
     if len(votes) > 1 and not categories:

@@ -61,6 +61,10 @@ def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bo
     if split not in SPLITS[data.source]:
         offered = ", ".join(SPLITS[data.source])
         raise RossamError(data.source, f"has no split {split!r}", f"it offers {offered}")
+    options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
+    if data.source != "coco" and any(options.values()):
+        named = ", ".join(f"data.{key}" for key, value in options.items() if value)
+        raise RossamError(data.source, f"has no use for {named}", "leave it out: it is about one's own COCO file")
     root = None if data.source == "synthetic" else root_of(data)
     match data.source:
         case "synthetic":
@@ -68,7 +72,7 @@ def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bo
             with exclusive(root / stable_hash([data.synthetic.model_dump(mode="json"), split])[:16]):
                 frames = generate(data.synthetic, split, root, progress=progress)
         case "coco":
-            frames = read_coco(root / f"{split}.json", root / "images", name=root.name)
+            frames = read_coco(root / f"{split}.json", root / "images", name=root.name, **options)
         case "nwpu-vhr10":
             frames = read_nwpu_vhr10(root, split)
         case "isaid":
@@ -135,7 +139,7 @@ def _hold_out(read: Callable[[str], FrameSet], split: Split) -> FrameSet:
     frames = read("train")
     held_out = set(frames.videos[9::10] or frames.videos[1:][-1:])  # of fewer than ten videos, the last
     chosen = [frame for frame in frames if (frame.video in held_out) == (split == "val")]
-    return FrameSet(f"{frames.name} ({split})", chosen, frames.drops)
+    return FrameSet(f"{frames.name} ({split})", chosen, frames.drops, frames.classes)
 
 
 def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = None) -> Path:
@@ -186,5 +190,6 @@ def _limit(frames: FrameSet, limit: int | None) -> FrameSet:
     if limit is None or len(frames) <= limit:
         return frames
     chosen = set(np.linspace(0, len(frames) - 1, limit).round().astype(int).tolist())
-    drops = [Drop(f.key, f"beyond data.limit_frames = {limit}") for i, f in enumerate(frames) if i not in chosen]
+    reason = f"beyond data.limit_frames = {limit}"
+    drops = [Drop(f.key, reason, len(f.objects)) for i, f in enumerate(frames) if i not in chosen]
     return frames.subset([f for i, f in enumerate(frames) if i in chosen], drops)

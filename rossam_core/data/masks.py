@@ -75,6 +75,15 @@ def decode(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(to_rle(segmentation, size_hw)).astype(bool)
 
 
+def extent(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray | None:
+    """Box xyxy around a polygon list's points or an encoding's pixels, without decoding; None where there are none."""
+    if isinstance(segmentation, Mapping):
+        x, y, width, height = coco_mask.toBbox(to_rle(segmentation, size_hw)).tolist()
+        return np.array([x, y, x + width, y + height]) if width and height else None
+    points = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation])
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
 def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
     """Tight xyxy box of a non-empty bool mask, in pixel-edge coordinates."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

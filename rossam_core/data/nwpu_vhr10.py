@@ -23,7 +23,7 @@ from typing import Literal
 from ..config import CONFIGS
 from ..errors import RossamError
 from ..files import read_json
-from .coco import read_coco
+from .coco import NOT_ASKED_FOR, read_coco
 from .records import FrameSet, ObjectAnnotation
 
 NAME = "nwpu-vhr10"
@@ -78,6 +78,8 @@ def read_nwpu_vhr10(root: str | PathLike, split: Literal["train", "val"] | None 
     images, annotations = _find(Path(root).expanduser())
     keep_files = None if split is None else read_json(SPLIT_FILE)[split]
     frames = read_coco(annotations, images, name=NAME, keep_files=keep_files)
+    drops = [drop for drop in frames.drops if drop.reason != NOT_ASKED_FOR]  # the other split is no loss
+    frames = FrameSet(NAME, frames.frames, drops, frames.classes)
     md5 = hashlib.md5(annotations.read_bytes(), usedforsecurity=False).hexdigest()
     if md5 != ANNOTATIONS_MD5:
         warnings.warn(
@@ -95,10 +97,10 @@ def _attributes(item: ObjectAnnotation) -> dict:
 
 def _find(root: Path) -> tuple[Path, Path]:
     """The image folder and the annotation file beside it or in one of the three folders above."""
-    levels = [root] if root.name == IMAGE_FOLDER else []
-    for depth in range(4):
-        levels += sorted(root.glob("*/" * depth + IMAGE_FOLDER))
-    folders = [folder for folder in levels if folder.is_dir()]
+    folders, level = [root] if root.name == IMAGE_FOLDER else [], [root]
+    for _ in range(4):
+        folders += [folder / IMAGE_FOLDER for folder in level if (folder / IMAGE_FOLDER).is_dir()]
+        level = [child for folder in level for child in subfolders(folder)]
     for images in folders:
         for parent in list(images.parents)[:4]:
             if (parent / "annotations.json").is_file():

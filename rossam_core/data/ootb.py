@@ -70,4 +70,9 @@ def _flags(folder: Path, report: Report) -> dict[str, list[int]]:
 
 def _to_object(values: list[float]):
     corners = np.array(values).reshape(4, 2) - FIRST_PIXEL
+    sides = np.roll(corners, -1, axis=0) - corners
+    following = np.roll(sides, -1, axis=0)
+    turns = sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0]  # of one sign around a convex outline
+    if (turns > 0).sum() == (turns < 0).sum() and np.isfinite(corners).all():
+        raise ValueError(f"the corners {corners.tolist()} do not follow each other around a box")
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()), {"corners": corners.tolist()}

@@ -16,20 +16,31 @@ import gc
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ProblemList, RossamError
 from ..files import cache_dir, caching, source_digest, stable_hash
-from .boxes import box_problems
+from .boxes import FEW_BOXES, box_problems, other_convention
 from .coco import read_coco_index, write_coco_index
 from .images import image_size_hw
 from .records import Drop, FrameSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+LITTER = {
+    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "system volume information", "$recycle.bin"),
+    *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__"),
+}
+"""Names (lower case) of what systems, storage devices and archives leave in folders; so are those that begin with a dot."""
 MOSTLY = 0.5
 """Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name was left by a system and is no part of a dataset."""
+    return name.startswith((".", "~$")) or name.lower() in LITTER
 
 
 class Report:
@@ -49,8 +60,8 @@ class Report:
     def problem(self, path: Path, found: str, at: int | str | None = None) -> None:
         self.problems.add(self._place(path, at), found)
 
-    def drop(self, path: Path, reason: str, at: int | str | None = None) -> None:
-        self.drops.append(Drop(self._place(path, at), reason))
+    def drop(self, path: Path, reason: str, at: int | str | None = None, boxes: int = 0) -> None:
+        self.drops.append(Drop(self._place(path, at), reason, boxes))
 
     def raise_if_any(self) -> None:
         self.problems.raise_if_any(self.remedy)
@@ -79,11 +90,11 @@ def find_folder(root: str | os.PathLike, is_dataset: Callable[[Path], bool], lay
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in `folder`, sorted by name; none where it does not exist. Hidden ones are passed over."""
+    """Folders in `folder`, sorted by name; none where it does not exist. Litter is passed over."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
     return [folder / name for name in names]
 
 
@@ -93,7 +104,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         return []
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in suffixes)
-    return [folder / name for name in names if not name.startswith(".")]
+    return [folder / name for name in names if not is_litter(name)]
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], report: Report) -> dict[int, Path]:
@@ -119,23 +130,37 @@ def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
 
 
 def usable_boxes(
-    boxes_xyxy: Sequence, size_hw: tuple[int, int], path: Path, places: Sequence[int | str], report: Report
+    boxes_xyxy: Sequence,
+    size_hw: tuple[int, int],
+    path: Path,
+    places: Sequence[int | str],
+    report: Report,
+    convention: str = "xywh",
 ) -> np.ndarray:
     """Which boxes of a file hold a pixel of the frame, bool N; the others are logged, or a problem if they are most.
+
+    Boxes that look like another convention's than the file's are a problem, too.
 
     Args:
         boxes_xyxy: N boxes in pixel-edge coordinates.
         path: the file they are from.
         places: line number or name of each.
+        convention: what the file holds (`boxes.CONVENTIONS`).
     """
-    usable = np.ones(len(boxes_xyxy), bool)
-    faults = box_problems(np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4), size_hw)
+    usable, boxes = np.ones(len(boxes_xyxy), bool), np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    faults = box_problems(boxes, size_hw)
     for index, fault in faults:
         usable[index] = False
-        report.drop(path, f"box {fault}", places[index])
-    if len(faults) > max(1, MOSTLY * len(boxes_xyxy)):
+        report.drop(path, f"box {fault}", places[index], boxes=1)
+    if len(faults) > max(1, MOSTLY * len(boxes)):
         index, fault = faults[0]
-        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes_xyxy)} boxes cannot be used", places[index])
+        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used", places[index])
+    elif len(boxes) >= FEW_BOXES:
+        values = boxes.copy()
+        values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
+        if (other := other_convention(values, convention, size_hw)) is not None:
+            found = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            report.problem(path, f"boxes are expected as {convention}: {found}", places[0])
     return usable
 
 
@@ -169,13 +194,24 @@ def indexed(
                 return frames
         except RossamError:
             pass  # damaged: an index is only ever a copy, and written anew
-    frames = read().with_reading(cache=cache)
+    frames = _with_file_names(read(), root).with_reading(cache=cache)
     with caching():
         write_coco_index(frames, path, image_root=root)
         for stale in folder.glob(f"{name}-{origin}-*.json"):
             if stale != path:
                 stale.unlink(missing_ok=True)
     return frames
+
+
+def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:
+    """The frames with the names of their images below the dataset's folder, as exports give them."""
+    named = [
+        replace(f, source={"file_name": f.image_path.relative_to(root).as_posix()} | dict(f.source))
+        if f.image_path.is_relative_to(root)
+        else f
+        for f in frames
+    ]
+    return FrameSet(frames.name, named, frames.drops, frames.classes)
 
 
 @contextlib.contextmanager
@@ -195,7 +231,7 @@ def _file_states(paths: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
     for path in paths:
         if path.is_dir():
             with os.scandir(path) as entries:
-                for entry in entries:
+                for entry in (entry for entry in entries if not is_litter(entry.name)):
                     if entry.is_dir():
                         yield from _file_states([Path(entry.path)])
                     else:

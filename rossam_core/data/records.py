@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ class ObjectAnnotation:
 
     Attributes:
         object_id: unique within its frame; in a video, the same number in every frame (its track).
-        category: class name, lower case.
+        category: class name, lower case; `FrameSet.class_of` gives the source's spelling.
         box_xyxy: pixel-edge coordinates of the frame.
         segmentation: COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons
             `[x0, y0, x1, y1, …]`, or None where only the box is known.
         attributes: what else the source says (occluded, truncated, …), JSON-serialisable.
+        source: the source's own `annotation_id` and `category_id`, where it has them.
     """
 
     object_id: int
@@ -43,6 +45,7 @@ class ObjectAnnotation:
     box_xyxy: Box
     segmentation: Mapping[str, Any] | list[list[float]] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def has_mask(self) -> bool:
@@ -68,6 +71,7 @@ class Frame:
         objects: all annotated objects, in the order of the source.
         attributes: ground resolution, scene, sensor, …, JSON-serialisable.
         reading: bands and stretch of the image, the same for all frames of a dataset.
+        source: the source's own `file_name`, `image_id` and `video_id`, where it has them.
     """
 
     dataset: str
@@ -78,6 +82,7 @@ class Frame:
     objects: tuple[ObjectAnnotation, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     reading: ImageReading = AS_IT_IS
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -98,10 +103,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Drop:
-    """Something a reader or a filter left out, and why."""
+    """Something a reader or a filter left out, and why; `boxes` is the number of boxes of the input in it."""
 
     where: str
     reason: str
+    boxes: int = field(default=0, compare=False)
 
 
 class FrameSet(Sequence[Frame]):
@@ -111,10 +117,18 @@ class FrameSet(Sequence[Frame]):
         name: shown in tables and reports.
         frames: sorted by video and index by the reader.
         drops: what was left out, one entry each.
+        classes: id and name of each class of the source, used or not; default: those of the objects, from 1.
     """
 
-    def __init__(self, name: str, frames: Sequence[Frame], drops: Sequence[Drop] = ()):
+    def __init__(
+        self,
+        name: str,
+        frames: Sequence[Frame],
+        drops: Sequence[Drop] = (),
+        classes: Sequence[tuple[int | str, str]] = (),
+    ):
         self.name, self.frames, self.drops = name, tuple(frames), tuple(drops)
+        self._source_classes = tuple((number, name) for number, name in classes)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -140,26 +154,45 @@ class FrameSet(Sequence[Frame]):
         return sum(len(frame.objects) for frame in self.frames)
 
     @property
+    def input_boxes(self) -> int:
+        """Boxes of the input: those that are here and those that were left out."""
+        return self.object_count + sum(drop.boxes for drop in self.drops)
+
+    @cached_property
+    def classes(self) -> tuple[tuple[int | str, str], ...]:
+        """Id and name of each class: the source's list in its order, then classes of objects that it lacks."""
+        listed = {name.lower() for _, name in self._source_classes}
+        missing = {o.category: None for f in self.frames for o in f.objects if o.category.lower() not in listed}
+        first = max((number for number, _ in self._source_classes if isinstance(number, int)), default=0) + 1
+        return (*self._source_classes, *enumerate(missing, start=first))
+
+    @cached_property
+    def class_of(self) -> Callable[[Any], tuple[int | str, str]]:
+        """Object → id and name of its class, from `classes`."""
+        return class_finder(self.classes)
+
+    @property
     def categories(self) -> dict[str, int]:
         """Objects per category, most frequent first."""
         return dict(Counter(o.category for f in self.frames for o in f.objects).most_common())
 
     def subset(self, frames: Sequence[Frame], drops: Sequence[Drop] = ()) -> FrameSet:
-        return FrameSet(self.name, frames, (*self.drops, *drops))
+        return FrameSet(self.name, frames, (*self.drops, *drops), self._source_classes)
 
     def with_reading(
         self, options: ImageOptions = AS_IT_IS, paths: Iterable[Path] | None = None, cache: Path | None = None
     ) -> FrameSet:
         """With one reading for all frames: `options`, resolved over the images of the set, or over `paths`."""
         reading = resolve_reading(options, paths or [frame.image_path for frame in self.frames], cache)
-        return FrameSet(self.name, [replace(frame, reading=reading) for frame in self.frames], self.drops)
+        frames = [replace(frame, reading=reading) for frame in self.frames]
+        return FrameSet(self.name, frames, self.drops, self._source_classes)
 
     def keep_objects(self, keep: Callable[[ObjectAnnotation], bool], reason: str) -> FrameSet:
         """Without the objects `keep` refuses; each leaves a `Drop`. Frames left empty stay."""
         drops, frames = [], []
         for frame in self.frames:
             kept = [o for o in frame.objects if keep(o)]
-            drops += [Drop(f"{frame.key} object {o.object_id}", reason) for o in frame.objects if not keep(o)]
+            drops += [Drop(f"{frame.key} object {o.object_id}", reason, 1) for o in frame.objects if not keep(o)]
             frames.append(frame if len(kept) == len(frame.objects) else frame.with_objects(kept))
         return self.subset(frames, drops)
 
@@ -172,3 +205,15 @@ class FrameSet(Sequence[Frame]):
                 for f in self.frames
             ]
         )
+
+
+def class_finder(classes: Sequence[tuple[int | str, str]]) -> Callable[[Any], tuple[int | str, str]]:
+    """A function from an object (`category`, `source`) to the entry of `classes` it belongs to: by id, else by name."""
+    by_id = {(number, name.lower()): (number, name) for number, name in classes}
+    by_name = {name.lower(): (number, name) for number, name in reversed(classes)}
+
+    def find(item) -> tuple[int | str, str]:
+        name = item.category.lower()
+        return by_id.get((item.source.get("category_id"), name)) or by_name[name]
+
+    return find

@@ -164,7 +164,7 @@ def apply(frames: FrameSet, manifest: Manifest, *, verify: bool = True) -> Frame
     listed = {sampled.key for sampled in manifest.frames}
     not_drawn = f"not in the sample of {manifest.fraction:g} of each video's frames (seed {manifest.seed})"
     drops = [
-        Drop(frame.key, _reason_against(frame, manifest.exclude_categories) or not_drawn)
+        Drop(frame.key, _reason_against(frame, manifest.exclude_categories) or not_drawn, len(frame.objects))
         for frame in frames
         if frame.key not in listed
     ]

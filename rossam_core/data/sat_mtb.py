@@ -31,6 +31,8 @@ import numpy as np
 
 from ..errors import RossamError
 from ..files import read_json
+from . import masks
+from .boxes import are_around, other_convention
 from .coco import check_segmentation
 from .reading import Report, find_folder, indexed, numbered_files, subfolders, usable_boxes
 from .records import Frame, FrameSet, ObjectAnnotation
@@ -57,8 +59,6 @@ Kind = Literal["seg", "hbb", "obb", "mot"]
 SHEETS: Mapping[str, str] = {"seg": "seg", "hbb": "det_HBB", "obb": "det_OBB", "mot": "mot"}
 FOLDERS: Mapping[str, str] = {"seg": "seg", "hbb": "det/HBB", "obb": "det/OBB", "mot": "mot"}
 SPLIT_FILE = "data_split.xlsx"
-LEAST_AGREEMENT = 0.5
-"""A box whose overlap (IoU) with its polygon's extent is below this is none of that polygon."""
 LAYOUT = f"""\
     {SPLIT_FILE}
     airplane/01/img/000001.png …
@@ -121,7 +121,7 @@ def _read(root: Path, split: str | None, annotations: Kind) -> FrameSet:
                 if number in objects
             ]
     report.raise_if_any()
-    return FrameSet(f"{NAME} {split or 'all'}", frames, report.drops)
+    return FrameSet(f"{NAME} {split or 'all'}", frames, report.drops, list(enumerate(CATEGORIES, start=1)))
 
 
 def _sequences(root: Path, split: str | None, annotations: Kind, report: Report) -> list[Path]:
@@ -214,7 +214,7 @@ def _usable(objects: Objects, size_hw: tuple[int, int], path: Path, report: Repo
             report.problem(path, "this object occurs twice", f"object {item.object_id}")
         seen.add(item.object_id)
     names = [f"object {item.object_id}" for item in objects]
-    usable = usable_boxes([item.box_xyxy for item in objects], size_hw, path, names, report)
+    usable = usable_boxes([item.box_xyxy for item in objects], size_hw, path, names, report, "xyxy")
     return [item for item, good in zip(objects, usable, strict=True) if good]
 
 
@@ -234,7 +234,7 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
     if stated != size_hw:
         report.problem(path, f"height×width is {stated}, the image's is {size_hw}")
         return []
-    objects, as_xywh = [], 0
+    objects, boxes, extents, contradictions = [], [], [], 0
     for position, item in enumerate(items):
         place = f"annotations[{position}]"
         class_id = item.get("category_id")
@@ -254,17 +254,24 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
             except ValueError as fault:
                 report.problem(path, str(fault), place)
                 continue
-            if isinstance(polygons, list) and polygons and _overlap(box, _extent(polygons)) < LEAST_AGREEMENT:
-                as_xywh += _overlap(np.concatenate([box[:2], box[:2] + box[2:]]), _extent(polygons)) >= LEAST_AGREEMENT
-                report.drop(path, f"bbox {box.tolist()} is not around its polygon {_extent(polygons).tolist()}", place)
-                continue
+            extent = masks.extent(polygons, size_hw) if polygons else None
+            if extent is not None and np.isfinite(box).all() and (box[2:] > box[:2]).all():
+                boxes.append(box)
+                extents.append(extent)
+                if not are_around(box[None], extent[None], size_hw)[0]:
+                    contradictions += 1
+                    found = f"bbox {box.tolist()} is not around its polygon {extent.tolist()}"
+                    report.drop(path, found, place, boxes=1)
+                    continue
             shifted = [[v - FIRST_PIXEL for v in p] for p in polygons] if isinstance(polygons, list) else polygons
             kind = {"kind": str(fine)} if fine and str(fine).lower() != category else {}
             objects.append(
                 ObjectAnnotation(item["id"], category, tuple((box - FIRST_PIXEL).tolist()), shifted or None, kind)
             )
-    if as_xywh > len(items) / 2:
-        report.problem(path, "bbox holds x, y, width, height, expected xmin, ymin, xmax, ymax")
+    other = other_convention(np.array(boxes), "xyxy", size_hw, np.array(extents)) if boxes else None
+    if other is not None or contradictions > max(1, len(boxes) / 2):
+        found = {None: "another box", "xywh": "x, y, width, height"}.get(other, other)
+        report.problem(path, f"bbox holds {found}, expected xmin, ymin, xmax, ymax of its polygon")
     return objects
 
 
@@ -307,6 +314,7 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
     """Frame number → objects, of the sequence's track file; every frame is there."""
     candidates = [p for p in (folder / "mot" / folder.name, folder / "mot" / f"{folder.name}.txt") if p.is_file()]
     path = candidates[0] if candidates else folder / "mot" / f"{folder.name}.txt"
+    class_of: dict[int, int] = {}
     by_frame: dict[int, dict[int, tuple[int, ObjectAnnotation]]] = {number: {} for number in clip.images}
     for line, fields in read_rows(path, report)[0]:
         values = parse_numbers(fields)
@@ -319,6 +327,9 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
             report.problem(path, f"frame {number} has no image", line)
         elif not 0 <= class_number < len(MOT_CLASSES):
             report.problem(path, f"class is {class_number}, expected 0 to {len(MOT_CLASSES) - 1}", line)
+        elif class_of.setdefault(object_id, class_number) != class_number:
+            found = f"object {object_id} is {MOT_CLASSES[class_number]}, before {MOT_CLASSES[class_of[object_id]]}"
+            report.problem(path, found, line)
         elif object_id in by_frame[number]:
             report.problem(path, f"object {object_id} has a box in frame {number} already", line)
         else:
@@ -344,17 +355,3 @@ def _finite(values: Any, count: int) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     return array if array.shape == (count,) else None
-
-
-def _extent(polygons: list[list[float]]) -> np.ndarray:
-    points = np.concatenate([np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in polygons])
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two xyxy boxes; NaN boxes and boxes without area count as agreeing, for `usable_boxes` to judge."""
-    area = [(box[2:] - box[:2]).clip(0).prod() for box in (a, b)]
-    if not np.isfinite(a).all() or min(area) == 0:
-        return 1.0
-    shared = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(0).prod()
-    return float(shared / (sum(area) - shared))

@@ -24,7 +24,7 @@ ABSENT = "target absent"
 REMEDY = "unpack the dataset anew; a file that is damaged in the original too can be moved away with its sequence"
 Row = tuple[int, list[str]]
 ToObject = Callable[[list[float]], tuple[Box, dict[str, Any]]]
-"""Numbers of a row → box in pixel-edge coordinates, and the object's attributes."""
+"""Numbers of a row → box in pixel-edge coordinates, and the object's attributes; `ValueError` where they are no box."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def single_object_set(
         attributes = attributes_of(folder, report)
         frames += single_object_frames(dataset, folder, folder.name, category, columns, to_object, report, attributes)
     report.raise_if_any()
-    return FrameSet(dataset, frames, report.drops)
+    return FrameSet(dataset, frames, report.drops, list(enumerate(CATEGORIES, start=1)))
 
 
 def single_object_frames(
@@ -169,9 +169,12 @@ def single_object_frames(
         elif values is None or len(values) != columns:
             report.problem(truth, f"is {','.join(fields)!r}, expected {columns} numbers or 'none'", line)
         else:
-            found[number] = (line, *to_object(values))
+            try:
+                found[number] = (line, *to_object(values))
+            except ValueError as fault:
+                report.drop(truth, str(fault), line, boxes=1)
     lines, boxes = [line for line, _, _ in found.values()], [box for _, box, _ in found.values()]
-    usable = usable_boxes(boxes, clip.size_hw, truth, lines, report)
+    usable = usable_boxes(boxes, clip.size_hw, truth, lines, report, "xywh" if columns == 4 else "xyxy")
     objects = {
         number: (ObjectAnnotation(1, category, box, attributes=extra),)
         for (number, (_, box, extra)), good in zip(found.items(), usable, strict=True)

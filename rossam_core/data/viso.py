@@ -78,7 +78,7 @@ def _read(root: Path, folders: Sequence[Path]) -> FrameSet:
             for sequence in subfolders(category):
                 frames += _read_sequence(sequence, category.name, report)
     report.raise_if_any()
-    return FrameSet(NAME, frames, report.drops)
+    return FrameSet(NAME, frames, report.drops, list(enumerate(CATEGORIES, start=1)))
 
 
 def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
@@ -87,21 +87,26 @@ def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
     if clip is None:
         return []
     read_files = _every_object if video.startswith("mot/") else _chosen_objects
-    objects: dict[int, list[ObjectAnnotation]] = {}
-    for path, entries in read_files(folder, report):
-        for entry in sorted(_in_frames(entries, path, clip, report)):
-            objects.setdefault(entry.number, []).append(ObjectAnnotation(entry.object_id, category, entry.box))
+    objects: dict[int, dict[int, ObjectAnnotation]] = {}
+    for path, entries, convention in read_files(folder, report):
+        for entry in sorted(_in_frames(entries, path, clip, report, convention)):
+            in_frame = objects.setdefault(entry.number, {})
+            if entry.object_id in in_frame:
+                found = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
+                report.drop(path, found, entry.line, boxes=1)
+            else:
+                in_frame[entry.object_id] = ObjectAnnotation(entry.object_id, category, entry.box)
     if read_files is _chosen_objects:
         for number in sorted(set(clip.images) - set(objects)):
             report.drop(clip.images[number], "no box for this frame")
     return [
-        Frame(NAME, video, number, path, clip.size_hw, tuple(objects.get(number, ())))
+        Frame(NAME, video, number, path, clip.size_hw, tuple(objects.get(number, {}).values()))
         for number, path in clip.images.items()
         if number in objects or read_files is _every_object
     ]
 
 
-def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry]]]:
+def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
     """`gt/gt.txt`: frame, id, and box in each row."""
     path = folder / "gt/gt.txt"
     rows, delimiter = read_rows(path, report)
@@ -113,15 +118,15 @@ def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Ent
         if number is None or object_id is None or values is None:
             malformed.append((line, fields))
         elif (object_id, number) in entries:
-            report.drop(path, f"object {object_id} has a box in frame {number} already", line)
+            report.drop(path, f"object {object_id} has a box in frame {number} already", line, boxes=1)
         else:
             entries[object_id, number] = Entry(object_id, number, line, _box(values, is_xywh=delimiter == ","))
     expected = "frame,id,x,y,w,h,…" if delimiter == "," else "frame id x1 y1 x2 y2 …"
     _log_malformed(malformed, len(rows), expected, path, report)
-    yield path, list(entries.values())
+    yield path, list(entries.values()), "xywh" if delimiter == "," else "xyxy"
 
 
-def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry]]]:
+def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
     """`gt/<id>_<start>_<end>.txt` or `groundtruth_rect.txt`: the box of one object in each row."""
     paths = list_files(folder / "gt", (".txt",)) or [path for path in [folder / LONE_TRACK] if path.exists()]
     if not paths:
@@ -148,7 +153,7 @@ def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[E
             else:
                 entries.append(Entry(object_id, number, line, _box(values, is_xywh=True)))
         _log_malformed(malformed, len(rows), "x,y,w,h", path, report)
-        yield path, entries
+        yield path, entries, "xywh"
 
 
 def _box(values: list[float], is_xywh: bool) -> Box:
@@ -159,15 +164,16 @@ def _box(values: list[float], is_xywh: bool) -> Box:
 
 def _log_malformed(malformed: list[Row], count: int, expected: str, path: Path, report: Report) -> None:
     for line, fields in malformed:
-        report.drop(path, f"malformed row {','.join(fields)!r}, expected {expected}", line)
+        report.drop(path, f"malformed row {','.join(fields)!r}, expected {expected}", line, boxes=1)
     if len(malformed) > max(1, MOSTLY * count):
         report.problem(path, f"{len(malformed)} of {count} rows are malformed, expected {expected}", malformed[0][0])
 
 
-def _in_frames(entries: list[Entry], path: Path, clip: Clip, report: Report) -> list[Entry]:
+def _in_frames(entries: list[Entry], path: Path, clip: Clip, report: Report, convention: str) -> list[Entry]:
     """The entries whose box can be used; a row for a frame that has no image is a problem."""
     for entry in entries:
         if entry.number not in clip.images:
             report.problem(path, f"frame {entry.number} has no image img/{entry.number:06d}", entry.line)
-    usable = usable_boxes([e.box for e in entries], clip.size_hw, path, [e.line for e in entries], report)
+    boxes, lines = [e.box for e in entries], [e.line for e in entries]
+    usable = usable_boxes(boxes, clip.size_hw, path, lines, report, convention)
     return [entry for entry, good in zip(entries, usable, strict=True) if good]

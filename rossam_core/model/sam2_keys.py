@@ -70,8 +70,6 @@ def official_name(name: str) -> str:
     return name
 
 
-
-
 def from_official(state: Mapping[str, Tensor], own: Iterable[str]) -> tuple[dict[str, Tensor], int]:
     """Official tensors, or transformers', under our names.
 

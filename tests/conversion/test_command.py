@@ -1,18 +1,20 @@
 """`rossam convert` end to end on a tiny COCO file with boxes and no masks."""
 
 import argparse
+import io
 import json
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
-import torch
 from tiny_tracks import make_frames
 
+from rossam_core import cli
 from rossam_core.cli import _overrides
 from rossam_core.config import load_profile
-from rossam_core.conversion.command import _predictor, _profile, add_parser
+from rossam_core.conversion.command import FORMATS, _predictor, _profile, add_parser
 from rossam_core.data.coco import read_coco
 from rossam_core.errors import RossamError
 from rossam_core.model.checkpoints import save_weights, weights_hash
@@ -47,7 +49,7 @@ def call(*arguments):
 
 def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, capsys):
     out = tmp_path / "out"
-    every = [part for name in ("coco", "coco-polygons", "png", "authors", "yolo") for part in ("--format", name)]
+    every = [part for name in FORMATS for part in ("--format", name)]
     assert call("--source", "coco", "--data", dataset, "--out", out, "--method", "grabcut", "--workers", 1, *every) == 0
     told = capsys.readouterr().out
     assert told.splitlines()[0].split() == ["boxes", "masks", "empty", "failed", "time"]
@@ -145,6 +147,8 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
         call(*arguments, "--bands", "4,3,2", "--stretch", "full")
     with pytest.raises(RossamError, match="has 4 bands, and band 5 is asked for"):
         call(*arguments[:-4], "--bands", "5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -200,3 +204,95 @@ def test_a_checkpoint_named_on_the_command_line_is_that_of_the_method(method, tm
     save_weights(model, tmp_path / "w.safetensors")
     settings = {"model.checkpoint": str(tmp_path / "w.safetensors"), "model.architecture": ARCHITECTURE}
     assert weights_hash(_predictor(method, load_profile("demo", settings), True).model) == weights_hash(model)
+
+
+def change(dataset, edit):
+    content = json.loads((dataset / "test.json").read_text())
+    edit(content)
+    (dataset / "test.json").write_text(json.dumps(content))
+    return content
+
+
+def test_every_box_of_the_input_is_accounted_for_on_the_screen_and_in_every_export(dataset, tmp_path, capsys):
+    def edit(content):
+        content["annotations"][0]["iscrowd"] = 1
+        content["annotations"][1]["bbox"] = [1, 2, 0, 4]
+        content["annotations"][2]["category_id"] = 9
+
+    change(dataset, edit)
+    every = [part for name in FORMATS for part in ("--format", name)]
+    arguments = ["--source", "coco", "--data", dataset, "--method", "box", "--workers", 1, "--limit", 5, "--jitter", 0]
+    out = tmp_path / "out"
+    assert call(*arguments, "--skip-bad", "--out", out, *every) == 0
+    printed = capsys.readouterr().out
+    assert "12 boxes in the input = 7 converted + 5 left out" in printed.splitlines()[-1]
+    assert "1 boxes: iscrowd: a region, not one object; --keep-crowd takes them as objects" in printed
+    table = pd.read_csv(out / "records.csv")
+    assert table["boxes"].sum() == len(table) == 12
+    dropped = table[table["status"] == "left out"]
+    assert dropped["place"].tolist() == [
+        "clip 0/001.png annotation 1",
+        "clip 0/001.png annotation 2",
+        "clip 0/002.png annotation 3",
+        "clip 1/000003 object 7",
+        "clip 1/000003 object 14",
+    ]
+    assert dropped["reason"].str.contains("iscrowd|zero area|points at nothing|beyond --limit 5").all()
+    for name in ("coco.json", "coco_polygons.json", "youtube_vis.json"):
+        drops = json.loads((out / name).read_text())["drops"]
+        assert [drop["where"] for drop in drops] == dropped["place"].tolist()
+    for name in ("mots", "labels", "authors/train", "yolo"):
+        assert pd.read_csv(out / name / "drops.csv")["place"].tolist() == dropped["place"].tolist()
+    assert call(*arguments, "--skip-bad", "--keep-crowd", "--out", tmp_path / "crowd") == 0
+    assert "12 boxes in the input = 8 converted + 4 left out" in capsys.readouterr().out
+
+
+def test_a_file_of_which_everything_is_left_out_is_an_error_that_says_why(dataset, tmp_path):
+    change(dataset, lambda content: [item.update(iscrowd=1) for item in content["annotations"]])
+    with pytest.raises(RossamError, match=r"each of the 12 boxes is left out \(12: iscrowd.*\n.*--keep-crowd"):
+        call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
+
+
+def test_the_remedies_for_boxes_of_another_convention_are_options(dataset, tmp_path, capsys):
+    def edit(content):
+        for item in content["annotations"]:
+            x, y, w, h = item["bbox"]
+            item |= {"bbox": [x, y, x + w, y + h], "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+
+    change(dataset, edit)
+    arguments = ["--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box", "--workers", 1]
+    with pytest.raises(RossamError, match="use --box-convention xyxy"):
+        call(*arguments)
+    assert call(*arguments, "--box-convention", "xyxy") == 0
+    assert pd.read_csv(tmp_path / "out/records.csv").loc[0, ["x0", "y0", "x1", "y1"]].tolist() == [7, 6, 19, 14]
+    with pytest.raises(RossamError, match=r"nwpu-vhr10: has no use for data\.keep_crowd"):
+        call("--source", "nwpu-vhr10", "--data", dataset, "--keep-crowd", "--out", tmp_path / "no")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_in_any_script_are_converted_and_printed_in_any_encoding(dataset, tmp_path, monkeypatch, encoding):
+    images = dataset / "images"
+    (images / "clip 0").rename(images / "飞机 é😀")
+
+    def edit(content):
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].replace("clip 0", "飞机 é😀")
+        content["videos"][0]["name"], content["categories"][0]["name"] = "船/舶", "Корабль"
+
+    change(dataset, edit)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", screen)
+    every = [part for name in FORMATS for part in ("--format", name)]
+    out = tmp_path / "出力"
+    arguments = ["--source", "coco", "--data", dataset, "--out", out, "--method", "box", "--workers", 1, "--jitter", 0]
+    assert cli.main([str(part) for part in ["convert", *arguments, *every]]) == 0
+    screen.flush()
+    assert "12 boxes in the input" in screen.buffer.getvalue().decode(encoding)
+    for name in ("yolo/images/飞机 é😀/001.png", "labels/飞机 é😀/001.png", "authors/train/img/船_舶_000001.png"):
+        assert (out / name).exists()
+    assert (out / "mots/MOTS-train/船_舶/gt/gt.txt").exists()
+    assert "Корабль" in (out / "yolo/data.yaml").read_text("utf-8")
+    assert json.loads((out / "coco.json").read_text())["images"][0]["file_name"] in {
+        "飞机 é😀/001.png",
+        "clip 1/001.png",
+    }
