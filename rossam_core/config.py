@@ -152,8 +152,8 @@ class DataConfig(ImageOptions):
     """Folder of a real dataset, or one that holds it (`--data DIR`); the readers find their files below it. None: where
     `rossam fetch` puts the dataset, `ROSSAM_CACHE/data/NAME`."""
     box_convention: BoxConvention | None = None
-    """What `bbox` of one's own COCO file holds (`--box-convention`): corner, centre (`cxcywh`) or two corners, in pixels
-    or fractions of the image. None: x, y, width, height in pixels, refused where the boxes look like another."""
+    """What `bbox` of one's own COCO file holds (`--box-convention`): corner, centre (`cxcywh`) or two corners, in
+    pixels or fractions of the image. None: x, y, width, height in pixels, refused where the boxes look like another."""
     keep_crowd: bool = False
     """Read annotations of one's own COCO file that are marked `iscrowd` as objects (`--keep-crowd`)."""
     skip_bad: bool = False

@@ -121,7 +121,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def are_around(boxes_xyxy: np.ndarray, extents_xyxy: np.ndarray, size_hw: ArrayLike) -> np.ndarray:
-    """Whether each box fits the extent of its mask, bool N: IoU of their parts in the frame, or `TOLERANCE` per side."""
+    """Whether each box fits the extent of its mask, bool N: IoU in the frame, or `TOLERANCE` per side."""
     a, b = (clip_boxes(boxes, size_hw) for boxes in (boxes_xyxy, extents_xyxy))
     return (box_iou(a, b) >= LEAST_AGREEMENT) | (np.abs(a - b).max(axis=1) <= TOLERANCE)
 

@@ -328,7 +328,7 @@ def _items(content: Json, images: dict, categories: dict, keep: set[str], keep_c
 
 
 def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, problems: ProblemList) -> None:
-    """Bring boxes to xyxy in pixels; those that are not around their mask are dropped, or a problem if they are most."""
+    """Bring boxes to xyxy in pixels; those not around their mask are dropped, or a problem if they are most."""
     read_as = convention or "xywh"
     for has_mask in (True, False):
         group = [item for item in items if (item.extent is not None) == has_mask]
@@ -501,7 +501,7 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
 
 
 def _find_image(folder: Path, file: str) -> Path | None:
-    """The file of that name, in whichever Unicode form and with whichever slashes; None where it is outside `folder`."""
+    """The file of that name, in any Unicode form and with any slashes; None where it is outside `folder`."""
     names = [file, file.replace("\\", "/")]
     names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
     path = next((folder / name for name in names if (folder / name).is_file()), folder / file)

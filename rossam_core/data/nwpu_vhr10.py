@@ -24,6 +24,7 @@ from ..config import CONFIGS
 from ..errors import RossamError
 from ..files import read_json
 from .coco import NOT_ASKED_FOR, read_coco
+from .reading import subfolders
 from .records import FrameSet, ObjectAnnotation
 
 NAME = "nwpu-vhr10"

@@ -33,7 +33,7 @@ LITTER = {
     *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "system volume information", "$recycle.bin"),
     *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__"),
 }
-"""Names (lower case) of what systems, storage devices and archives leave in folders; so are those that begin with a dot."""
+"""Names (lower case) of what systems, storage devices and archives leave in folders, besides names with a dot first."""
 MOSTLY = 0.5
 """Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""
 

@@ -2,8 +2,9 @@
 
 In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
 a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
-settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there under that
-key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one row.
+settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there
+under that key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one
+row.
 """
 
 from __future__ import annotations

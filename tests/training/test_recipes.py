@@ -48,5 +48,5 @@ def test_a_run_that_trains_nothing_is_refused():
 
 
 def test_an_unknown_group_is_refused():
-    with pytest.raises(RossamError, match="trained_groups.0"):
+    with pytest.raises(RossamError, match=r"trained_groups\.0"):
         recipe("paper", trained_groups=["lara"])
