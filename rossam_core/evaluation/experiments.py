@@ -101,8 +101,8 @@ class RowResult:
         spec: the row as `experiments.yaml` has it.
         scores: one row a scored unit, all protocols (see `scoring.score`).
         key: content hash the scores are kept under.
-        seconds: time the prediction and scoring took when they were computed.
-        objects: number of prompts answered.
+        seconds: time that prediction and scoring took, all seeds together, training excluded.
+        objects: number of prompts answered, those of every seed counted.
         experiments: what computed it, and has its data and its run.
     """
 
@@ -263,8 +263,8 @@ class Experiments:
         return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
 
     def key(self, spec: RowSpec) -> str:
-        """Hash of everything that may move the row's numbers."""
-        parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples"})]
+        """Hash of everything that may move the row's numbers; nothing is trained for it."""
+        parts = [self._fingerprint, self.profile.evaluation.model_dump()]
         if spec.baseline:
             parts += [spec.baseline, source_digest("data", "evaluation")]
         else:
@@ -272,7 +272,7 @@ class Experiments:
             if spec.training is None:
                 weights = weights_hash(self.model(spec.method))
             else:
-                weights = [self.run_dir(spec, seed).name for seed in self.profile.seeds]
+                weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
             parts += [
                 inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
                 [self._precision(inference.precision), self.device.type, torch.__version__],
@@ -302,9 +302,13 @@ class Experiments:
         return RowResult(spec, scores, key, facts["seconds"], facts["objects"], self)
 
     def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        seeds = () if spec.training is None else self.profile.seeds
+        for seed in seeds:  # train before the clock starts
+            self.run_dir(spec, seed)
         started = time.perf_counter()
         scores = self._compute(spec)
-        facts = {"seconds": time.perf_counter() - started, "label": spec.label, "objects": _prompts(self.frames)}
+        seconds, objects = time.perf_counter() - started, _prompts(self.frames) * max(len(seeds), 1)
+        facts = {"seconds": seconds, "label": spec.label, "objects": objects}
         with atomic_path(table_path) as temporary:
             scores.to_csv(temporary, index=False, compression="gzip")
         write_json(facts_path, facts)
