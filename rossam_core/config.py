@@ -225,8 +225,6 @@ class EvaluationConfig(Config):
     """`frame`: union mask of a frame's objects (released code); `object`: each object alone."""
     dilation_ratio: float = Field(0.02, gt=0, lt=1)
     """Boundary IoU band as a fraction of the image diagonal (Cheng et al. 2021; released code)."""
-    bootstrap_samples: int = Field(2000, ge=10)
-    """Resamples of videos for the 95% intervals."""
     size_bins: tuple[float, ...] = (0.0, 256.0, 1024.0, 9216.0)
     """Lower area bounds in square pixels: tiny, small (COCO: under 32²), medium (under 96²), large."""
 
@@ -264,7 +262,7 @@ class Profile(Config):
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
     seed: int = 0
-    """Seed of what is drawn outside the data: bootstrap, jitter, batches."""
+    """Seed of what is drawn outside the data: jitter, batches."""
 
     @model_validator(mode="after")
     def _recipe_changes_keep_the_method(self) -> Profile:

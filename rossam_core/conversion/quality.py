@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,7 +21,7 @@ import pandas as pd
 from ..data.records import Box, Frame
 from ..evaluation.baselines import box_pixels
 from ..evaluation.metrics import mask_iou
-from ..evaluation.statistics import Interval, bootstrap_mean
+from ..evaluation.statistics import Interval, mean_interval
 from .records import Conversion, MaskRecord
 
 THRESHOLD_OFFSET = 1.0
@@ -229,32 +228,27 @@ def with_true_iou(conversion: Conversion, frames: Sequence[Frame]) -> pd.DataFra
     return conversion.table.assign(iou=ious)
 
 
-def spearman(table: pd.DataFrame, value: str, truth: str = "iou", **options) -> Interval:
-    """Rank correlation of two columns, with an interval by bootstrap over videos.
+def spearman(table: pd.DataFrame, value: str, truth: str = "iou") -> Interval:
+    """Rank correlation of two columns, with an interval over videos.
 
     With a, b the ranks brought to mean 0 and variance 1, ρ = mean(ab). To first order a unit moves it by
-    ab − ρ(a² + b²)/2, so what is resampled is the mean of ρ + that (`statistics.bootstrap_mean`), ranks kept.
-
-    Args:
-        options: of `bootstrap_mean` (samples, seed).
+    ab − ρ(a² + b²)/2, so the interval is that of the mean of ρ + that (`statistics.mean_interval`), ranks kept.
     """
     pairs = table.dropna(subset=[value, truth])
     a, b = (pairs[name].rank() for name in (value, truth))
     if len(pairs) < 2 or a.nunique() < 2 or b.nunique() < 2:
-        return Interval(np.nan, np.nan, np.nan, len(pairs), pairs["video"].nunique(), 0, "the same for all")
+        return Interval(np.nan, (), len(pairs), pairs["video"].nunique(), note="the same for all")
     a, b = ((ranks - ranks.mean()) / ranks.std(ddof=0) for ranks in (a, b))
     rho = float((a * b).mean())
     units = pairs[["video", "frame", "object_id"]].assign(rho=rho + a * b - rho * (a**2 + b**2) / 2)
-    found = bootstrap_mean(units, "rho", **options)
-    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))  # a bound of ρ, not of its first order
+    return mean_interval(units, "rho")
 
 
-def agreement(table: pd.DataFrame, **options) -> pd.DataFrame:
+def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """How well each sign orders masks by true IoU: Spearman's ρ, positive where well-looking masks are good ones.
 
     Args:
         table: of `with_true_iou`; records without a mask are left out, as they need no sign.
-        options: of `bootstrap_mean`.
 
     Returns:
         Rows `sign`, `spearman`, `low`, `high`, `n`, the score first.
@@ -262,8 +256,9 @@ def agreement(table: pd.DataFrame, **options) -> pd.DataFrame:
     table, rows = table[table["area"] > 0], []
     for name in ("review_score", *SIGNS):
         direction = -1.0 if name in ("review_score", *HIGH_IS_BAD) else 1.0
-        found = spearman(table.assign(**{name: direction * table[name]}), name, **options)
-        rows.append({"sign": name, "spearman": found.mean, "low": found.low, "high": found.high, "n": found.n})
+        found = spearman(table.assign(**{name: direction * table[name]}), name)
+        low, high = np.clip([found.low, found.high], -1, 1)  # bounds of ρ, not of its first order
+        rows.append({"sign": name, "spearman": found.mean, "low": low, "high": high, "n": found.n})
     return pd.DataFrame(rows)
 
 

@@ -64,7 +64,7 @@ class Frame:
 
     Attributes:
         dataset: where it comes from, e.g. `synthetic-video` or `nwpu-vhr10`.
-        video: the video (or still image) it belongs to; the unit of the bootstrap.
+        video: the video (or still image) it belongs to; what intervals are over.
         index: frame number within the video, from 1.
         image_path: the image file, read only when `image()` is called.
         size_hw: height and width in pixels.

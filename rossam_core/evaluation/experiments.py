@@ -134,8 +134,8 @@ class RowResult:
         spec: the row as `experiments.yaml` has it.
         scores: one row a scored unit, all protocols (see `scoring.score`).
         key: content hash the scores are kept under.
-        seconds: time the prediction and scoring took when they were computed.
-        objects: number of prompts answered.
+        seconds: time that prediction and scoring took, all seeds together, training excluded.
+        objects: number of prompts answered, those of every seed counted.
         experiments: what computed it, and has its data and its run.
     """
 
@@ -317,7 +317,7 @@ class Experiments:
 
     def key(self, spec: RowSpec) -> str:
         """Hash of everything that may move the row's numbers; nothing is trained or scored for it."""
-        parts = [self._fingerprint, self.profile.evaluation.model_dump(exclude={"bootstrap_samples"})]
+        parts = [self._fingerprint, self.profile.evaluation.model_dump()]
         if spec.baseline:
             return result_key([*parts, spec.baseline], SCORING_VERSION)
         inference = self.inference(spec)

@@ -185,6 +185,6 @@ def two_steps(profile: Profile) -> dict[str, Any]:
         for key, value in few.items()
     }
     overrides |= {f"{place}.limit_frames": 4 for place in ("data", *(f"datasets.{name}" for name in profile.datasets))}
-    overrides |= {"seeds": [profile.seeds[0]], "evaluation.bootstrap_samples": 50}
+    overrides |= {"seeds": [profile.seeds[0]]}
     notice = "Two optimisation steps on four frames, to show that everything runs. The numbers mean nothing."
     return overrides | {"notice": notice}

@@ -1,287 +1,300 @@
-"""How sure a mean is: intervals by bootstrap over videos, paired differences, and the verdict on a claim.
+"""Means with 95% intervals over videos and training runs, their differences, and the verdict on a claim.
 
 In: tables of scored units (`scoring`). Out: `Interval`s in the units of the scores.
 
-Objects of one video resemble each other, so the video is what is drawn again, with all its objects
-(cluster bootstrap). The mean is over objects, not over videos.
+Objects of one video resemble each other, and so do all objects that one fine-tuning run answers. So the variance of a
+mean over objects has two parts, one between videos and one between runs (seeds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from ..errors import RossamError
 
 UNIT = ("video", "frame", "object_id")
 SEED = "seed"
-Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
+LEVEL = 0.95
+RUNS_NEEDED = 3
+"""Fine-tuning runs (seeds) of a trained row that a verdict needs."""
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "one run", "two runs"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where it may lie.
+    """A mean with its 95% confidence interval.
 
     Attributes:
         mean: over units; NaN where there is none.
-        low, high: ends of the confidence interval; NaN where it cannot be had, see `note`.
+        variances: independent parts of the mean's variance, each with its degrees of freedom; empty where they cannot
+            be had, see `note`.
         n: units behind the mean.
         clusters: videos they come from.
-        excluded: units left out because they have no score (NaN).
+        seeds: runs of the trained row (of two trained rows the smaller number); 0 where nothing was trained.
+        excluded: units left out because a score is missing (NaN).
         note: why there is no interval; empty otherwise.
-        p: two-sided p-value of the hypothesis that the true mean is the `against` of `bootstrap_mean`; NaN where there
-            is no interval.
     """
 
     mean: float
-    low: float
-    high: float
+    variances: tuple[tuple[float, int], ...]
     n: int
     clusters: int
+    seeds: int = 0
     excluded: int = 0
     note: str = ""
-    p: float = np.nan
+
+    @property
+    def se(self) -> float:
+        """Standard error of the mean; NaN where there is no interval."""
+        return float(np.sqrt(sum(variance for variance, _ in self.variances))) if self.variances else np.nan
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self._half_width(1 - LEVEL)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self._half_width(1 - LEVEL)
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of the hypothesis that the true mean is 0: 1 − level of the interval that ends there."""
+        distance, smallest = abs(self.mean), 1e-12
+        if np.isnan(self.se) or distance == 0:
+            return np.nan if np.isnan(self.se) else 1.0
+        if self._half_width(smallest) <= distance:
+            return smallest
+        return float(optimize.brentq(lambda p: self._half_width(p) - distance, smallest, 1))
+
+    @property
+    def p_above(self) -> float:
+        """One-sided p-value against "the true mean is above 0": near 0 where it is, near 1 where it is below."""
+        return self.p / 2 if self.mean > 0 else 1 - self.p / 2
 
     def scaled(self, factor: float) -> Interval:
         """The same interval in other units, e.g. `scaled(100)` for points."""
-        return replace(self, mean=self.mean * factor, low=self.low * factor, high=self.high * factor)
+        variances = tuple((variance * factor**2, df) for variance, df in self.variances)
+        return replace(self, mean=self.mean * factor, variances=variances)
+
+    def _half_width(self, p: float) -> float:
+        if not self.se > 0:
+            return self.se
+        quantiles = [variance * stats.t.isf(p / 2, df) for variance, df in self.variances]
+        return float(sum(quantiles)) / self.se
 
 
-def bootstrap_mean(
+def mean_interval(
     table: pd.DataFrame,
     value: str = "iou",
     cluster: str = "video",
-    samples: int = 2000,
-    seed: int = 0,
     *,
-    level: float = 0.95,
-    against: float = 0.0,
+    where: str | None = None,
+    minus: str | None = None,
 ) -> Interval:
-    """Mean of `value` over units, with an interval by bootstrap over clusters.
+    """Mean of `value` over units, with a 95% interval over clusters (videos) and runs (seeds).
 
-    With s_c the sum and n_c the number of cluster c's units, the estimate is Σ s_c / Σ n_c; a resample draws
-    as many clusters as there are, with replacement, and estimates again. The interval runs between two quantiles
-    of the resamples, and so never leaves the range of the data. Plain quantiles are too narrow for few clusters C
-    and blind to skew; those used here are corrected for both: the expanded tail α' = Φ(t_{C−1, α/2} · √(C / (C−1)))
-    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015) takes the place of
-    α/2 in the bias-corrected and accelerated interval (Efron, "Better bootstrap confidence intervals", JASA 1987).
+    With s_c the sum and n_c the number of units of cluster c (averaged over the S runs), C clusters, and m_s the
+    mean of run s over all units:
 
-    How often the 95% interval held the truth in simulations (skewed scores, 1 to 29 units a cluster; 1,500 draws;
-    number of units independent of the score, and tied to it):
+        estimate   θ = Σ s_c / Σ n_c
+        clusters   V₁ = (C − 1)/C · Σ (θ₋c − mean θ₋c)²,   θ₋c = θ without cluster c (jackknife),   C − 1 degrees
+        runs       V₂ = Σ (m_s − θ)² / (S (S − 1)), 0 where nothing was trained,                     S − 1 degrees
+        interval   θ ± t √(V₁ + V₂),   t = (V₁ t(C − 1) + V₂ t(S − 1)) / (V₁ + V₂)   (Cochran and Cox)
 
-    | clusters | 4 | 8 | 12 | 24 | 48 |
-    |---|---|---|---|---|---|
-    | this interval | 85–86% | 93–95% | 94–96% | 94–96% | 94–95% |
-    | expanded quantiles alone | 86% | 92–94% | 93–95% | 93–95% | 94–95% |
-    | accelerated alone | 77–81% | 87–91% | 90–94% | 92–94% | 93–94% |
+    With one run V₂ is not known: the interval is about that run's network, and `verdict` gives none.
 
-    Below 8 clusters no interval made of quantiles suffices: four videos are too few to say more than the mean. The
-    studentised bootstrap covers 94–97% throughout, but has no bounds where most clusters do not differ, as in a
-    comparison of two methods that are nearly the same, and is several times as wide with four clusters.
+    BENCHMARK
 
     Args:
-        table: one row a unit. Where the column `seed` exists, a unit's scores are averaged over seeds first,
-            so the interval is about videos, not about seeds.
+        table: one row per unit and run; the column `seed` names the run, a table without it is of an untrained method.
         cluster: column of the cluster label.
-        samples: number of resamples.
-        seed: of the resampling; rows in another order give the same interval.
-        level: confidence, e.g. 0.95.
-        against: the mean that `Interval.p` tests; p < 1 − level where the interval does not hold it, but for the
-            rounding of quantiles.
+        where: pandas query over the columns of `table`: only these units; None = all.
+        minus: a second query: from the mean over `where` that over these units is subtracted. Both come from the same
+            videos and runs, which the jackknife over videos and the differences between runs take into account.
 
     Returns:
         The interval; without ends and with a note where there are fewer than two clusters.
 
     Raises:
-        RossamError: a column is missing, several protocols are mixed, or a unit stands there twice.
+        RossamError: a column is missing, several protocols are mixed, or a unit occurs twice.
     """
-    units = _units(table, [value], cluster)
-    scored = units.dropna(subset=[value])
-    sums = scored.groupby(cluster, observed=True, sort=True)[value].agg(["sum", "count"])
-    n, clusters, excluded = int(sums["count"].sum()), len(sums), len(units) - len(scored)
-    if clusters == 0:
-        return Interval(np.nan, np.nan, np.nan, 0, 0, excluded, "no scored unit")
-    mean = float(sums["sum"].sum() / n)
-    if clusters == 1:
-        return Interval(mean, np.nan, np.nan, n, 1, excluded, f"one {cluster} only: nothing to resample")
-    # samples × clusters: how often each resample draws each cluster
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples).astype(np.float64)
-    means = (drawn @ sums["sum"].to_numpy()) / (drawn @ sums["count"].to_numpy(dtype=np.float64))
-    bias, acceleration = _corrections(means, mean, sums["sum"].to_numpy(), sums["count"].to_numpy())
-    low, high = np.quantile(means, _tails(bias, acceleration, clusters, level))
-    p = _p_value(means, against, bias, acceleration, clusters)
-    return Interval(mean, float(low), float(high), n, clusters, excluded, p=p)
+    wide = _wide(table, value, cluster)
+    return _estimate([wide], cluster, _runs(table), _sides(table, wide.index, where, minus))
 
 
 def paired_difference(
     a: pd.DataFrame,
     b: pd.DataFrame,
-    on: Sequence[str] = UNIT,
-    *,
     value: str = "iou",
     cluster: str = "video",
-    samples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    against: float = 0.0,
-    allow_unmatched: bool = False,
+    *,
+    where: str | None = None,
+    minus: str | None = None,
 ) -> Interval:
-    """Mean of `value` in `a` minus `value` in `b`, unit by unit, with the interval of `bootstrap_mean`.
+    """Mean of `value` in `a` minus `value` in `b`, unit by unit, with the interval of `mean_interval`.
 
-    Units that have no score (NaN) in either table are excluded and counted. Scores are averaged over the
-    column `seed` of each table first, so the two may have different numbers of seeds.
+    If only one table has runs, its runs are compared with the other's fixed scores. If both have the same seeds, the
+    difference is taken run by run: runs of the same seed see the same training views in the same order, so their
+    scores are correlated, and treating them as independent would claim a wrong variance, too large or too small
+    according to the correlation's sign. Where they are not correlated, pairing remains valid and only widens the
+    interval (S − 1 degrees of freedom rather than 2(S − 1)). With different seeds the runs are independent: both
+    tables' variances between runs are added.
 
     Args:
-        on: columns that name a unit; `cluster` must be among them.
-        allow_unmatched: compare the units both tables have, and leave out the others; else they are an error.
+        where, minus: as in `mean_interval`, over the columns of `a`; e.g. the gain on crowded objects minus the gain on
+            the others.
 
     Raises:
-        RossamError: units differ between the tables, or as in `bootstrap_mean`.
+        RossamError: units differ between the tables, or as in `mean_interval`.
     """
-    on = list(on)
-    if cluster not in on:
-        raise RossamError("paired_difference", f"on={on} lacks the cluster column {cluster!r}", "add it to `on`")
-    left, right = (_units(table, [value], cluster, on)[[*on, value]] for table in (a, b))
-    pairs = left.merge(right, on=on, how="outer", suffixes=("_a", "_b"), indicator=True)
-    unmatched = pairs[pairs["_merge"] != "both"]
-    if len(unmatched) and not allow_unmatched:
-        counts = unmatched["_merge"].value_counts()
-        first = unmatched.iloc[0][on].to_dict()
-        raise RossamError(
-            "paired_difference",
-            f"{counts['left_only']} units are in the first table only, {counts['right_only']} in the second only, "
-            f"e.g. {first}",
-            "score both methods on the same frames, or pass allow_unmatched=True",
-        )
-    pairs = pairs[pairs["_merge"] == "both"]
-    differences = pairs[on].assign(**{value: pairs[f"{value}_a"] - pairs[f"{value}_b"]})
-    return bootstrap_mean(differences, value, cluster, samples, seed, level=level, against=against)
-
-
-def verdict(
-    published_delta: float, interval: Interval, *, at_least: float = 0.0, within: float | None = None
-) -> Verdict:
-    """What a measured difference says about a published one.
-
-    The rule, for a published difference that is not zero. Count both in the direction the paper claims
-    (multiply by the sign of `published_delta`), so that the claim is "the difference exceeds `at_least`":
-
-    - `reproduced`: the whole interval lies above `at_least`;
-    - `not reproduced`: the whole interval lies below `at_least`;
-    - `inconclusive`: the interval holds `at_least`, or there is no interval.
-
-    `at_least` = 0 judges the direction alone. For a published difference of zero the claim is "no difference
-    worth naming": `reproduced` where the interval lies inside [−within, within], `not reproduced` where it lies
-    wholly outside, `inconclusive` otherwise, and also where `within` does not say what is worth naming.
-
-    Args:
-        published_delta: the paper's difference, or its sign.
-        interval: the measured difference, the same way round.
-        at_least: smallest difference that counts, not negative, in the interval's units.
-        within: for a published difference of 0; positive, in the interval's units.
-    """
-    if np.isnan(published_delta) or not at_least >= 0 or (within is not None and not within > 0):
-        found = f"published_delta is {published_delta}, at_least {at_least}, within {within}"
-        raise RossamError("verdict", found, "pass a number, a threshold that is not negative, a margin above 0")
-    low, high = (interval.low, interval.high) if published_delta >= 0 else (-interval.high, -interval.low)
-    if published_delta != 0:
-        holds, fails = low > at_least, high < at_least
-    elif within is None:
-        return "inconclusive"
+    left, right = _wide(a, value, cluster), _wide(b, value, cluster)
+    _refuse_unmatched(left, right)
+    right = right.loc[left.index]
+    runs = [runs for runs in (_runs(a), _runs(b)) if runs]
+    if len(runs) < 2:  # the column of an untrained table is compared with every run of the other
+        columns = left.columns if _runs(a) else right.columns
+        left, right = (t if len(t.columns) == len(columns) else t.iloc[:, [0] * len(columns)] for t in (left, right))
+        parts = [left.set_axis(columns, axis=1) - right.set_axis(columns, axis=1)]
     else:
-        holds, fails = -within <= low and high <= within, low > within or high < -within
-    return "reproduced" if holds else "not reproduced" if fails else "inconclusive"
+        parts = [left - right] if list(left.columns) == list(right.columns) else [left, -right]
+    return _estimate(parts, cluster, min(runs, default=0), _sides(a, left.index, where, minus))
+
+
+def independent_difference(a: Interval, b: Interval) -> Interval:
+    """`a` minus `b`, where they come from different datasets and different runs: their variances are added."""
+    seeds = [interval.seeds for interval in (a, b) if interval.seeds]
+    variances = a.variances + b.variances if a.variances and b.variances else ()
+    return Interval(
+        a.mean - b.mean, variances, a.n + b.n, a.clusters + b.clusters, min(seeds, default=0), a.excluded + b.excluded,
+        a.note or b.note,
+    )  # fmt: skip
+
+
+def weakest(differences: Sequence[Interval]) -> Interval:
+    """The difference with the least evidence of being above 0; all are above 0 if this one is (intersection-union).
+
+    Its p-value holds for the statement "all of them are above 0" without a correction (Berger, Technometrics 1982).
+    """
+    return max(differences, key=lambda each: (np.isnan(each.p_above), each.p_above))
+
+
+def verdict(difference: Interval) -> Verdict:
+    """What a measured difference says of the claim that it is above 0.
+
+    `reproduced`: the whole interval lies above 0. `not reproduced`: the whole interval lies below 0. `inconclusive`:
+    the interval holds 0, or there is none. `one run`, `two runs`: a trained row has fewer than three runs, so how much
+    the result depends on the seed is not known well enough to judge.
+    """
+    if 0 < difference.seeds < RUNS_NEEDED:
+        return "one run" if difference.seeds == 1 else "two runs"
+    return "reproduced" if difference.low > 0 else "not reproduced" if difference.high < 0 else "inconclusive"
 
 
 def adjusted(p_values: Sequence[float]) -> np.ndarray:
-    """p-values as they count when all are judged at once: Benjamini and Hochberg's, JRSS B 1995; NaN stays NaN.
+    """p-values adjusted for all being judged at once (Benjamini and Hochberg, JRSS B 1995); NaN stays NaN.
 
     Of the hypotheses whose adjusted p-value is below q, a share of at most q is expected to be rejected by chance, if
     the tests are independent or depend on one another positively, as those that share a row mostly do.
     """
-    found = np.array(p_values, dtype=float)
-    known = ~np.isnan(found)
-    if known.any():
-        found[known] = stats.false_discovery_control(found[known])
-    return found
+    values = np.array(p_values, dtype=float)
+    present = ~np.isnan(values)
+    if present.any():
+        values[present] = stats.false_discovery_control(values[present])
+    return values
 
 
-def _corrections(means: np.ndarray, mean: float, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Bias z₀ and acceleration a of the resampled `means` about the estimate `mean`.
+def _estimate(parts: Sequence[pd.DataFrame], cluster: str, seeds: int, sides: Mapping[int, np.ndarray]) -> Interval:
+    """The interval of `mean_interval` for a sum of independent parts, each units × runs, on the same units.
 
-    z₀ is Φ⁻¹ of the share of resamples below the estimate (ties count half), a a sixth of the skewness of the
-    jackknife's influences.
+    Args:
+        sides: sign → bool per unit: those whose mean is added (1) or subtracted (−1).
     """
-    bias = stats.norm.ppf(_share_below(means, mean))
-    left_out = (sums.sum() - sums) / (counts.sum() - counts)
-    influence = left_out.mean() - left_out
-    scale = np.sum(influence**2) ** 1.5
-    return float(bias), float(np.sum(influence**3) / (6 * scale)) if scale > 0 else 0.0
+    used = np.any(list(sides.values()), axis=0)
+    kept = used & pd.concat(parts, axis=1).notna().all(axis=1).to_numpy()
+    weights = {sign: chosen[kept] for sign, chosen in sides.items()}
+    codes, names = pd.factorize(parts[0].index[kept].get_level_values(cluster))
+    counts = {"n": len(codes), "clusters": len(names), "seeds": seeds, "excluded": int(used.sum() - kept.sum())}
+    if not all(chosen.any() for chosen in weights.values()):
+        return Interval(np.nan, (), **counts, note="no scored unit")
+    means = [part[kept].to_numpy() for part in parts]
+    mean, without = _contrast(sum(part.mean(axis=1) for part in means), codes, weights)
+    if not np.isfinite(without).all():
+        return Interval(mean, (), **counts, note=f"one {cluster} only")
+    between = (len(names) - 1) / len(names) * np.sum((without - without.mean()) ** 2)
+    variances = [(float(between), len(names) - 1)]
+    for part in means:
+        runs = part.shape[1]
+        if runs > 1:
+            of_runs = [_contrast(scores, codes, weights)[0] for scores in part.T]
+            variances.append((float(np.var(of_runs, ddof=1)) / runs, runs - 1))
+    return Interval(mean, tuple(variances), **counts)
 
 
-def _tails(bias: float, acceleration: float, clusters: int, level: float) -> np.ndarray:
-    """Probabilities of the two quantiles of the resampled means between which the interval runs.
-
-    With z the expanded normal quantile of either end: Φ(z₀ + (z₀ + z) / (1 − a·(z₀ + z))).
-    """
-    end = stats.t.ppf((1 + level) / 2, clusters - 1) * _expansion(clusters)
-    z = bias + np.array([-end, end])
-    return stats.norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
-
-
-def _p_value(means: np.ndarray, against: float, bias: float, acceleration: float, clusters: int) -> float:
-    """1 − level of the interval of which `against` would be an end: `_tails` solved for the level.
-
-    With w = Φ⁻¹(share of resamples below `against`) − z₀ the end is z = w / (1 + a·w) − z₀. As no share is told finer
-    than half a resample, p is never 0.
-    """
-    w = stats.norm.ppf(_share_below(means, against)) - bias
-    end = abs(w / max(1 + acceleration * w, 1e-3) - bias)
-    return float(2 * stats.t.sf(end / _expansion(clusters), clusters - 1))
+def _contrast(scores: np.ndarray, codes: np.ndarray, weights: Mapping[int, np.ndarray]) -> tuple[float, np.ndarray]:
+    """Signed sum of the sides' means, and the same without each cluster; not finite where a side has no other."""
+    whole, without = 0.0, 0.0
+    for sign, chosen in weights.items():
+        sums = np.bincount(codes[chosen], scores[chosen], codes.max() + 1)
+        counts = np.bincount(codes[chosen], minlength=codes.max() + 1)
+        whole += sign * sums.sum() / counts.sum()
+        others = np.where(counts < counts.sum(), counts.sum() - counts, np.nan)
+        without = without + sign * (sums.sum() - sums) / others
+    return float(whole), without
 
 
-def _share_below(means: np.ndarray, value: float) -> float:
-    """Share of resamples below `value`, ties counted half, at least half a resample away from 0 and 1."""
-    share = np.mean(means < value) + np.mean(means == value) / 2
-    return float(np.clip(share, 0.5 / len(means), 1 - 0.5 / len(means)))
+def _runs(table: pd.DataFrame) -> int:
+    return table[SEED].nunique() if SEED in table.columns else 0
 
 
-def _expansion(clusters: int) -> float:
-    return float(np.sqrt(clusters / (clusters - 1)))
-
-
-def _units(table: pd.DataFrame, values: list[str], cluster: str, unit: Sequence[str] = UNIT) -> pd.DataFrame:
-    """One row a unit, averaged over seeds; the columns of `unit` that the table has, `cluster` and `values`."""
-    missing = [column for column in [*values, cluster] if column not in table.columns]
+def _wide(table: pd.DataFrame, value: str, cluster: str) -> pd.DataFrame:
+    """Scores of a table, units × runs; the index names the unit, `cluster` among its levels."""
+    missing = [column for column in (value, cluster) if column not in table.columns]
     if missing:
-        found = f"columns {missing} are missing; there are {list(table.columns)}"
-        raise RossamError("table of scores", found, "pass a table made by evaluation.scoring, or name its columns")
+        finding = f"columns {missing} are missing; there are {list(table.columns)}"
+        raise RossamError("table of scores", finding, "pass a table made by evaluation.scoring, or name its columns")
     if "protocol" in table.columns and table["protocol"].nunique() > 1:
-        found = f"mixes protocols {sorted(table['protocol'].unique())}"
-        raise RossamError("table of scores", found, "select one: table[table.protocol == 'object']")
-    names = [column for column in unit if column in table.columns]
-    if len(names) < len(unit):
-        if SEED in table.columns:
-            found = f"has several seeds but lacks {sorted(set(unit) - set(names))}, which name a unit"
-            raise RossamError("table of scores", found, "keep the columns that name a unit")
-        return table
-    if SEED in table.columns:
-        _refuse_duplicates(table, [*names, SEED])
-        keys = names if cluster in names else [*names, cluster]
-        return table.groupby(keys, observed=True, sort=True)[values].mean().reset_index()
-    _refuse_duplicates(table, names)
-    return table
-
-
-def _refuse_duplicates(table: pd.DataFrame, names: list[str]) -> None:
-    twice = table.duplicated(names)
+        finding = f"mixes protocols {sorted(table['protocol'].unique())}"
+        raise RossamError("table of scores", finding, "select one: table[table.protocol == 'object']")
+    names = [column for column in UNIT if column in table.columns]
+    if len(names) < len(UNIT):
+        if _runs(table):
+            finding = f"has runs (column 'seed') but lacks {sorted(set(UNIT) - set(names))}, which name a unit"
+            raise RossamError("table of scores", finding, "keep the columns that name a unit")
+        return table.reset_index(drop=True).set_index(cluster, append=True)[[value]]
+    run = [SEED] if _runs(table) else []
+    twice = table.duplicated([*names, *run])
     if twice.any():
-        first = table.loc[twice, names].iloc[0].to_dict()
-        found = f"{int(twice.sum())} units stand there more than once, e.g. {first}"
-        raise RossamError("table of scores", found, "pass the rows of one method, and name repeats in a column 'seed'")
+        finding = f"{int(twice.sum())} units occur more than once, e.g. {table.loc[twice, names].iloc[0].to_dict()}"
+        raise RossamError("table of scores", finding, "pass the rows of one method; name runs in a column 'seed'")
+    names += [] if cluster in names else [cluster]
+    wide = table.sort_values(names).set_index([*names, *run])[[value]]
+    return wide[value].unstack(SEED) if run else wide
+
+
+def _refuse_unmatched(left: pd.DataFrame, right: pd.DataFrame) -> None:
+    only_left, only_right = left.index.difference(right.index), right.index.difference(left.index)
+    if len(only_left) or len(only_right):
+        raise RossamError(
+            "paired_difference",
+            f"{len(only_left)} units are in the first table only, {len(only_right)} in the second only, "
+            f"e.g. {[*only_left, *only_right][0]}",
+            "score both methods on the same frames",
+        )
+
+
+def _sides(table: pd.DataFrame, units: pd.MultiIndex, where: str | None, minus: str | None) -> dict[int, np.ndarray]:
+    """Sign → which of `units` the query `where` (+1) and, if there is one, the query `minus` (−1) select."""
+    queries = {1: where} | ({-1: minus} if minus else {})
+    everything = np.full(len(units), True)
+    return {
+        sign: units.isin(pd.MultiIndex.from_frame(table.query(query)[units.names])) if query else everything
+        for sign, query in queries.items()
+    }

@@ -33,36 +33,39 @@ def made_masks(width: int) -> dict[str, np.ndarray]:
     return {"target": target, "box": np.maximum(abs(x), abs(y)) <= 0.5, "bite": target & ~bite}
 
 
-def band_demonstration(size_hw: tuple[int, int] = (1024, 1024), widths: Sequence[int] = WIDTHS) -> pd.DataFrame:
+def band_demonstration(
+    dilation_ratio: float, widths: Sequence[int] = WIDTHS, size_hw: tuple[int, int] = (1024, 1024)
+) -> pd.DataFrame:
     """Scores (percent) of the wrong predictions by object width: `width, wrong, iou, biou, biou_fit`."""
     rows = []
     for width in widths:
         masks = made_masks(width)
-        bands = {"band_px": band_width(size_hw), "fit_px": fitted_band(masks["target"].sum())}
+        bands = {"band_px": band_width(size_hw, dilation_ratio), "fit_px": fitted_band(masks["target"].sum())}
         for name in WRONG:
             scores = score_masks(masks[name], masks["target"], **bands)
             rows.append((width, name, *(100 * value for value in scores)))
     return pd.DataFrame(rows, columns=["width", "wrong", "iou", "biou", "biou_fit"])
 
 
-def band_figure(size_hw: tuple[int, int] = (1024, 1024)) -> Figure:
+def band_figure(dilation_ratio: float, size_hw: tuple[int, int] = (1024, 1024)) -> Figure:
     """Above: the bands of a small object, and its two wrong predictions. Below: their scores by object width."""
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 4, height_ratios=(1, 1.5))
     masks = made_masks(SHOWN)
-    target, usual, fitted = masks["target"], band_width(size_hw), fitted_band(masks["target"].sum())
+    target, usual = masks["target"], band_width(size_hw, dilation_ratio)
+    fitted = fitted_band(target.sum())
     pictures = {
-        f"band at 0.02: {usual} px": (boundary_band(target, usual), target),
+        f"band at {dilation_ratio:g}: {usual} px": (boundary_band(target, usual), target),
         f"fitted band: {fitted} px": (boundary_band(target, fitted), target),
         "its box": (target, masks["box"]),
         "a piece missing": (target, masks["bite"]),
     }
     for column, (title, (filled, outlined)) in enumerate(pictures.items()):
         _picture(figure.add_subplot(grid[0, column]), title, filled, outlined)
-    scores = band_demonstration(size_hw)
+    scores = band_demonstration(dilation_ratio, size_hw=size_hw)
     for column, (name, text) in enumerate(WRONG.items()):
         ax = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
-        _curves(ax, scores[scores["wrong"] == name], text, all_boundary_below(size_hw))
+        _curves(ax, scores[scores["wrong"] == name], text, all_boundary_below(size_hw, dilation_ratio))
         if column == 0:
             ax.set_ylabel("Score, percent", fontsize=BASE, color=INK)
     ax.legend(loc="lower right", fontsize=SMALL, frameon=False, labelcolor=INK)
@@ -79,7 +82,7 @@ def _picture(ax: Axes, title: str, filled: np.ndarray, outlined: np.ndarray) -> 
 
 def _curves(ax: Axes, scores: pd.DataFrame, title: str, limit: int) -> None:
     ax.plot(scores["width"], scores["iou"], color=MUTED, linewidth=5, alpha=0.45, label="IoU")
-    ax.plot(scores["width"], scores["biou"], color=COLOURS["sam"], linewidth=1.6, label="BIoU at 0.02")
+    ax.plot(scores["width"], scores["biou"], color=COLOURS["sam"], linewidth=1.6, label="BIoU")
     ax.plot(scores["width"], scores["biou_fit"], color=COLOURS["ros-sam"], linewidth=1.6, linestyle="--",
             label="BIoU, fitted band")  # fmt: skip
     ax.axvline(limit, color=INK, linewidth=0.9, linestyle=":")

@@ -1,14 +1,13 @@
 """Figures of scores: means with intervals beside published numbers, by size, by class, and areas.
 
-In: DataFrames and `ComparisonRow`s. Out: a `Figure` that no global list holds on to; callers save it. Figures
+In: DataFrames and `ForestRow`s. Out: a `Figure` that no global list holds on to; callers save it. Figures
 made of images come from `pictures` and can be taken from here too, so that a notebook imports one module.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..errors import RossamError
 from ..evaluation.robustness import DISTURBANCES
-from ..evaluation.statistics import bootstrap_mean
+from ..evaluation.statistics import mean_interval
 from .pictures import (
     Strategy,
     contact_sheet,
@@ -30,15 +29,12 @@ from .pictures import (
     view_grid,
 )
 from .style import BASE, COLOURS, INK, LABELS, MUTED, RULE, SMALL, WIDTH, Figure, colour, label, need
-from .tables import ComparisonRow
-
-if TYPE_CHECKING:
-    from ..evaluation.claims import Judgement
+from .tables import ForestRow
 
 __all__ = [
-    "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "claim_intervals", "class_bars", "colour",
-    "contact_sheet", "crop_strategies", "draw_box", "draw_mask", "filmstrip", "gain_bars", "interval_bars", "label",
-    "mask_comparison", "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
+    "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "class_bars", "colour", "contact_sheet",
+    "crop_strategies", "draw_box", "draw_mask", "filmstrip", "forest", "label", "mask_comparison",
+    "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
 ]  # fmt: skip
 
 
@@ -46,67 +42,75 @@ VERDICTS = {
     "reproduced": {"color": "#2b7a6b", "fillstyle": "full"},
     "not reproduced": {"color": "#b3261e", "fillstyle": "none"},
     "inconclusive": {"color": "#6a737d", "fillstyle": "left"},
+    "one run": {"color": "#a8a8a8", "fillstyle": "bottom"},
+    "two runs": {"color": "#a8a8a8", "fillstyle": "bottom"},
 }
 """Marks of the ledger's verdicts, told apart by their filling, too."""
 _ROUND = {"marker": "o", "markersize": 6.5, "linestyle": "none", "markerfacecoloralt": "white"}
 
 
-def interval_bars(rows: Sequence[ComparisonRow], value: str = "iou") -> Figure:
-    """Measured means with their 95% intervals, and the published number as a hollow diamond beside each; percent."""
-    need(rows, "interval bars", "rows")
-    figure, ax = _chart(0.36 * len(rows) + 0.9)
+def forest(rows: Sequence[ForestRow], xlabel: str = "") -> Figure:
+    """Measured means with their 95% intervals, one line per row, and the published number as a hollow diamond.
+
+    Marks have the method's colour, or the verdict's colour and filling. Where a value is negative, or a row has a
+    verdict, the values are differences, and a line stands at 0; otherwise the axis runs from 0 to 100.
+
+    Args:
+        xlabel: of the axis; by default that of `tables.forest_rows`.
+    """
+    need(rows, "forest", "rows")
+    judged, published = any(row.verdict for row in rows), any(np.isfinite(row.published) for row in rows)
+    figure, ax = _chart(0.3 * sum(1 + row.label.count("\n") for row in rows) + 0.9)
     for y, row in enumerate(rows):
-        measured = getattr(row, value)
-        if measured is None or np.isnan(measured.mean):
-            ax.text(1, y, row.reason or "not measured", va="center", fontsize=SMALL, color=MUTED, style="italic")
+        style = VERDICTS[row.verdict] if row.verdict else {"color": colour(row.method)}
+        found = row.interval
+        if found is None or np.isnan(found.mean):
+            text = row.reason or "not measured"
         else:
-            mean, low, high = 100 * measured.mean, 100 * measured.low, 100 * measured.high
-            ax.barh(y, mean, height=0.56, color=colour(row.method), alpha=0.85, linewidth=0)
-            ax.plot([low, high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
-            text = f"{mean:.1f}" + ("" if np.isnan(low) else f"  ({low:.1f} to {high:.1f})")
-            ax.text(1.012, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL, color=INK)
-        if row.published is not None:
-            ax.plot(getattr(row.published, value), y, marker="D", markersize=6, markerfacecolor="white",
-                    markeredgecolor=INK, markeredgewidth=1.2, linestyle="none", zorder=4)  # fmt: skip
-    _categories(ax, [row.setting for row in rows])
-    ax.set_xlim(0, 100)
-    ax.set_xlabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
-    handles = [Line2D([], [], color=INK, linewidth=1.4, label="95% interval of the measured mean")]
-    if any(row.published is not None for row in rows):
-        handles.append(Line2D([], [], marker="D", linestyle="none", markerfacecolor="white", markeredgecolor=INK,
-                              label="published (other data or model: see notice)"))  # fmt: skip
+            ax.plot([found.low, found.high], [y, y], color=style["color"], linewidth=2.2, alpha=0.6,
+                    solid_capstyle="butt")  # fmt: skip
+            ax.plot(found.mean, y, **_ROUND, **style)
+            ends = "" if np.isnan(found.low) else f"  ({found.low:.1f} to {found.high:.1f})"
+            text = f"{found.mean:.1f}{ends}"
+        ax.text(1.012, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL, color=INK)
+        if np.isfinite(row.published):
+            ax.plot(row.published, y, marker="D", **_HOLLOW)
+    _categories(ax, [textwrap.fill(row.label, 70) for row in rows])
+    if len(rows) > 20:
+        ax.tick_params(axis="y", labelsize=SMALL)
+    if judged or xlabel:
+        ax.axvline(0, color=INK, linewidth=0.9)
+    else:
+        ax.set_xlim(0, 100)
+    default = f"IoU, {'one score per frame' if published else 'each object'}, percent"
+    ax.set_xlabel(xlabel or default, fontsize=BASE, color=INK)
+    handles = [Line2D([], [], label=name, **_ROUND, **VERDICTS[name]) for name in dict.fromkeys(r.verdict for r in rows)
+               if name]  # fmt: skip
+    handles = handles or [Line2D([], [], color=MUTED, linewidth=2.2, label="95% interval of the measured mean")]
+    if published:
+        handles.append(Line2D([], [], marker="D", label="published (other data or model: see notice)", **_HOLLOW))
     _legend(figure, handles)
     return figure
 
 
-def score_by_size(
-    table: pd.DataFrame,
-    size_bins: Sequence[float] = (0.0, 256.0, 1024.0, 9216.0),
-    value: str = "iou",
-    *,
-    cluster: str = "video",
-    samples: int = 1000,
-    seed: int = 0,
-) -> Figure:
-    """Mean score by object area, a mark a method, with 95% intervals over videos.
+_HOLLOW = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.2,
+           "linestyle": "none", "zorder": 4}  # fmt: skip
+
+
+def score_by_size(table: pd.DataFrame, size_bins: Sequence[float], value: str = "iou") -> Figure:
+    """Mean score by object area, a mark per method, with 95% intervals over videos.
 
     Args:
         table: columns `method, area, video` and `value` (0..1); rows with NaN are left out.
-        size_bins: lower bounds of the bins, square pixels.
+        size_bins: lower bounds of the bins, square pixels (`EvaluationConfig.size_bins`).
     """
-    return _score_by_bins(table, "area", size_bins, "Object area, px²", value, cluster, samples, seed)
+    return _score_by_bins(table, "area", size_bins, "Object area, px²", value)
 
 
 def score_by_crowding(
-    table: pd.DataFrame,
-    bins: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
-    value: str = "iou",
-    *,
-    cluster: str = "video",
-    samples: int = 1000,
-    seed: int = 0,
+    table: pd.DataFrame, bins: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0), value: str = "iou"
 ) -> Figure:
-    """Mean score by distance to the nearest other box, a mark a method, with 95% intervals over videos.
+    """Mean score by distance to the nearest other box, a mark per method, with 95% intervals over videos.
 
     Args:
         table: columns `method, gap_in_sides, video` and `value` (0..1). Objects alone in their frame (NaN) count to
@@ -114,25 +118,15 @@ def score_by_crowding(
         bins: lower bounds, in sides of the object's own box (`scoring.score`).
     """
     table = table.assign(gap_in_sides=table["gap_in_sides"].fillna(np.inf))
-    title = "Distance to the nearest other box, in own sides"
-    return _score_by_bins(table, "gap_in_sides", bins, title, value, cluster, samples, seed)
+    return _score_by_bins(table, "gap_in_sides", bins, "Distance to the nearest other box, in own sides", value)
 
 
-def _score_by_bins(
-    table: pd.DataFrame,
-    by: str,
-    bounds: Sequence[float],
-    title: str,
-    value: str,
-    cluster: str,
-    samples: int,
-    seed: int,
-) -> Figure:
+def _score_by_bins(table: pd.DataFrame, by: str, bounds: Sequence[float], title: str, value: str) -> Figure:
     """Marks of each method in bins of column `by`, whose lower bounds are given."""
     names = [_bin_name(low, high) for low, high in zip(bounds, [*bounds[1:], np.inf], strict=True)]
     place = np.searchsorted(bounds, table[by].to_numpy(dtype=float), side="right") - 1
     groups = pd.Series(np.array(names)[place.clip(0)], index=table.index).where((place >= 0) & table[by].notna())
-    scores = _intervals(table.assign(group=groups), value, cluster, samples, seed)
+    scores = _intervals(table.assign(group=groups), value)
     shown = [name for name in names if name in set(scores["group"])]
     figure, ax = _chart(3.9)
     _marks(ax, scores, shown, along="x")
@@ -147,17 +141,9 @@ def _score_by_bins(
     return figure
 
 
-def class_bars(
-    table: pd.DataFrame,
-    value: str = "iou",
-    *,
-    by: str = "category",
-    cluster: str = "video",
-    samples: int = 1000,
-    seed: int = 0,
-) -> Figure:
-    """Mean score of each class, a mark a method, with 95% intervals; classes with most objects first."""
-    scores = _intervals(table.assign(group=table[by]), value, cluster, samples, seed)
+def class_bars(table: pd.DataFrame, value: str = "iou", *, by: str = "category") -> Figure:
+    """Mean score of each class, a mark per method, with 95% intervals; classes with most objects first."""
+    scores = _intervals(table.assign(group=table[by]), value)
     counts = scores.groupby("group")["n"].max().sort_values(ascending=False, kind="stable")
     methods = scores["method"].nunique()
     figure, ax = _chart((0.16 * methods + 0.14) * len(counts) + 0.9)
@@ -172,7 +158,7 @@ def class_bars(
 def area_histogram(
     areas: Mapping[str, np.ndarray],
     *,
-    size_bins: Sequence[float] = (256.0, 1024.0, 9216.0),
+    size_bins: Sequence[float],
     marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """Share of objects by area on a logarithmic axis.
@@ -236,61 +222,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame], window: int = 10) -> Figur
     return figure
 
 
-def gain_bars(gains: pd.DataFrame) -> Figure:
-    """What the pipeline and what fine-tuning adds to each method: points of IoU with 95% intervals (paper Fig. 5).
-
-    Args:
-        gains: as `results.gains` makes it.
-    """
-    need(gains, "gain bars", "gains")
-    ordered = gains.sort_values("step", key=lambda steps: steps.map({"inference pipeline": 0}).fillna(1), kind="stable")
-    figure, ax = _chart(0.36 * len(ordered) + 0.9, narrow=True)
-    for y, row in enumerate(ordered.itertuples()):
-        ax.barh(y, row.mean, height=0.56, color=colour(row.method), alpha=0.85, linewidth=0)
-        ax.plot([row.low, row.high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
-        if np.isfinite(row.published):
-            ax.plot(row.published, y, marker="D", markersize=6, markerfacecolor="white", markeredgecolor=INK,
-                    markeredgewidth=1.2, linestyle="none", zorder=4)  # fmt: skip
-        where = {"transform": ax.get_yaxis_transform(), "va": "center"}
-        ax.text(1.012, y, f"{row.mean:+.1f}", fontsize=SMALL, color=INK, **where)
-    _categories(ax, [f"{step}: {text}" for step, text in zip(ordered["step"], ordered["text"], strict=True)])
-    ax.axvline(0, color=INK, linewidth=0.9)
-    ax.set_xlabel("Gain in IoU, points", fontsize=BASE, color=INK)
-    handles = [Line2D([], [], color=INK, linewidth=1.4, label="95% interval of the paired difference")]
-    if ordered["published"].notna().any():
-        handles.append(Line2D([], [], marker="D", linestyle="none", markerfacecolor="white", markeredgecolor=INK,
-                              label="published"))  # fmt: skip
-    _legend(figure, handles)
-    return figure
-
-
-def claim_intervals(judgements: Iterable[Judgement]) -> Figure:
-    """Each claim's measured difference in points with its 95% interval; shape and colour tell the verdict.
-
-    The claims' own order; a claim whose objects do not occur here has no mark. A bar across the row stands where the
-    difference must lie beyond: 0, or the size that the paper names.
-    """
-    judged = list(judgements)
-    need(judged, "claim intervals", "judgements")
-    figure, ax = _chart(0.3 * len(judged) + 0.9)
-    for y, judgement in enumerate(judged):
-        found, style = judgement.difference.scaled(100), VERDICTS[judgement.verdict]
-        shade = style["color"]
-        ax.plot([judgement.claim.at_least] * 2, [y - 0.32, y + 0.32], color=MUTED, linewidth=1.2)
-        if np.isfinite(found.mean):
-            ax.plot([found.low, found.high], [y, y], color=shade, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
-            ax.plot(found.mean, y, **_ROUND, **style)
-    _categories(ax, [textwrap.fill(judgement.claim.says, 70) for judgement in judged])
-    ax.tick_params(axis="y", labelsize=SMALL)
-    ax.set_xlabel("Measured difference, points", fontsize=BASE, color=INK)
-    handles = [Line2D([], [], label=verdict, **_ROUND, **style) for verdict, style in VERDICTS.items()]
-    _legend(figure, [*handles, Line2D([], [], color=MUTED, linewidth=1.2, label="what the claim must exceed")])
-    return figure
-
-
-def robustness_curves(
-    table: pd.DataFrame, value: str = "iou", *, cluster: str = "video", samples: int = 1000, seed: int = 0
-) -> Figure:
+def robustness_curves(table: pd.DataFrame, value: str = "iou") -> Figure:
     """Score against the level of each disturbance, a curve a method in a panel a disturbance, 95% intervals shaded.
 
     Args:
@@ -302,7 +234,7 @@ def robustness_curves(
     panels = figure.subplots(-(-len(names) // 2), 2, sharey=True, squeeze=False).flat
     for ax, name in zip(panels, names, strict=False):
         part = table[table["disturbance"] == name]
-        scores = _intervals(part.assign(group=part["level"]), value, cluster, samples, seed)
+        scores = _intervals(part.assign(group=part["level"]), value)
         for method, curve in scores.groupby("method", sort=False):
             at = curve["group"].astype(float)
             ax.fill_between(at, curve["low"], curve["high"], color=colour(method), alpha=0.15, linewidth=0)
@@ -320,14 +252,14 @@ def robustness_curves(
     return figure
 
 
-def _intervals(table: pd.DataFrame, value: str, cluster: str, samples: int, seed: int) -> pd.DataFrame:
+def _intervals(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """One row for each method and group: mean, low, high in percent, n."""
     table = table.dropna(subset=[value, "group"])
     if table.empty:
         raise RossamError("score table", f"has no row with a value of {value!r}", "score at least one object")
     rows = []
     for (method, group), part in table.groupby(["method", "group"], observed=True, sort=False):
-        i = bootstrap_mean(part, value=value, cluster=cluster, samples=samples, seed=seed)
+        i = mean_interval(part, value)
         rows.append((method, str(group), 100 * i.mean, 100 * i.low, 100 * i.high, i.n))
     return pd.DataFrame(rows, columns=["method", "group", "mean", "low", "high", "n"])
 

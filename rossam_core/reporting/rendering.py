@@ -84,8 +84,8 @@ class Table:
         return cls(tuple(columns), tuple(zip(*cells, strict=True)) if cells else (), notice=notice)
 
     def with_notice(self, notice: str) -> Table:
-        """This table under `notice`, unless it has one of its own."""
-        return self if self.notice else replace(self, notice=notice)
+        """This table with `notice` below it, after what it says already."""
+        return self if notice in self.notice else replace(self, notice=f"{self.notice} {notice}".strip())
 
     def to_html(self) -> str:
         """A `<table>` whose cells carry `data-sort` values, and the notice below it; all text escaped."""

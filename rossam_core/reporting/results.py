@@ -1,71 +1,71 @@
-"""From measured rows to what tables and figures take: intervals, paired differences, verdicts, long tables.
+"""From measured rows to what tables and figures take: intervals, paired differences, the ledger, long tables.
 
 In: `evaluation.experiments.RowResult`s. Out: `ComparisonRow`s, and DataFrames with a `method` column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from ..config import InferenceConfig, Profile
+from ..config import InferenceConfig
 from ..errors import RossamError
 from ..evaluation.claims import ledger
 from ..evaluation.experiments import table_specs
-from ..evaluation.statistics import adjusted, bootstrap_mean, paired_difference, verdict
+from ..evaluation.statistics import adjusted, mean_interval, paired_difference
 from ..inference import crops
 from .objects import ObjectView, cut_object, quantile_rows
 from .pictures import Strategy
-from .tables import ComparisonRow, Published, published
+from .tables import ComparisonRow, ForestRow, Published, published
 
 if TYPE_CHECKING:
     from ..data.records import Frame, FrameSet
-    from ..evaluation.claims import Claim, Judgement
+    from ..evaluation.claims import Judgement
     from ..evaluation.experiments import RowResult, RowSpec, TableSpec
+    from ..evaluation.statistics import Interval
 
 
 def comparison_rows(
     table: str,
     results: Sequence[RowResult],
-    profile: Profile,
-    protocol: str = "object",
     *,
     left_out: Mapping[str, str] | None = None,
+    reference: str | None = None,
 ) -> list[ComparisonRow]:
-    """Each row as published and as measured, its paired difference to the first row, and what that says of the claim.
+    """Each row as published and as measured under both protocols, and its paired difference to the reference row.
 
     Args:
-        table: name in `experiments.yaml`; rows without a published number are shown beside, without verdict.
-        results: rows in order, scored on the same frames; the first is what differences are to.
-        profile: gives number of bootstrap samples and seed.
-        protocol: `object` (each object alone) or `frame` (a frame's union mask, as the released code scores).
+        table: name in `experiments.yaml`.
+        results: rows in order, scored on the same frames.
         left_out: label → reason of the table's other rows (`Experiments.left_out`); they keep their place.
+        reference: label of the row that differences are to; None: the table's own.
     """
     spec = table_specs()[table]
-    rows = [_measured_row(spec, result, results[0], profile, protocol) for result in results]
+    label = reference or spec.reference
+    base = next((result for result in results if result.spec.label == label), None)
+    rows = [_measured_row(spec, result, base) for result in results]
     for place, row in enumerate(spec.rows):
         if reason := (left_out or {}).get(row.label):
-            told = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
-            rows.insert(place, told)
+            absent = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
+            rows.insert(place, absent)
     return rows
 
 
-def _measured_row(
-    spec: TableSpec, result: RowResult, first: RowResult, profile: Profile, protocol: str
-) -> ComparisonRow:
-    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
-    units, printed = result.units(protocol), _printed(spec, result.spec)
-    difference, judged = None, ""
-    if result is not first:
-        difference = paired_difference(units, first.units(protocol), **options)
-        if printed and (base := _printed(spec, first.spec)):
-            judged = verdict(printed.iou - base.iou, difference)
-    iou, biou = (bootstrap_mean(units, value, **options) for value in ("iou", "biou"))
+def _measured_row(spec: TableSpec, result: RowResult, base: RowResult | None) -> ComparisonRow:
+    units, frames = result.units(), result.units("frame")
     return ComparisonRow(
-        result.spec.label, printed, iou, biou, difference, judged, method=result.spec.kind, dataset=spec.dataset
+        result.spec.label,
+        _printed(spec, result.spec),
+        iou=mean_interval(units),
+        biou=mean_interval(units, "biou"),
+        frame_iou=mean_interval(frames) if len(frames) else None,
+        frame_biou=mean_interval(frames, "biou") if len(frames) else None,
+        difference=None if base is None or result is base else paired_difference(units, base.units()),
+        method=result.spec.kind,
+        dataset=spec.dataset,
     )
 
 
@@ -79,7 +79,7 @@ def units_by_method(results: Sequence[RowResult], protocol: str = "object") -> p
     return pd.concat([r.units(protocol).assign(method=r.spec.kind) for r in results], ignore_index=True)
 
 
-def scores_by(results: Sequence[RowResult], by: str, profile: Profile, value: str = "iou") -> pd.DataFrame:
+def scores_by(results: Sequence[RowResult], by: str, value: str = "iou") -> pd.DataFrame:
     """Mean `value` in percent of each group (rows) and setting (columns), with n; groups with most objects first."""
     columns = {}
     for result in results:
@@ -188,35 +188,32 @@ def drop_table(frames: FrameSet) -> pd.DataFrame:
     return counted.assign(times=counted["times"].where(counted["example"] != "—", 0))
 
 
-def gains(results: Sequence[RowResult], profile: Profile) -> pd.DataFrame:
+def gains(results: Sequence[RowResult]) -> list[ForestRow]:
     """What the inference pipeline and what fine-tuning adds to each method, paired, in points of IoU (Figure 5).
 
     The pipeline's gain is that of a row over the row of the same method and training on whole frames; the gain of
     fine-tuning that of a fine-tuned row with the pipeline over the same method not fine-tuned, where the table has
-    it, else over SAM.
-
-    Returns:
-        `method, step` ("inference pipeline", "fine-tuning"), `text` (row over row), `mean, low, high, n`, and
-        `published`, NaN where the paper does not print both rows.
+    it, else over SAM. Scores are one per frame, as in the published numbers. The pipeline's gains come first.
     """
-    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
     whole = {_same(r): r for r in results if _direct(r)}
-    untrained = {r.spec.method: r for r in results if r.spec.training is None and not _direct(r)}
-    rows = []
-    for result in results:
-        if _direct(result) or result.spec.method is None:
-            continue
-        bases = {"inference pipeline": whole.get(_same(result))}
-        if result.spec.training is not None:
-            bases["fine-tuning"] = untrained.get(result.spec.method, untrained.get("sam"))
-        for step, base in bases.items():
-            if base is None:
-                continue
-            gain = paired_difference(result.units(), base.units(), **options).scaled(100)
-            text = f"{result.spec.label} over {base.spec.label}"
-            numbers = gain.mean, gain.low, gain.high, gain.n, _printed_gain(result, base)
-            rows.append((result.spec.kind, step, text, *numbers))
-    return pd.DataFrame(rows, columns=["method", "step", "text", "mean", "low", "high", "n", "published"])
+    untrained = {r.spec.method: r for r in results if not r.spec.trains and not _direct(r)}
+    scored = [result for result in results if not _direct(result) and result.spec.method is not None]
+    pairs = [("inference pipeline", result, whole.get(_same(result))) for result in scored]
+    pairs += [
+        ("fine-tuning", result, untrained.get(result.spec.method, untrained.get("sam")))
+        for result in scored
+        if result.spec.trains
+    ]
+    return [
+        ForestRow(
+            f"{step}: {result.spec.label} over {base.spec.label}",
+            paired_difference(result.units("frame"), base.units("frame")).scaled(100),
+            _printed_gain(result, base),
+            method=result.spec.kind,
+        )
+        for step, result, base in pairs
+        if base is not None
+    ]
 
 
 def _direct(result: RowResult) -> bool:
@@ -224,7 +221,7 @@ def _direct(result: RowResult) -> bool:
 
 
 def _same(result: RowResult) -> tuple[str | None, str]:
-    return result.spec.method, str(result.spec.training)
+    return result.spec.method, result.spec.trains, str(result.spec.training)
 
 
 def _printed_gain(result: RowResult, base: RowResult, table: str = "table5") -> float:
@@ -236,10 +233,11 @@ def _printed_gain(result: RowResult, base: RowResult, table: str = "table5") -> 
 
 
 def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
-    """All measures of the same predictions, percent: a row a setting; and how often BIoU at 0.02 says nothing new."""
+    """All measures of the same predictions, percent: a row a setting; and how often BIoU says nothing new."""
+    ratio = results[0].experiments.profile.evaluation.dilation_ratio
     measures = {
         "iou": "IoU",
-        "biou": "BIoU at 0.02",
+        "biou": f"BIoU at {ratio:g}",
         "biou_official": "min(IoU, BIoU), official",
         "biou_fit": "BIoU, fitted band",
         "biou_fit_official": "min(IoU, fitted BIoU)",
@@ -249,51 +247,95 @@ def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
         units, frames = result.units().dropna(subset=["iou"]), result.units("frame")
         row = {"setting": result.spec.label} | {title: 100 * units[name].mean() for name, title in measures.items()}
         row["objects whose BIoU is their IoU, percent"] = 100 * np.isclose(units["biou"], units["iou"]).mean()
-        rows.append(row | {f"{measures[name]}, a frame": 100 * frames[name].mean() for name in ("iou", "biou")})
+        rows.append(row | {f"{measures[name]}, per frame": 100 * frames[name].mean() for name in ("iou", "biou")})
     return pd.DataFrame(rows)
 
 
-def claim_table(judgements: Iterable[Judgement]) -> pd.DataFrame:
-    """The ledger: statement, source, published and measured difference in points, interval, n, verdict.
+def claim_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """The ledger: statement, what decides it, published and measured difference in points, verdict, published size.
 
-    The verdict is by the claim's own interval. `p, adjusted` counts all judged claims at once
+    The verdict is by the interval of the deciding comparison's IoU. `p, adjusted` counts all judged claims at once
     (`statistics.adjusted`), and so does the last column, in which only what has a p below 0.05 stays decided.
-    Statements that no scored row can judge come last, with the reason in the verdict's place.
+    Claims the profile cannot judge, and statements that no scored row can judge, have the reason in the verdict's
+    place.
     """
-    judgements = list(judgements)
-    rows = []
-    for judgement, p in zip(judgements, adjusted([j.difference.p for j in judgements]), strict=True):
-        claim, measured = judgement.claim, judgement.difference.scaled(100)
-        printed = published_difference(claim)
-        rows.append(
-            {
-                "claim": claim.says,
-                "source": claim.source,
-                "published difference": "not in numbers" if printed is None else f"{printed:+.2f}",
-                "measured difference": "no such object here" if np.isnan(measured.mean) else f"{measured.mean:+.2f}",
-                "95% interval": measured.note or f"{measured.low:+.2f} to {measured.high:+.2f}",
-                "n": measured.n,
-                "verdict": judgement.verdict,
-                "p, adjusted": measured.note or f"{p:.3f}",
-                "all claims at once": judgement.verdict if p < 0.05 else "inconclusive",
-            }
-        )
-    absent = dict.fromkeys(("published difference", "measured difference", "95% interval"), "—")
-    for entry in ledger().not_testable:
-        told = {"n": 0, "verdict": f"not testable: {entry.reason}", "p, adjusted": "—", "all claims at once": "—"}
-        rows.append({"claim": entry.says, "source": entry.source} | absent | told)
-    return pd.DataFrame(rows)
+    decided = [j.difference.p if j.verdict in DECIDED else np.nan for j in judgements]
+    rows = [_claim_row(judgement, p) for judgement, p in zip(judgements, adjusted(decided), strict=True)]
+    rows += [
+        {"claim": entry.says, "source": entry.source, "verdict": f"not testable: {entry.reason}"}
+        for entry in ledger().not_testable
+    ]
+    return pd.DataFrame(rows, columns=LEDGER_COLUMNS).fillna("—")
 
 
-def published_difference(claim: Claim) -> float | None:
-    """The paper's difference between the claim's rows in points, where both are printed, of all objects."""
-    specs = table_specs()
-    pairs = [(specs[table], specs[table].row(label)) for table, label in (claim.better, claim.than)]
-    printed = [found for spec, row in pairs if (found := _printed(spec, row))]
-    if len(printed) < 2 or claim.where or claim.value not in Published._fields:
+DECIDED = ("reproduced", "not reproduced", "inconclusive")
+"""Verdicts that count as tests; a row of one run is not tested."""
+
+
+def _claim_row(judgement: Judgement, p: float) -> dict[str, str]:
+    claim, difference = judgement.claim, judgement.difference
+    row = {"claim": claim.says, "source": claim.source, "said of": claim.dataset}
+    row["decided by"] = str(judgement.comparison)
+    printed = published_difference(judgement)
+    row["published, per frame"] = "not in numbers" if printed is None else f"{printed:+.2f}"
+    if difference is None:
+        return row | {"verdict": f"not judged: {judgement.reason}"}
+    verdict = judgement.verdict
+    if verdict not in DECIDED:
+        verdict += f": {'above' if difference.mean > 0 else 'below'} 0"
+    row |= {"measured, each object": _points(difference)}
+    row |= {title: _points(judgement.beside[value]) for value, title in BESIDE_TITLES.items()}
+    row |= {"n (videos)": f"{difference.n:,} ({difference.clusters})", "runs": str(difference.seeds or "—")}
+    row |= {"verdict": verdict, "published size": _size(judgement, printed)}
+    if np.isnan(p):
+        return row
+    return row | {"p, adjusted": f"{p:.3f}", "all claims at once": verdict if p < 0.05 else "inconclusive"}
+
+
+BESIDE_TITLES = {"biou": "the same in BIoU", "biou_fit": "in BIoU, fitted band"}
+LEDGER_COLUMNS = [
+    *("claim", "source", "said of", "decided by", "published, per frame", "measured, each object"),
+    *(*BESIDE_TITLES.values(), "n (videos)", "runs", "verdict", "published size", "p, adjusted", "all claims at once"),
+]
+
+
+def _points(interval: Interval) -> str:
+    """Mean and ends in points, or the reason for their absence."""
+    points = interval.scaled(100)
+    if np.isnan(points.mean):
+        return points.note
+    return f"{points.mean:+.2f} ({points.note or f'{points.low:+.2f} to {points.high:+.2f}'})"
+
+
+def _size(judgement: Judgement, printed: float | None) -> str:
+    """Whether the published difference lies in the interval; asked only of the paper's own dataset and protocol."""
+    if judgement.per_frame is None or printed is None:
+        return "not asked: not the paper's dataset" if printed is not None else "—"
+    inside = judgement.per_frame.low <= printed / 100 <= judgement.per_frame.high
+    return f"{'inside' if inside else 'outside'} {_points(judgement.per_frame)}"
+
+
+def claim_rows(judgements: Sequence[Judgement]) -> list[ForestRow]:
+    """The judged claims' deciding differences, for `plots.forest`."""
+    return [
+        ForestRow(j.claim.says, j.difference.scaled(100), verdict=j.verdict, reason=j.difference.note)
+        for j in judgements
+        if j.difference is not None
+    ]
+
+
+def published_difference(judgement: Judgement) -> float | None:
+    """The paper's difference in points for the deciding comparison; None where it does not print both rows."""
+    comparison = judgement.comparison
+    if comparison.than is None or comparison.where or comparison.minus:
         return None
-    better, than = (getattr(found, claim.value) for found in printed)
-    return better - than
+    differences = []
+    for spec in (table_specs()[table] for table in comparison.tables):
+        printed = [_printed(spec, spec.row(label)) for label in (comparison.better, comparison.than)]
+        if None in printed:
+            return None
+        differences.append(printed[0].iou - printed[1].iou)
+    return differences[0] - sum(differences[1:])
 
 
 def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:

@@ -1,7 +1,8 @@
 """Tables that stand a measured number beside the published one, with its interval and its caveat.
 
-In: rows holding `evaluation.statistics.Interval`s (means in 0..1), and `configs/published.csv`. Out: a `Table`
-in percent, for the report, a notebook or the README (`rendering`). A cell without a number says why.
+In: rows holding `evaluation.statistics.Interval`s (means in 0..1), and `configs/published.csv`. Out: a `Table` in
+percent, for the report, a notebook or the README (`rendering`). A cell without a number says why. No table judges: the
+ledger (`results.claim_table`) does.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from .rendering import Cell, Column, Table
 if TYPE_CHECKING:
     from ..evaluation.statistics import Interval
 
-__all__ = ["ComparisonRow", "Published", "Table", "comparison_table", "published"]
+__all__ = ["ComparisonRow", "ForestRow", "Published", "Table", "comparison_table", "forest_rows", "published"]
 
 NOT_PUBLISHED = "not in the paper"
-NO_VERDICT = "no claim tested"
+NOT_SCORED = "not scored per frame"
 FIRST_ROW = "first row"
+PROTOCOLS = (
+    "Published numbers, and those under 'one score per frame', score the union of all masks in a frame, as the "
+    "released code does; those under 'each object' are means over objects, which intervals and differences are about."
+)
 DATASETS = {"sat-mtb": "SAT-MTB", "isaid": "iSAID", "nwpu-vhr10": "NWPU VHR-10"}
 
 
@@ -67,9 +72,9 @@ class ComparisonRow:
     Attributes:
         setting: the row's name.
         published: percent, as printed; None where the paper has no such row.
-        iou, biou: measured, means in 0..1; None where nothing was measured, and then `reason` is needed.
-        difference: this row's IoU minus the first row's, paired, in 0..1; without it the means are subtracted.
-        verdict: `reproduced`, `not reproduced`, `inconclusive`, or empty.
+        iou, biou: measured, means over objects in 0..1; None where nothing was measured, and then `reason` is needed.
+        frame_iou, frame_biou: measured with one score per frame, the protocol of the published numbers; 0..1.
+        difference: this row's `iou` minus the first row's, paired, in 0..1; None for the first row.
         reason: why a measured number is missing.
         method: name of the method, for its colour in plots.
         dataset: what the published number was measured on; it stands in the heading.
@@ -79,17 +84,45 @@ class ComparisonRow:
     published: Published | None = None
     iou: Interval | None = None
     biou: Interval | None = None
+    frame_iou: Interval | None = None
+    frame_biou: Interval | None = None
     difference: Interval | None = None
-    verdict: str = ""
     reason: str = ""
     method: str = ""
     dataset: str = ""
 
 
-def comparison_table(rows: Sequence[ComparisonRow], *, notice: str = "") -> Table:
-    """Published beside measured: percent, differences against the first row, 95% interval and n of the IoU.
+class ForestRow(NamedTuple):
+    """One line of `plots.forest`: a measured interval and the published number, in percent or points."""
 
-    The verdict column appears once a row has a verdict. A row without measured values must say why.
+    label: str
+    interval: Interval | None
+    published: float = math.nan
+    method: str = ""
+    verdict: str = ""
+    reason: str = ""
+
+
+def forest_rows(rows: Sequence[ComparisonRow]) -> list[ForestRow]:
+    """Measured and published IoU of each row, percent; one score per frame where the table has published numbers."""
+    protocol = "frame_iou" if any(row.published for row in rows) else "iou"
+    return [
+        ForestRow(
+            row.setting,
+            None if getattr(row, protocol) is None else getattr(row, protocol).scaled(100),
+            row.published.iou if row.published else math.nan,
+            method=row.method,
+            reason=row.reason,
+        )
+        for row in rows
+    ]
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """Published beside measured, percent: both protocols, 95% intervals, differences against the first row, and n.
+
+    Without any published number the table has neither the published columns nor those of the published protocol. A row
+    without measured values must say why.
     """
     if not rows:
         raise RossamError("comparison table", "has no rows", "give at least one ComparisonRow")
@@ -99,27 +132,32 @@ def comparison_table(rows: Sequence[ComparisonRow], *, notice: str = "") -> Tabl
             problems.add(row.setting, "has no measured value and no reason for its absence")
     problems.raise_if_any("set `reason` on these rows")
     best = max((row.iou.mean for row in rows if row.iou), default=None)
-    shown = len(_COMPARISON_COLUMNS) - (not any(row.verdict for row in rows))
-    cells = tuple(_comparison_cells(row, rows[0], best)[:shown] for row in rows)
-    dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "")
-    columns = [
-        replace(column, group=f"Published, {dataset}") if column.group == "Published" and dataset else column
-        for column in _COMPARISON_COLUMNS[:shown]
-    ]
-    return Table(tuple(columns), cells, notice=notice)
+    dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "the paper's dataset")
+    columns, cells = _COMPARISON_COLUMNS, [_comparison_cells(row, rows[0], best) for row in rows]
+    has_published = any(row.published for row in rows)
+    if not has_published:
+        shown = [i for i, column in enumerate(columns) if column not in _PUBLISHED_COLUMNS]
+        columns, *cells = (tuple(line[i] for i in shown) for line in (columns, *cells))
+    columns = [replace(c, group=f"Published, {dataset}") if c.group == "Published" else c for c in columns]
+    return Table(tuple(columns), tuple(cells), notice=PROTOCOLS if has_published else "")
 
 
-_COMPARISON_COLUMNS = (
-    Column("Setting"),
+_PUBLISHED_COLUMNS = (
     Column("IoU", "Published", numeric=True),
     Column("BIoU", "Published", numeric=True),
-    Column("IoU", "Measured", numeric=True),
-    Column("BIoU", "Measured", numeric=True),
-    Column("95% interval\nof IoU", numeric=True),
+    Column("IoU", "Measured, one score per frame", numeric=True),
+    Column("BIoU", "Measured, one score per frame", numeric=True),
     Column("published", "IoU minus first row", numeric=True),
-    Column("measured", "IoU minus first row", numeric=True),
-    Column("n\n(videos)", numeric=True),
-    Column("Verdict"),
+)
+_COMPARISON_COLUMNS = (
+    Column("Setting"),
+    *_PUBLISHED_COLUMNS[:4],
+    Column("IoU", "Measured, each object", numeric=True),
+    Column("95% interval", "Measured, each object", numeric=True),
+    Column("BIoU", "Measured, each object", numeric=True),
+    _PUBLISHED_COLUMNS[4],
+    Column("measured,\neach object", "IoU minus first row", numeric=True),
+    Column("n\n(videos, runs)", numeric=True),
 )
 
 
@@ -128,14 +166,22 @@ def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | No
     return (
         Cell(row.setting, row.setting),
         *printed,
+        _mean_cell(row.frame_iou, row.reason or NOT_SCORED),
+        _mean_cell(row.frame_biou, row.reason or NOT_SCORED),
         _mean_cell(row.iou, row.reason, best),
-        _mean_cell(row.biou, row.reason),
         _range_cell(row),
+        _mean_cell(row.biou, row.reason),
         _published_difference(row, first),
         _measured_difference(row, first),
-        Cell(f"{row.iou.n:,} ({row.iou.clusters:,})", float(row.iou.n)) if row.iou else Cell(row.reason),
-        Cell(row.verdict, row.verdict) if row.verdict else Cell(NO_VERDICT),
+        _count_cell(row),
     )
+
+
+def _count_cell(row: ComparisonRow) -> Cell:
+    if row.iou is None:
+        return Cell(row.reason)
+    runs = {0: "", 1: ", 1 run"}.get(row.iou.seeds, f", {row.iou.seeds} runs")
+    return Cell(f"{row.iou.n:,} ({row.iou.clusters:,}{runs})", float(row.iou.n))
 
 
 def _mean_cell(interval: Interval | None, reason: str, best: float | None = None) -> Cell:
@@ -170,16 +216,13 @@ def _measured_difference(row: ComparisonRow, first: ComparisonRow) -> Cell:
         return Cell(row.reason)
     if row is first:
         return Cell(FIRST_ROW, 0.0)
-    if row.difference is not None:
-        mean, low, high = (100 * v for v in (row.difference.mean, row.difference.low, row.difference.high))
-        if math.isnan(mean):
-            return Cell(row.difference.note)
-        ends = "" if math.isnan(low) else f"\n({_signed(low)} to {_signed(high)})"
-        return Cell(_signed(mean) + ends, mean)
-    if first.iou is None:
+    if row.difference is None:
         return Cell("first row not measured")
-    value = 100 * (row.iou.mean - first.iou.mean)
-    return Cell(row.iou.note or first.iou.note) if math.isnan(value) else Cell(_signed(value), value)
+    mean, low, high = (100 * v for v in (row.difference.mean, row.difference.low, row.difference.high))
+    if math.isnan(mean):
+        return Cell(row.difference.note)
+    ends = "" if math.isnan(low) else f"\n({_signed(low)} to {_signed(high)})"
+    return Cell(_signed(mean) + ends, mean)
 
 
 def _signed(value: float) -> str:

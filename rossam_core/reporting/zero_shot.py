@@ -22,12 +22,11 @@ from ..data.records import Frame, FrameSet
 from ..devices import core_count
 from ..errors import RossamError
 from ..evaluation.planning import ZERO_SHOT
-from ..evaluation.statistics import bootstrap_mean
+from ..evaluation.statistics import mean_interval
 from .objects import ObjectView, view_objects
 from .style import label
 
 if TYPE_CHECKING:
-    from ..config import Profile
     from ..evaluation.experiments import Experiments, RowSpec
 
 SHOWN: Mapping[str, str] = {
@@ -215,15 +214,14 @@ def long_signs(judged: pd.DataFrame) -> pd.DataFrame:
     return long.assign(sign=long["sign"].map(SHOWN)).dropna(subset=["share"])
 
 
-def signs_table(judged: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
     """Mean signs of each method, a row a method and dataset, percent (but for the pieces); steadiness with intervals.
 
-    Intervals are 95% bootstraps over clips.
+    Intervals are 95% intervals over clips.
     """
-    options = {"samples": profile.evaluation.bootstrap_samples, "seed": profile.seed}
     rows = []
     for (dataset, method), part in judged.groupby(["dataset", "method"], sort=False):
-        steady = bootstrap_mean(part, "jitter_stability", **options).scaled(100)
+        steady = mean_interval(part, "jitter_stability").scaled(100)
         row = {
             "dataset": dataset,
             "method": label(method),

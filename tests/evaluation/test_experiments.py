@@ -9,7 +9,6 @@ import pytest
 
 from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.claims import ledger
 from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
 from rossam_core.files import read_json
 from rossam_core.model.checkpoints import SHIPPED
@@ -48,13 +47,6 @@ def test_every_row_the_paper_prints_is_there_in_its_order(table):
     assert ours == list(published(spec.published, dataset=spec.dataset)["row"])
 
 
-def test_every_claim_names_two_rows_that_exist():
-    specs = table_specs()
-    for claim in ledger().claims:
-        for table, label in (claim.better, claim.than):
-            assert specs[table].row(label).label == label
-
-
 def test_a_row_shared_by_two_tables_has_one_key(experiments):
     specs = table_specs()
     one, other = specs["table1"].row("SAM + inference pipeline"), specs["table2"].row("rate 2, bicubic, only one")
@@ -90,7 +82,7 @@ def test_a_table_whose_data_is_not_there_says_so_in_every_cell(cache):
     assert "table6" in experiments.tables and "table6_isaid" not in experiments.tables
     assert experiments.results("table6_isaid") == []
     missing = experiments.left_out("table6_isaid")
-    rows = comparison_rows("table6_isaid", [], experiments.profile, left_out=missing)
+    rows = comparison_rows("table6_isaid", [], left_out=missing)
     assert [row.published.iou for row in rows if row.published] == [53.19, 55.79, 63.96, 73.22]
     assert {row.reason for row in rows} == {"the profile nwpu has no isaid"}
     assert all(cell.text for row in comparison_table(rows).rows for cell in row)
@@ -102,7 +94,7 @@ def test_a_row_without_a_prior_keeps_its_place_with_the_reason(experiments, monk
     missing = waiting.left_out("table1")
     assert list(missing) == ["SAM2", "SAM2 + inference pipeline"]
     measured = [experiments.result(spec) for spec in experiments.specs["table1"].rows[:2]]
-    rows = comparison_rows("table1", measured, experiments.profile, left_out=missing)
+    rows = comparison_rows("table1", measured, left_out=missing)
     assert [row.setting for row in rows] == [row.label for row in experiments.specs["table1"].rows]
     assert [row.iou is None for row in rows] == [False, False, True, True] and "hiera_t" in rows[2].reason
     (tmp_path / "hiera_t.safetensors").touch()
@@ -152,6 +144,17 @@ def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiment
     scored = {frame.key for frame in experiments.frames}
     assert all(frame.key not in scored for frames in experiments.training_frames for frame in frames)
     assert (experiments.run_dir(spec) / "gradient_audit.json").exists()
+
+
+def test_a_key_trains_nothing_and_every_seeds_prompts_are_counted(cache, monkeypatch):
+    experiments = Experiments(load_profile("smoke", TINY | {"seeds": [0, 1]}), cache)
+    spec = RowSpec(label="HQ head", method="hq-sam", training={"phases": [{"groups": ["hq_head"], "mask": "hq"}]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiments, "trained", lambda *_: pytest.fail("trained"))
+        key = experiments.key(spec)
+    result = experiments.result(spec)
+    assert result.key == key == experiments.key(spec)
+    assert result.objects == len(result.units()) == 2 * len(result.units().query("seed == 0"))
 
 
 def test_an_unknown_table_names_the_known_ones(experiments):
