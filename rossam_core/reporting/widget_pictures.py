@@ -82,9 +82,10 @@ def outlined(
         points: (x, y, label), frame pixels; label 1 is positive, 0 negative.
     """
     canvas = enlarge(part(image, region), size_wh)
+    thick = 1 if max(size_wh) < 300 else 2
     for method, mask in masks.items():
         contours = _contours(part(mask, region), size_wh)
-        for width, line in ((4, (0, 0, 0)), (2, rgb(colour(method)))):
+        for width, line in ((thick + 2, (0, 0, 0)), (thick, rgb(colour(method)))):
             cv2.drawContours(canvas, contours, -1, line, width)
     scale = np.array(size_wh) / (region[2] - region[0], region[3] - region[1])
     for box, line in boxes:
@@ -183,7 +184,7 @@ def heading(method: str, answer: ObjectMask, scores: MaskScores | None, note: st
     lines = ["no true mask to score against", "&nbsp;"]
     if scores is not None:
         lines = [f"IoU <b>{100 * scores.iou:.1f}</b> · BIoU <b>{100 * scores.biou:.1f}</b>"]
-        lines += [f"BIoU, band fit to size {100 * scores.biou_fit:.1f}"]
+        lines += [f"BIoU fit to size {100 * scores.biou_fit:.1f}"]
     lines += [f"predicted IoU {100 * answer.predicted_iou:.1f}", f"{answer.area:,} px² · {answer.status}{note}"]
     name = f"<b style='border-bottom:3px solid {colour(method)}'>{escape(label(method))}</b>"
     return f"<div class='rossam-head'>{name}<br>{'<br>'.join(lines)}</div>"

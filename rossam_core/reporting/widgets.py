@@ -333,7 +333,9 @@ class Inspector(ipw.VBox):
             )
             for method in self.source.methods
         }
-        side = functools.partial(ipw.FloatText, step=1, style={"description_width": "22px"}, layout=_wide(105))
+        side = functools.partial(
+            ipw.FloatText, step=1, style={"description_width": "22px"}, layout=ipw.Layout(width="23%")
+        )
         self.sides = [self._on(self._change_sides, side(description=name)) for name in ("x0", "y0", "x1", "y1")]
         self.own_box = self._button(
             lambda: self.prompt(self.focus.own_box, recentre=True), "Prompt with the annotated box", "annotated box"
@@ -373,15 +375,15 @@ class Inspector(ipw.VBox):
             [self.editor, row(*self.sides), row(self.own_box, self.centre, self.view)],
             layout=ipw.Layout(flex="1 1 330px", max_width=f"{EDITOR}px", margin="0 16px 0 0"),
         )
-        answers = ipw.VBox([self.grid], layout=ipw.Layout(flex="2 1 480px", overflow="auto"))
+        # status and errors stand beside the editor, so that the picture stays in place while a box is dragged
+        answers = ipw.VBox([self.status, self.error, self.grid], layout=ipw.Layout(flex="2 1 480px", overflow="auto"))
         notes = "".join(f"<div class='rossam-status'>{escape(note)}</div>" for note in self.source.notes)
         return [
             row(self.dataset, self.frame, self.category, self.size),
             row(self.order, self.judge, self.back, self.slider, self.forward, self.title),
             row(self.mode, self.rate, self.adaptive, self.interpolation).add_class("rossam-row"),
-            row(self.threshold, *self.ticks.values(), self.status),
+            row(self.threshold, *self.ticks.values()),
             ipw.HTML(notes),
-            self.error,
             ipw.HBox([editor, answers], layout=ipw.Layout(flex_flow="row wrap", align_items="flex-start")),
         ]
 
@@ -509,7 +511,7 @@ class Inspector(ipw.VBox):
             points = focus.points if model.supports_points else ()
             key = method, str(focus.frame.image_path), window, focus.config.interpolation
             answers[method] = self._decoded(*key, focus.box_xyxy, points)
-        reason = f"Points are off: {', '.join(dict.fromkeys(box_only))} was trained with boxes only."
+        reason = f"Points are off: the weights of {', '.join(dict.fromkeys(box_only))} were trained with boxes only."
         self.editor.points_off = reason if len(box_only) == len(answers) else ""
         self.answers = answers
         self._draw(started, self._encoded.cache_info().misses - encoded)
@@ -564,7 +566,7 @@ class Inspector(ipw.VBox):
         """A row of headings, then one row per kind of picture, each after its legend."""
         columns = [self.legends, *([self.heads[method], *self.images[method]] for method in self.tiles)]
         rows = 1 + min(len(tiles) for tiles in self.tiles.values())
-        self.grid.layout.grid_template_columns = f"112px repeat({len(self.tiles)}, minmax(150px, {TILE}px))"
+        self.grid.layout.grid_template_columns = f"112px repeat({len(self.tiles)}, minmax(156px, {TILE}px))"
         self.grid.children = [column[row] for row in range(rows) for column in columns]
 
     def _draw_editor(self, drawn: dict[str, np.ndarray]) -> None:
@@ -610,7 +612,7 @@ def _dropdown(name: str, options: Any, **more: Any) -> ipw.Dropdown:
 
 
 def _wide(pixels: int) -> ipw.Layout:
-    return ipw.Layout(width=f"{pixels}px")
+    return ipw.Layout(width=f"{pixels}px", max_width="95%")
 
 
 def _area(item: ObjectAnnotation, frame: Frame) -> float:

@@ -91,20 +91,24 @@ def find(driver: webdriver.Chrome, selector: str):
     return element
 
 
+def read_notebook(name: str, parameters: Mapping[str, str]) -> nbformat.NotebookNode:
+    """A notebook of the repository with other parameters."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    cell.source = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
+    return notebook
+
+
 @contextmanager
-def serve_notebook(folder: Path, name: str, parameters: Mapping[str, str], **variables: str) -> Iterator[str]:
-    """JupyterLab on a free port over a copy of one notebook; its files lie in `folder`. Yields the notebook's address.
+def serve_notebook(folder: Path, notebook: nbformat.NotebookNode, **variables: str) -> Iterator[str]:
+    """JupyterLab on a free port over one notebook; its files lie in `folder`. Yields the notebook's address.
 
     Args:
-        parameters: replace the content of the notebook's cell of parameters.
         variables: environment variables for server and kernel.
     """
     notebooks = folder / "notebooks"
     notebooks.mkdir()
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    cell.source = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
-    nbformat.write(notebook, notebooks / f"{name}.ipynb")
+    nbformat.write(notebook, notebooks / "notebook.ipynb")
     for setting, values in SETTINGS.items():
         path = folder / "settings/@jupyterlab" / f"{setting}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +131,7 @@ def serve_notebook(folder: Path, name: str, parameters: Mapping[str, str], **var
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         _await_answer(f"http://127.0.0.1:{port}/api/status", server, log)
-        yield f"http://127.0.0.1:{port}/lab/tree/{name}.ipynb"
+        yield f"http://127.0.0.1:{port}/lab/tree/notebook.ipynb"
     finally:
         server.terminate()  # it stops its kernels first
         try:

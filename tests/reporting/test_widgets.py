@@ -204,7 +204,7 @@ def test_what_is_shown_is_what_the_predictor_gives(frames, predictors, mode):
 
 
 def test_points_are_off_for_models_trained_with_boxes_and_the_widget_says_so(inspector):
-    assert "vit_t was trained with boxes only" in inspector.editor.points_off
+    assert "weights of vit_t were trained with boxes only" in inspector.editor.points_off
     before = shown(inspector)
     draw(inspector, inspector.focus.own_box, [(25, 25, 1)])
     assert inspector.error.value == "" and "box only" in inspector.heads["sam"].value
