@@ -160,9 +160,9 @@ function render({ model, el }) {
       button.disabled = button.name !== "box" && Boolean(off);
       button.title = button.disabled ? off : "";
     }
-    const clicks = { box: "Click: positive point, with Shift or Alt negative.", positive: "Click: positive point.",
-      negative: "Click: negative point." }[tool];
-    hint.textContent = `Drag: draw, move, resize. Arrows move, Delete removes. ${off || clicks}`;
+    const uses = tool === "box" ? `Drag: draw, move or resize the box.${off ? "" : " Click: positive point, with Shift or Alt negative."}`
+      : `Click: ${tool} point. Drag a point to move it.`;
+    hint.textContent = `${uses} Arrows move, Delete removes. ${off}`;
   }
 
   function read() {  // the prompt as the kernel has it

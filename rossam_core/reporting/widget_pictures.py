@@ -23,6 +23,14 @@ LOGIT_RANGE = 10.0
 MISSED, EXTRA, SHARED, BEYOND = "#009e73", "#cc79a7", "#f0f0f0", "#d0d0d0"
 """Boundary of the target only, of the prediction only, of both; pixels outside the window."""
 WINDOW, POSITIVE, NEGATIVE = "#56b4e9", "#009e73", "#d55e00"
+_SWATCH = "<span style='background:{};color:#000;padding:0 3px'>{}</span>"
+LEGENDS = (
+    "<b>Mask</b><br>white: ground truth<br>rectangle: the box",
+    f"<b>Logits</b><br>blue −{LOGIT_RANGE:g}, red +{LOGIT_RANGE:g}<br>line: threshold",
+    f"<b>Boundary errors</b><br>{_SWATCH.format(SHARED, 'both')}<br>{_SWATCH.format(MISSED, 'missed')}"
+    f"<br>{_SWATCH.format(EXTRA, 'too much')}",
+)
+"""What each row of tiles shows, as HTML."""
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # halves the time for enlarged pixels, at the same size
     _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
@@ -82,10 +90,9 @@ def outlined(
         points: (x, y, label), frame pixels; label 1 is positive, 0 negative.
     """
     canvas = enlarge(part(image, region), size_wh)
-    thick = 1 if max(size_wh) < 300 else 2
     for method, mask in masks.items():
         contours = _contours(part(mask, region), size_wh)
-        for width, line in ((thick + 2, (0, 0, 0)), (thick, rgb(colour(method)))):
+        for width, line in ((4, (0, 0, 0)), (2, rgb(colour(method)))):
             cv2.drawContours(canvas, contours, -1, line, width)
     scale = np.array(size_wh) / (region[2] - region[0], region[3] - region[1])
     for box, line in boxes:
@@ -94,8 +101,8 @@ def outlined(
             cv2.rectangle(canvas, low, high, shade, width)
     for x, y, positive in points:
         centre = ((np.array([x, y]) - region[:2]) * scale).round().astype(int).tolist()
-        cv2.circle(canvas, centre, 5, (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(canvas, centre, 4, rgb(POSITIVE if positive else NEGATIVE), -1, cv2.LINE_AA)
+        cv2.circle(canvas, centre, 7, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, centre, 5, rgb(POSITIVE if positive else NEGATIVE), -1, cv2.LINE_AA)
     return canvas
 
 
@@ -190,27 +197,11 @@ def heading(method: str, answer: ObjectMask, scores: MaskScores | None, note: st
     return f"<div class='rossam-head'>{name}<br>{'<br>'.join(lines)}</div>"
 
 
-def legends() -> list[str]:
-    """What each row of tiles shows, as HTML."""
-    spans = [
-        f"<span style='background:{shade};color:#000;padding:0 3px'>{name}</span>"
-        for name, shade in (("both", SHARED), ("missed", MISSED), ("too much", EXTRA))
-    ]
-    rows = {
-        "Mask": "white: ground truth<br>rectangle: the box",
-        "Logits": f"blue −{LOGIT_RANGE:g}, red +{LOGIT_RANGE:g}<br>line: threshold",
-        "Boundary errors": "<br>".join(spans),
-    }
-    return [f"<div class='rossam-legend'><b>{name}</b><br>{text}</div>" for name, text in rows.items()]
-
-
 def problem_html(problem: Exception) -> str:
     """An error and its remedy as HTML."""
-    if isinstance(problem, RossamError):
-        where, finding, remedy = problem.where, problem.found, problem.remedy
-    else:
-        where, finding = type(problem).__name__, str(problem)
-        remedy = "choose other settings, or run this cell again"
+    if not isinstance(problem, RossamError):
+        problem = RossamError(type(problem).__name__, str(problem), "choose other settings, or run this cell again")
+    where, finding, remedy = problem.where, problem.found, problem.remedy
     return f"<div class='rossam-error'><b>{escape(where)}</b>: {escape(finding)}<br>Remedy: {escape(remedy)}</div>"
 
 

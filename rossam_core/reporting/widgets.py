@@ -39,8 +39,8 @@ from ..training import runs
 from . import widget_pictures as pictures
 from .style import TARGET, Figure, label
 
-EDITOR, TILE = 460, 200
-"""Longer sides of the pictures in pixels; the browser may show them smaller."""
+EDITOR, TILE, SHOWN = 460, 300, 200
+"""Longer sides of the pictures in pixels, and the largest size at which a tile is shown."""
 ENCODINGS = 16
 """Encodings kept in memory, of 0.4 to 16 MB each."""
 ALL = "all"
@@ -354,7 +354,7 @@ class Inspector(ipw.VBox):
             method: [ipw.Image(format="png", layout=ipw.Layout(width="100%")) for _ in range(3)]
             for method in self.source.methods
         }
-        self.legends = [ipw.HTML(text) for text in ("", *pictures.legends())]
+        self.legends = [ipw.HTML(f"<div class='rossam-legend'>{text}</div>") for text in ("", *pictures.LEGENDS)]
         self.grid = ipw.GridBox(layout=ipw.Layout(grid_gap="6px", align_items="flex-start"))
         self.status, self.error = ipw.HTML().add_class("rossam-status"), ipw.HTML()
 
@@ -566,7 +566,7 @@ class Inspector(ipw.VBox):
         """A row of headings, then one row per kind of picture, each after its legend."""
         columns = [self.legends, *([self.heads[method], *self.images[method]] for method in self.tiles)]
         rows = 1 + min(len(tiles) for tiles in self.tiles.values())
-        self.grid.layout.grid_template_columns = f"112px repeat({len(self.tiles)}, minmax(156px, {TILE}px))"
+        self.grid.layout.grid_template_columns = f"112px repeat({len(self.tiles)}, minmax(156px, {SHOWN}px))"
         self.grid.children = [column[row] for row in range(rows) for column in columns]
 
     def _draw_editor(self, drawn: dict[str, np.ndarray]) -> None:

@@ -32,7 +32,7 @@ ship = ObjectAnnotation(0, "ship", (80, 60, 160, 120), encode(mask))
 frames = FrameSet("test", [Frame("test", "v", 1, Path("frame.png"), mask.shape, (ship,))])
 model = build_model("sam", "vit_t")
 model.supports_points = True
-predictor = Predictor(model, InferenceConfig(rate=1.5), "cpu")
+predictor = Predictor(model, InferenceConfig(), "cpu")
 inspector = inspect(frames_source({"one frame": frames}, {"sam": predictor}), order="data")
 inspector
 """

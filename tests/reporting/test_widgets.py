@@ -86,7 +86,7 @@ def inspector(frames, predictors, encoder):
 
 
 @pytest.mark.parametrize(
-    ("box", "tile"), [((60, 60, 90, 90), 200), ((5, 5, 250, 100), round(200 * SIZE[0] / SIZE[1]))],
+    ("box", "tile"), [((60, 60, 90, 90), 300), ((5, 5, 250, 100), round(300 * SIZE[0] / SIZE[1]))],
     ids=["square", "whole frame"],
 )  # fmt: skip
 def test_each_kind_of_picture_is_one_row_of_the_grid(inspector, box, tile):
@@ -96,7 +96,7 @@ def test_each_kind_of_picture_is_one_row_of_the_grid(inspector, box, tile):
     assert [inspector.grid.children[row * columns] for row in range(4)] == inspector.legends
     for number, image in enumerate(inspector.images["sam"], start=1):
         assert inspector.grid.children[number * columns + 1] is image
-        assert cv2.imdecode(np.frombuffer(image.value, np.uint8), cv2.IMREAD_COLOR).shape == (tile, 200, 3)
+        assert cv2.imdecode(np.frombuffer(image.value, np.uint8), cv2.IMREAD_COLOR).shape == (tile, 300, 3)
 
 
 # --- which objects, in which order ----------------------------------------------------------------------------------
