@@ -18,7 +18,7 @@ from .hq_decoder import BoxMaskDecoder, HQMaskDecoder, MaskLogits
 from .lora import AdapterKind, add_adapter, default_rank, is_adapter
 from .sam import Architecture, ImageEncoder, architecture, build_prompt_encoder, fuse_channel_norms
 from .sam2 import HIERAS, Sam2Segmenter, hiera
-from .segmenter import GROUPS, ImageEmbeddings, PromptableSegmenter
+from .segmenter import GROUPS, ImageEmbeddings, Points, PromptableSegmenter
 
 METHODS = ("sam", "hq-sam", "ros-sam")
 """Methods of a `SamSegmenter`; `sam2` is the fourth."""
@@ -51,11 +51,11 @@ class SamSegmenter(PromptableSegmenter):
         features = self.mask_decoder.hq_features(embeddings.final, embeddings.early)
         return embeddings._replace(early=None, high_resolution=(features,))
 
-    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
+    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
         hq_features = self.prepare(embeddings).high_resolution[0] if self.has_hq_head else None
         with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
-            sparse, _ = self.prompt_encoder(None, prompts, None)
+            sparse, _ = self.prompt_encoder(self._points(points, prompts), prompts, None)
             image_pe = self.prompt_encoder.get_dense_pe()
         no_mask = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
         return self.mask_decoder(embeddings.final, hq_features, image_pe, sparse, no_mask, index)
@@ -204,6 +204,7 @@ def build_from_run(run_dir: str | os.PathLike, which: str = "best") -> Promptabl
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
+    model.supports_points = False  # it was fine-tuned with boxes only
     return model
 
 

@@ -220,7 +220,7 @@ def _direct(result: RowResult) -> bool:
     return result.spec.inference.get("mode") == "direct"
 
 
-def _same(result: RowResult) -> tuple[str | None, str]:
+def _same(result: RowResult) -> tuple[str | None, tuple[str, ...], str]:
     return result.spec.method, result.spec.trains, str(result.spec.training)
 
 

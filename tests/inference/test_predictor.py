@@ -42,7 +42,7 @@ class FakeSegmenter(nn.Module):
     """Knows the answer: logits are a mask cell's signed distance to the edge of the box (`box`), or the
     brightness of the input in the cell (`bright`); positive inside."""
 
-    method, backbone, default_mask_source = "sam", "fake", "sam"
+    method, backbone, default_mask_source, supports_points = "sam", "fake", "sam", False
     input_size, mask_size, pixel_mean, resize = S, S // 4, (10.0, 20.0, 30.0), "longest_side"
 
     def __init__(self, kind="box", shift=0.0):
@@ -57,7 +57,7 @@ class FakeSegmenter(nn.Module):
     def prepare(self, embeddings):
         return embeddings
 
-    def decode(self, embeddings, boxes):
+    def decode(self, embeddings, boxes, points=None):
         assert len(embeddings.final) == len(boxes)
         cell = torch.arange(S // 4) * 4 + 2.0
         found = []

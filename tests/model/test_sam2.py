@@ -35,13 +35,14 @@ def same(a, b):
 # ---- parity
 
 
-def logits_of_transformers(ours, images, boxes):
+def logits_of_transformers(ours, images, boxes, **points):
     """`Sam2Model` on the same weights, called the plain way: pixels and boxes, as many of them for every image."""
     theirs = Sam2Model(transformers_config(ours.arch)).eval()
     positions = ours.state_dict()["prompt_encoder.shared_embedding.positional_embedding"]
     theirs.load_state_dict({**ours.state_dict(), "shared_image_embedding.positional_embedding": positions})
     pixels = (images - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
-    return theirs(pixel_values=pixels, input_boxes=torch.stack(boxes) + ours.arch.box_offset, multimask_output=False)
+    prompts = {"input_boxes": torch.stack(boxes) + ours.arch.box_offset, **points}
+    return theirs(pixel_values=pixels, **prompts, multimask_output=False)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,24 @@ def test_equals_transformers(perturb, images, boxes, backbone, overrides):
     assert out.sam.std() > 0.1  # so that the tolerance means something
     assert (out.sam - expected.pred_masks.flatten(0, 2)).abs().max() <= TOLERANCE * out.sam.abs().max().clamp(min=1)
     assert (out.iou - expected.iou_scores.flatten()).abs().max() <= TOLERANCE
+
+
+@torch.no_grad()
+def test_points_refine_a_box_as_in_transformers(perturb, images, boxes):
+    overrides = {"blocks": (1, 2, 3, 1), "global_attention": (4,), "input_size": 256}
+    ours = perturb(build_model("sam2", "hiera_tiny", None, **overrides))
+    coords = torch.tensor([[[30.0, 40], [55.5, 21]]]).repeat(3, 1, 1)
+    points = [(coords, torch.tensor([[1, 0]] * 3)), (coords + 7, torch.tensor([[0, 1]] * 3))]
+    prompts = {
+        "input_points": torch.stack([at for at, _ in points]),
+        "input_labels": torch.stack([s for _, s in points]),
+    }
+    out, expected = (
+        ours.decode(ours.encode(images), boxes, points),
+        logits_of_transformers(ours, images, boxes, **prompts),
+    )
+    assert (out.sam - expected.pred_masks.flatten(0, 2)).abs().max() <= TOLERANCE * out.sam.abs().max().clamp(min=1)
+    assert (out.sam - ours(images, boxes).sam).abs().max() > 0.05  # the points do something
 
 
 @torch.no_grad()
