@@ -9,11 +9,10 @@ import torch
 from pycocotools import mask as coco
 
 import rossam_core
-from rossam_core.data.procedural import sample_scene
 from rossam_core.files import sha256_of
 from rossam_core.model.rossam import build_model
-from rossam_core.training.pretrain_config import PretrainConfig
-from rossam_core.training.pretrain_scenes import held_out_scenes, score
+from tools.pretrain.config import PretrainConfig
+from tools.pretrain.dataset import held_out_scenes, score
 
 WEIGHTS = Path(rossam_core.__file__).parent / "weights"
 KNOWN = (

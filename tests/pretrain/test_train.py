@@ -11,17 +11,17 @@ import torch
 from rossam_core.data.masks import box_of
 from rossam_core.errors import RossamError
 from rossam_core.model.rossam import build_model
-from rossam_core.training import pretrain as module
-from rossam_core.training.awake import start_as_sam, start_awake
-from rossam_core.training.pretrain import iou_loss, layout_loss, pretrain, prompt_loss
-from rossam_core.training.pretrain_config import PretrainConfig, learning_rate, phases
-from rossam_core.training.pretrain_scenes import (
+from tools.pretrain.config import PretrainConfig, learning_rate, phases
+from tools.pretrain.dataset import (
     SceneBatches,
     choose_objects,
     held_out_scenes,
     jitter_boxes,
     scene_layout,
 )
+from tools.pretrain.initialization import initialize, start_hq_as_sam
+from tools.pretrain.losses import iou_loss, layout_loss, prompt_loss
+from tools.pretrain.train import _PhaseState, pretrain
 
 QUICK = {
     "small_samples": 16,
@@ -166,11 +166,11 @@ def test_a_run_learns_leaves_its_files_and_a_finished_one_is_returned_as_it_is(t
 
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
     settings = {**QUICK, "sam_samples": 8, "hq_samples": 8, "validate_every": 4}
-    settings |= {"small_samples": 8, "batch_size": 2, "layout_weight": 1.0}
+    settings |= {"small_samples": 8, "batch_size": 2, "average_decay": 0.5}
     log = pretrain(settings, tmp_path / "unbroken", "cpu", False)
     assert list(log.phase) == ["small"] * 2 + ["sam"] * 2 + ["hq"] * 2
 
-    write, written = module._write_checkpoint, []
+    write, written = _PhaseState.save, []
 
     def write_then_die(*arguments):
         write(*arguments)
@@ -178,7 +178,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
         if len(written) in (1, 4, 5):  # within a phase, and at the end of one
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_write_checkpoint", write_then_die)
+    monkeypatch.setattr(_PhaseState, "save", write_then_die)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             pretrain(settings, tmp_path / "killed", "cpu", False)
@@ -194,23 +194,23 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
 
 
 def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monkeypatch):
-    settings = {**QUICK, "backbone": "hiera_t", "sam_samples": 4, "validate_every": 4, "layout_weight": 1.0}
+    settings = {**QUICK, "backbone": "hiera_t", "sam_samples": 4, "validate_every": 4, "average_decay": 0.5}
     settings |= {"small_samples": 8, "batch_size": 2, "hq_samples": 8}
     log = pretrain(settings, tmp_path / "unbroken", "cpu", False)
     assert list(log.phase) == ["small", "small", "sam"]
     assert (log.embedding_spread > 0.1).all()
 
-    write = module._write_checkpoint
+    write = _PhaseState.save
 
     def write_then_die(*arguments):
         write(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_write_checkpoint", write_then_die)
+    monkeypatch.setattr(_PhaseState, "save", write_then_die)
     for _ in range(2):  # within a phase, and at the end of one
         with pytest.raises(KeyboardInterrupt):
             pretrain(settings, tmp_path / "killed", "cpu", False)
-    monkeypatch.setattr(module, "_write_checkpoint", write)
+    monkeypatch.setattr(_PhaseState, "save", write)
     pretrain(settings, tmp_path / "killed", "cpu", False)
     assert_same_weights(tmp_path / "unbroken", tmp_path / "killed")
 
@@ -223,7 +223,7 @@ def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monk
 @pytest.mark.parametrize(("method", "backbone"), [("sam", "vit_t"), ("sam2", "hiera_t")])
 def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbone):
     model = build_model(method, backbone, checkpoint=None, input_size=64)
-    start_awake(model)
+    initialize(model)
     images = SceneBatches(PretrainConfig(**QUICK), 64, 0, range(1), range(4))[0].images.float()
     with torch.no_grad():
         embeddings = model.encode(images)
@@ -233,7 +233,7 @@ def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbo
 
 def test_the_hq_head_begins_with_sams_mask():
     model = build_model("hq-sam", "vit_t")
-    start_as_sam(model)
+    start_hq_as_sam(model)
     scenes = held_out_scenes(PretrainConfig(held_out_scenes=4), 256)
     images = torch.from_numpy(np.stack(scenes.images)).permute(0, 3, 1, 2).float()
     with torch.inference_mode():

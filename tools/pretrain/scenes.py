@@ -1,7 +1,6 @@
-"""Procedural training images with exact masks, drawn on the fly: no photograph, no satellite content.
+"""Drawn training images with exact masks; surfaces from noise or from photographs, nothing from satellites.
 
-In: a numpy Generator. Out: an image and the visible masks of its objects. A scene is a structured ground, then
-objects of generic silhouette (`shapes.py`) one over the other, with texture, shading, parts, shadows and
+A scene is a structured ground, then objects of generic silhouette (`shapes.py`) one over the other, with texture, shading, parts, shadows and
 attached clutter, then a camera (illumination, defocus, resampling, noise, JPEG). Objects are often close to the
 ground in colour, touch other things or consist of differently coloured parts, so that neither colour nor
 convexity alone tells object from ground; where a whole and its part are both objects, the box decides.
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 
 from .shapes import Silhouette, rasterise, sample_silhouette
-from .textures import Material, colour, near, noise, ramp
+from .textures import Fill, Photos, colour, near, noise, ramp, sample_fill
 
 MIN_SIDE, MIN_AREA = 6, 14
 """An annotated object's longer box side and visible area are at least this many pixels."""
@@ -24,19 +23,23 @@ MIN_VISIBLE = 0.4
 """… and at least this fraction of it is visible (not occluded, not outside the image)."""
 
 
-def sample_scene(rng: np.random.Generator, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def sample_scene(
+    rng: np.random.Generator, size: int = 256, photos: Photos = (), photo_share: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
     """One image and its objects.
 
     Args:
         rng: the only source of randomness; the same state gives the same bytes on one OpenCV version.
         size: side of the square image in pixels; at least 32.
+        photos: photographs that may serve as surfaces, uint8 H×W×3.
+        photo_share: share of surfaces that are filled from one of them.
 
     Returns:
         Image uint8 size×size×3, RGB; visible masks bool N×size×size, N ≥ 1, which overlap only where one is
         a part of the other.
     """
     while True:
-        scene = _Scene(rng, size)
+        scene = _Scene(rng, size, photos, photo_share)
         scene.paint_ground()
         layout = (scene.lay_hero, scene.lay_scatter, scene.lay_row, scene.lay_leaves)[rng.choice(4, p=LAYOUT_WEIGHTS)]
         layout()
@@ -72,6 +75,8 @@ class _Scene:
 
     rng: np.random.Generator
     size: int
+    photos: Photos
+    photo_share: float
     canvas: np.ndarray = field(init=False)
     light: np.ndarray = field(init=False)
     masks: list[np.ndarray] = field(default_factory=list)
@@ -86,11 +91,14 @@ class _Scene:
     def any_colour(self) -> np.ndarray:
         return self.palette[self.rng.integers(5)] if self.rng.random() < 0.6 else colour(self.rng)
 
+    def fill(self, base: np.ndarray) -> Fill:
+        return sample_fill(self.rng, base, self.photos, self.photo_share)
+
     # -- ground
 
     def paint_ground(self) -> None:
         rng, size = self.rng, self.size
-        self.canvas = Material.sample(rng, self.palette[0]).render(rng, size, size)
+        self.canvas = self.fill(self.palette[0]).render(rng, size, size)
         for _ in range(rng.integers(1, 5) if rng.random() < 0.6 else 0):
             self._paint_region()
         if rng.random() < 0.35:
@@ -112,7 +120,7 @@ class _Scene:
         coverage = np.zeros((size, size), np.uint8)
         cv2.fillPoly(coverage, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
         base = near(rng, self.palette[0]) if rng.random() < 0.5 else self.any_colour()
-        fill = Material.sample(rng, base).render(rng, size, size)
+        fill = self.fill(base).render(rng, size, size)
         self.canvas += (fill - self.canvas) * (coverage[..., None] * np.float32(1 / 255))
 
     def _paint_lines(self) -> None:
@@ -144,7 +152,7 @@ class _Scene:
     # -- layouts
 
     def lay_hero(self) -> None:
-        """One object that fills much of the image, near its centre, among clutter and perhaps twins."""
+        """One object that fills much of the image, near its centre, among clutter and perhaps alike neighbours."""
         rng, size = self.rng, self.size
         extent = size * rng.uniform(0.2, 0.98) if rng.random() < 0.85 else size * rng.uniform(0.9, 1.5)
         centre = size / 2 + rng.normal(0, 0.06 * size, 2)
@@ -204,7 +212,7 @@ class _Scene:
     def _anywhere(self, extent: float) -> np.ndarray:
         return placement(self.rng, self.rng.uniform(0.04, 0.96, 2) * self.size, extent, self._angle())
 
-    def _material(self, centre: np.ndarray) -> Material:
+    def _material(self, centre: np.ndarray) -> Fill:
         """Camouflage against what lies at `centre`, a bright or dark extreme, or any colour."""
         rng = self.rng
         x, y = np.clip(np.asarray(centre).astype(int), 0, self.size - 1)
@@ -215,11 +223,11 @@ class _Scene:
             base = np.float32(rng.choice([rng.uniform(200, 255), rng.uniform(5, 45)])) + np.zeros(3, np.float32)
         else:
             base = self.any_colour()
-        return Material.sample(rng, base)
+        return self.fill(base)
 
     # -- painting one object
 
-    def add(self, silhouette: Silhouette, matrix: np.ndarray, material: Material, extent: float, plain=False) -> None:
+    def add(self, silhouette: Silhouette, matrix: np.ndarray, material: Fill, extent: float, plain=False) -> None:
         """Paint an object, and record its mask and perhaps those of its parts."""
         rng = self.rng
         drawn = rasterise(silhouette, matrix, self.size)
@@ -229,7 +237,7 @@ class _Scene:
         if self.shadows and rng.random() < 0.7:
             self._cast_shadow(coverage, window, extent)
         fill = material.render(rng, *coverage.shape)
-        parts = [] if plain or extent < 8 else self._decorate(fill, coverage, matrix, window, material, extent)
+        parts = [] if plain or extent < 8 else self._decorate(fill, coverage, matrix, window, extent)
         if rng.random() < 0.4:
             self._shade(fill, coverage, extent)
         self._blend(fill, coverage, window)
@@ -285,15 +293,14 @@ class _Scene:
         coverage: np.ndarray,
         matrix: np.ndarray,
         window: tuple[slice, slice],
-        material: Material,
         extent: float,
     ) -> list[np.ndarray]:
         """Draw inner structure on `fill`, along the object's own axes; masks of the parts that may be prompted."""
         rng, masks = self.rng, []
         if rng.random() < 0.45:
             return masks
-        around = self.canvas[window][coverage < 0.5]
-        inks = [self.any_colour(), near(rng, material.base), around.mean(axis=0) if len(around) else material.base]
+        own, around = fill.mean(axis=(0, 1)), self.canvas[window][coverage < 0.5]
+        inks = [self.any_colour(), near(rng, own), around.mean(axis=0) if len(around) else own]
 
         def quad(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
             return _pixels(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), matrix, window)

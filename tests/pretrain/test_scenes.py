@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from rossam_core.data import shapes, textures
 from rossam_core.data.masks import box_of
-from rossam_core.data.procedural import MIN_AREA, MIN_SIDE, sample_scene
+from tools.pretrain import shapes, textures
+from tools.pretrain.scenes import MIN_AREA, MIN_SIDE, sample_scene
 
 
 def scenes(count, size=256, seed=0):
