@@ -3,6 +3,11 @@
 import itertools
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +24,12 @@ from tools.pretrain.dataset import (
     jitter_boxes,
     scene_layout,
 )
+from tools.pretrain.equivariance import mirror_weights
 from tools.pretrain.initialization import initialize, start_hq_as_sam
 from tools.pretrain.losses import iou_loss, layout_loss, prompt_loss
 from tools.pretrain.train import _PhaseState, pretrain
 
+ROOT = Path(__file__).parents[2]
 QUICK = {
     "small_samples": 16,
     "sam_samples": 0,
@@ -191,6 +198,31 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
     sam = build_model("sam", "vit_t", tmp_path / "killed" / "sam.safetensors").state_dict()
     frozen = {name: value for name, value in final.state_dict().items() if name in sam}
     assert all(torch.allclose(value, sam[name], atol=1e-3) for name, value in frozen.items())
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Sums over a batch are taken in another order, so float32 rounds differently: distance against that travelled."""
+    settings = {**QUICK, "small_samples": 8, "validate_every": 8}
+    pretrain(settings, tmp_path / "one", "cpu", False)
+    command = [sys.executable, "-m", "tools.pretrain", str(tmp_path / "two"), "--device", "cpu"]
+    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    model = build_model("sam", "vit_t", checkpoint=None, input_size=128)
+    initialize(model)
+    mirror_weights(model)
+    start = model.state_dict()
+    travelled = sum((one[name] - start[name]).square().sum() for name in one) ** 0.5
+    apart = sum((one[name] - two[name]).square().sum() for name in one) ** 0.5
+    assert travelled > 0 and apart < 0.01 * travelled
 
 
 def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.pretrain", description="Train a tiny prior; resumes a run.")
     parser.add_argument("run_dir", type=Path, help="folder of checkpoint, log and weights; an unfinished run continues")
     parser.add_argument("--photos", metavar="DIR", help="folder of photographs that serve as surfaces")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (config.py)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of config.py")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     options = parser.parse_args()
     settings = {"photos": options.photos} if options.photos else {}

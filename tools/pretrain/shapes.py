@@ -66,12 +66,12 @@ def rasterise(
 # ---- building blocks -------------------------------------------------------------------------------------------
 
 
-def _ellipse(a: float, b: float, centre=(0.0, 0.0), count: int = 32) -> np.ndarray:
+def ellipse(a: float, b: float, centre=(0.0, 0.0), count: int = 32) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.stack([a * np.cos(angle), b * np.sin(angle)], axis=1) + centre
 
 
-def _box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)
 
 
@@ -133,10 +133,10 @@ def blob(rng: np.random.Generator) -> Silhouette:
 
 def disc(rng: np.random.Generator) -> Silhouette:
     """Circle, ellipse, or a sector of one."""
-    ellipse = _ellipse(1, 1 if rng.random() < 0.5 else rng.uniform(0.4, 1), count=48)
+    outline = ellipse(1, 1 if rng.random() < 0.5 else rng.uniform(0.4, 1), count=48)
     if rng.random() < 0.2:
-        ellipse = np.concatenate([[[0.0, 0.0]], ellipse[: rng.integers(10, 40)]])
-    return [(ellipse, True)]
+        outline = np.concatenate([[[0.0, 0.0]], outline[: rng.integers(10, 40)]])
+    return [(outline, True)]
 
 
 def polygon(rng: np.random.Generator) -> Silhouette:
@@ -158,11 +158,11 @@ def star(rng: np.random.Generator) -> Silhouette:
 def block(rng: np.random.Generator) -> Silhouette:
     """Rectangle, often with a bay, a notch or an annex."""
     half = 0.5 * np.exp(rng.uniform(np.log(0.25), 0))
-    parts: Silhouette = [(_box(-0.5, -half, 0.5, half), True)]
+    parts: Silhouette = [(box(-0.5, -half, 0.5, half), True)]
     for _ in range(rng.integers(0, 3) if rng.random() < 0.5 else 0):
         x, w, h = rng.uniform(-0.5, 0.3), rng.uniform(0.1, 0.4), rng.uniform(0.1, 0.5) * half
         side = rng.choice([-1, 1])
-        parts.append((_box(x, side * half - h, min(x + w, 0.5), side * half + h), bool(rng.random() < 0.6)))
+        parts.append((box(x, side * half - h, min(x + w, 0.5), side * half + h), bool(rng.random() < 0.6)))
     return parts
 
 
@@ -192,7 +192,7 @@ def limbed(rng: np.random.Generator) -> Silhouette:
             parts.append((limb, True))
             if nub:
                 place = np.array([x, 0.0]) + nub[0] * length * np.array([np.cos(angle), np.sin(angle)])
-                parts.append((_ellipse(nub[2], nub[1], place * [1, side], 12), True))
+                parts.append((ellipse(nub[2], nub[1], place * [1, side], 12), True))
     return parts
 
 
@@ -224,7 +224,7 @@ def lattice(rng: np.random.Generator) -> Silhouette:
         step = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])[rng.integers(4)] * rng.integers(1, 3)
         target = np.clip(node + step, 0, 2)
         low, high = np.minimum(node, target) - pen, np.maximum(node, target) + pen
-        parts.append((_box(*low, *high), True))
+        parts.append((box(*low, *high), True))
         node = target if rng.random() < 0.7 else node
     return parts
 
@@ -232,11 +232,11 @@ def lattice(rng: np.random.Generator) -> Silhouette:
 def comb(rng: np.random.Generator) -> Silhouette:
     """A spine with evenly spaced parallel teeth on one side or both."""
     count, spine = int(rng.integers(2, 9)), rng.uniform(0.02, 0.1)
-    parts: Silhouette = [(_box(-0.5, -spine, 0.5, spine), True)]
+    parts: Silhouette = [(box(-0.5, -spine, 0.5, spine), True)]
     tooth, reach, both = rng.uniform(0.15, 0.7) / count / 2, rng.uniform(0.15, 0.8), rng.random() < 0.4
     for x in np.linspace(-0.5 + tooth, 0.5 - tooth, count):
         length = reach * rng.uniform(0.8, 1)
-        parts.append((_box(x - tooth, -length if both else 0, x + tooth, length), True))
+        parts.append((box(x - tooth, -length if both else 0, x + tooth, length), True))
     return parts
 
 
@@ -246,7 +246,7 @@ def ring(rng: np.random.Generator) -> Silhouette:
     hole = outer[0][0] * rng.uniform(0.35, 0.85)
     parts = [*outer, (hole, False)]
     if rng.random() < 0.3:
-        parts.append((_box(0, -3 * rng.random(), 3, 3 * rng.random()), False))
+        parts.append((box(0, -3 * rng.random(), 3, 3 * rng.random()), False))
     return parts
 
 

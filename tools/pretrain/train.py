@@ -41,6 +41,8 @@ from .equivariance import decode_both_ways, mirror_gradients, mirror_weights
 from .initialization import initialize, start_hq_as_sam
 from .losses import LayoutHead, layout_loss, mask_losses
 
+CHECKPOINT_SECONDS = 600
+"""A checkpoint is written at least this often, and at every evaluation."""
 LONGEST_PAUSE = timedelta(days=30)
 """Processes wait this long for one another: a run may be stopped and continued by signals."""
 
@@ -166,6 +168,7 @@ def _run_phase(
     every = max(1, round(config.validate_every / config.batch_size))
     bar = tqdm(total=steps, initial=state.steps, desc=phase.name, unit="step", disable=not progress, mininterval=2)
     started, first, rows = time.monotonic(), state.steps, []
+    checkpoint = started
     while state.steps < steps:
         # data and rate
         batch, samples = next(batches).to(state.device), state.steps * config.batch_size
@@ -188,18 +191,19 @@ def _run_phase(
             continue
         rows.append({f"train_{name}": float(value) for name, value in terms.items()})  # of this process's share
         bar.update()
-        if state.steps % every and state.steps < steps:
-            continue
         # held-out score, best weights, checkpoint
-        seconds = time.monotonic() - started
-        row = {"phase": phase.name, "samples": samples + config.batch_size, "lr": rate, "seconds": round(seconds, 1)}
-        row |= {"images_per_second": round((state.steps - first) * config.batch_size / seconds, 2)}
-        row |= pd.DataFrame(rows).mean().round(5).to_dict() | _evaluate(config, state, scenes, run)
-        log.add(row)
-        if progress:
-            bar.write(json.dumps(row))
-        state.save(run / "checkpoint.pt")
-        rows = []
+        evaluate = state.steps % every == 0 or state.steps == steps
+        if evaluate:
+            seconds = time.monotonic() - started
+            row = {"phase": phase.name, "samples": samples + config.batch_size, "lr": rate, "seconds": round(seconds)}
+            row |= {"images_per_second": round((state.steps - first) * config.batch_size / seconds, 2)}
+            row |= pd.DataFrame(rows).mean().round(5).to_dict() | _evaluate(config, state, scenes, run)
+            log.add(row)
+            bar.write(json.dumps(row)) if progress else None
+            rows = []
+        if evaluate or time.monotonic() - checkpoint > CHECKPOINT_SECONDS:
+            state.save(run / "checkpoint.pt")
+            checkpoint = time.monotonic()
     bar.close()
 
 
