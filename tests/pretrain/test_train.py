@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rossam_core.data.masks import box_of
 from rossam_core.errors import RossamError
 from rossam_core.model.rossam import build_model
+from tools.pretrain import train as module
 from tools.pretrain.config import PretrainConfig, learning_rate, phases
 from tools.pretrain.dataset import (
     SceneBatches,
@@ -279,6 +281,32 @@ def test_a_run_can_be_made_longer(tmp_path):
     pretrain({**QUICK, "small_samples": 16}, tmp_path / "short", "cpu", False)
     pretrain({**QUICK, "small_samples": 16}, tmp_path / "long", "cpu", False)
     assert_same_weights(tmp_path / "short", tmp_path / "long")
+
+
+def test_a_run_can_be_cooled_down_at_any_time(tmp_path):
+    settings = {**QUICK, "small_samples": 0, "batch_size": 2, "validate_every": 2, "cooldown": 0, "sam_samples": 4}
+    constant = pretrain(settings, tmp_path, "cpu", False)
+    cooled = pretrain({**settings, "sam_samples": 8, "cooldown": 0.5}, tmp_path, "cpu", False)
+    assert constant.lr.tolist() == cooled.lr.tolist()[:2] == [6e-4, 6e-4]
+    assert cooled.lr.tolist()[2:] == pytest.approx([6e-4, 3e-4])
+
+
+def test_the_average_follows_the_weights_and_is_what_a_run_saves(tmp_path):
+    for decay in (0.0, 0.9):
+        pretrain({**QUICK, "average_decay": decay}, tmp_path / str(decay), "cpu", False)
+        state = torch.load(tmp_path / str(decay) / "checkpoint.pt", weights_only=True)
+        name = "mask_decoder.iou_token.weight"
+        assert torch.equal(state["model"][name], state["average"]["module." + name]) == (decay == 0)
+    saved = load_file(tmp_path / "0.9" / "small.safetensors")
+    assert torch.equal(saved[name], state["average"]["module." + name])
+
+
+def test_a_checkpoint_is_written_between_evaluations_when_time_has_passed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    steps, save = [], _PhaseState.save
+    monkeypatch.setattr(_PhaseState, "save", lambda state, path: (steps.append(state.steps), save(state, path)))
+    log = pretrain({**QUICK, "validate_every": 16}, tmp_path, "cpu", False)
+    assert steps == [1, 2, 3, 4] and list(log.samples) == [16]
 
 
 def test_bad_settings_are_told_all_at_once(tmp_path):
