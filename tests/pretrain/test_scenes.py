@@ -70,7 +70,7 @@ def drawn_with(layout, count, monkeypatch):
 
 
 def test_fields_are_whole_although_lines_divide_them(monkeypatch):
-    """Each scene has a field: a mask that fills its smallest turned rectangle, or an oval's share of it, pi/4 or more."""
+    """The fullest mask of a scene fills its smallest turned rectangle, or an oval's share of that, at least π/4."""
     filled = []
     for _, masks in drawn_with(structures.lay_fields, 12, monkeypatch):
         points = [np.argwhere(mask).astype(np.float32) for mask in masks]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from .shapes import Silhouette, rasterise, sample_silhouette
+from .shapes import Silhouette, box, rasterise, sample_silhouette
 from .structures import lay_crossing, lay_fields, lay_group
-from .textures import Fill, Photos, colour, near, noise, ramp, sample_fill
+from .textures import Fill, Photos, colour, near, ramp, sample_fill
 
 MIN_SIDE, MIN_AREA = 6, 14
 """An annotated object's longer box side and visible area are at least this many pixels."""
@@ -139,7 +139,7 @@ class _Scene:
     def _paint_debris(self) -> None:
         """A small unannotated shape."""
         extent = np.exp(self.rng.uniform(np.log(3), np.log(0.25 * self.size)))
-        self._stamp(sample_silhouette(self.rng), self._anywhere(extent), self.any_colour())
+        self.paint(sample_silhouette(self.rng), self._anywhere(extent), self.fill(self.any_colour()))
 
     # -- layouts
 
@@ -263,21 +263,13 @@ class _Scene:
         self.full_areas.append(np.count_nonzero(shape) / max(inside, 1e-3))
 
     def paint(self, silhouette: Silhouette, matrix: np.ndarray, material: Fill) -> None:
-        """Paint a surface without annotating; objects below keep their masks."""
+        """Paint without annotating; what is annotated below becomes hidden."""
         drawn = rasterise(silhouette, matrix, self.size)
         if drawn is not None:
             coverage, window, _ = drawn
             self._blend(material.render(self.rng, *coverage.shape), coverage, window)
-
-    def _stamp(self, silhouette: Silhouette, matrix: np.ndarray, base: np.ndarray) -> None:
-        """Paint without annotating; what is annotated below becomes hidden."""
-        drawn = rasterise(silhouette, matrix, self.size)
-        if drawn is None:
-            return
-        coverage, window, _ = drawn
-        self._blend(base + noise(self.rng, *coverage.shape)[..., None] * self.rng.uniform(1, 15), coverage, window)
-        for mask in self.masks:
-            mask[window] &= coverage < 0.5
+            for mask in self.masks:
+                mask[window] &= coverage < 0.5
 
     def _cast_shadow(self, coverage: np.ndarray, window: tuple[slice, slice], extent: float) -> None:
         """The silhouette again, dark, displaced away from the light; not part of the object."""
@@ -324,8 +316,8 @@ class _Scene:
         own, around = fill.mean(axis=(0, 1)), self.canvas[window][coverage < 0.5]
         inks = [self.any_colour(), near(rng, own), around.mean(axis=0) if len(around) else own]
 
-        def quad(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-            return _pixels(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), matrix, window)
+        def quad(*corners: float) -> np.ndarray:
+            return _pixels(box(*corners), matrix, window)
 
         def ink(kinds: int = 2) -> list[float]:
             return inks[rng.integers(kinds)].tolist()
@@ -390,8 +382,8 @@ class _Scene:
         angle, reach = self.angle(), extent * self.rng.uniform(0.3, 1.2)
         centre = matrix[:, 2] + np.array([np.cos(angle), np.sin(angle)]) * reach * self.rng.uniform(0.2, 0.8)
         half = self.rng.uniform(0.01, 0.08)
-        bar: Silhouette = [(np.array([[-0.5, -half], [0.5, -half], [0.5, half], [-0.5, half]]), True)]
-        self._stamp(bar, self.placement(centre, reach, angle), self.any_colour())
+        bar: Silhouette = [(box(-0.5, -half, 0.5, half), True)]
+        self.paint(bar, self.placement(centre, reach, angle), self.fill(self.any_colour()))
 
     def visible_masks(self) -> np.ndarray:
         """bool N×size×size: the objects large and visible enough to be annotated."""

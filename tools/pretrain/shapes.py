@@ -1,7 +1,7 @@
-"""Random silhouettes for procedural images: generic shapes, none of them drawn after a particular thing.
+"""Random silhouettes of drawn scenes, and their rasterisation.
 
-In: a numpy Generator. Out: a `Silhouette`, a list of polygons in a unit frame (longest extent 1, centred on
-the origin, main axis along x), each painted or cut out in order; and its rasterisation at any place.
+Shapes are generic, with one exception to know about: a body with swept limbs in pairs and nubs on them (`limbed`, 19%
+of objects) is often taken for an aircraft. Networks trained on these have seen aircraft-like outlines.
 """
 
 from __future__ import annotations
@@ -147,14 +147,6 @@ def polygon(rng: np.random.Generator) -> Silhouette:
     return [(np.stack([radius * np.cos(angle), rng.uniform(0.4, 1) * radius * np.sin(angle)], axis=1), True)]
 
 
-def star(rng: np.random.Generator) -> Silhouette:
-    """Spiky shape: alternately long and short radii, regular or ragged."""
-    count = int(rng.integers(3, 11))
-    angle = np.arange(2 * count) * np.pi / count + rng.normal(0, 0.06, 2 * count)
-    radius = np.where(np.arange(2 * count) % 2, rng.uniform(0.12, 0.6), rng.uniform(rng.uniform(0.5, 1), 1, 2 * count))
-    return [(np.stack([radius * np.cos(angle), rng.uniform(0.5, 1) * radius * np.sin(angle)], axis=1), True)]
-
-
 def block(rng: np.random.Generator) -> Silhouette:
     """Rectangle, often with a bay, a notch or an annex."""
     half = 0.5 * np.exp(rng.uniform(np.log(0.25), 0))
@@ -172,7 +164,7 @@ def bar(rng: np.random.Generator) -> Silhouette:
 
 
 def limbed(rng: np.random.Generator) -> Silhouette:
-    """A body with one to four pairs of protruding limbs, mirrored or not, some with nubs on them."""
+    """A body with one to four pairs of protruding limbs, mirrored or not, some with nubs: many look like aircraft."""
     width = np.exp(rng.uniform(np.log(0.05), np.log(0.28)))
     parts: Silhouette = [(_body(rng, width), True)]
     mirrored = rng.random() < 0.75
@@ -216,19 +208,6 @@ def chain(rng: np.random.Generator) -> Silhouette:
     return parts
 
 
-def lattice(rng: np.random.Generator) -> Silhouette:
-    """Letter-like: a random walk over the edges of a 3×3 lattice, drawn with a broad pen."""
-    node, pen = rng.integers(0, 3, 2), rng.uniform(0.1, 0.38)
-    parts: Silhouette = []
-    for _ in range(rng.integers(2, 7)):
-        step = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])[rng.integers(4)] * rng.integers(1, 3)
-        target = np.clip(node + step, 0, 2)
-        low, high = np.minimum(node, target) - pen, np.maximum(node, target) + pen
-        parts.append((box(*low, *high), True))
-        node = target if rng.random() < 0.7 else node
-    return parts
-
-
 def comb(rng: np.random.Generator) -> Silhouette:
     """A spine with evenly spaced parallel teeth on one side or both."""
     count, spine = int(rng.integers(2, 9)), rng.uniform(0.02, 0.1)
@@ -250,33 +229,19 @@ def ring(rng: np.random.Generator) -> Silhouette:
     return parts
 
 
-def branched(rng: np.random.Generator) -> Silhouette:
-    """A trunk that forks twice into thinner arms."""
-    parts: Silhouette = []
-
-    def grow(root: np.ndarray, angle: float, length: float, width: float, depth: int) -> None:
-        tip = root + length * np.array([np.cos(angle), np.sin(angle)])
-        spine = np.linspace(root, tip, 4)
-        parts.append((_ribbon(spine, np.linspace(width, width * 0.6, 4)), True))
-        for _ in range(int(rng.integers(2, 4)) if depth else 0):
-            start = root + (tip - root) * rng.uniform(0.4, 1)
-            grow(start, angle + rng.normal(0, 0.9), length * rng.uniform(0.4, 0.8), width * 0.6, depth - 1)
-
-    grow(np.zeros(2), rng.uniform(0, 2 * np.pi), 1.0, rng.uniform(0.03, 0.12), 2)
-    return parts
-
-
 def compound(rng: np.random.Generator) -> Silhouette:
     """Union or difference of two or three simple shapes that overlap."""
-    simple: tuple[Callable[[np.random.Generator], Silhouette], ...] = (blob, disc, polygon, block, bar, star)
+    simple: tuple[Callable[[np.random.Generator], Silhouette], ...] = (blob, disc, polygon, block, bar)
     parts = normalise(simple[rng.integers(len(simple))](rng))
     for _ in range(rng.integers(1, 3)):
         paints, angle = bool(rng.random() < 0.75), rng.uniform(0, 2 * np.pi)
         scale, shift = rng.uniform(0.3, 0.9) if paints else rng.uniform(0.15, 0.4), rng.uniform(-0.4, 0.4, 2)
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        parts += [(p @ turn.T + shift, paints and kind) for p, kind in normalise(simple[rng.integers(6)](rng))]
+        parts += [
+            (p @ turn.T + shift, paints and kind) for p, kind in normalise(simple[rng.integers(len(simple))](rng))
+        ]
     return parts
 
 
-FAMILIES = (blob, disc, polygon, star, block, bar, limbed, worm, chain, lattice, comb, ring, branched, compound)
-FAMILY_WEIGHTS = (0.08, 0.08, 0.07, 0.04, 0.13, 0.16, 0.19, 0.04, 0.04, 0.04, 0.04, 0.03, 0.02, 0.04)
+FAMILIES = (blob, disc, polygon, block, bar, limbed, worm, chain, comb, ring, compound)
+FAMILY_WEIGHTS = (0.08, 0.09, 0.08, 0.16, 0.18, 0.19, 0.04, 0.05, 0.04, 0.04, 0.05)
