@@ -1,7 +1,7 @@
 """What the model card says of the shipped priors: IoU on generated held-out scenes by size, and how steady masks are.
 
 Neither training nor the choice of weights used scenes of seed 0; nothing is trained.
-Usage: python benchmarks/prior.py [--scenes 64] [--seed 0]
+Usage: python -m benchmarks.prior [--scenes 64] [--seed 0]
 """
 
 import argparse
@@ -13,8 +13,8 @@ import torch
 from rossam_core import build_model
 from rossam_core.evaluation.statistics import mean_interval
 from rossam_core.model.segmenter import PromptableSegmenter
-from rossam_core.training.pretrain_config import PretrainConfig
-from rossam_core.training.pretrain_scenes import HeldOut, held_out_scenes, score
+from tools.pretrain.config import PretrainConfig
+from tools.pretrain.dataset import HeldOut, held_out_scenes, score
 
 PRIORS = (("sam", "vit_t"), ("hq-sam", "vit_t"), ("sam2", "hiera_t"))
 SIZES = {"under 16 px": (0, 16), "16-48 px": (16, 48), "48-128 px": (48, 128), "over 128 px": (128, np.inf)}

@@ -80,12 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--data", metavar="DIR", help="folder of datasets to look through, with --check")
     fetch.set_defaults(command=_fetch)
 
-    pretrain = commands.add_parser("pretrain", help="train the tiny prior from nothing on generated images; resumes")
-    pretrain.add_argument("run_dir", type=Path, help="folder of checkpoints and log; an unfinished run there goes on")
-    pretrain.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
-    pretrain.add_argument("--device", default="auto")
-    pretrain.set_defaults(command=_pretrain)
-
     convert.add_parser(commands, _overrides)
     return parser
 
@@ -303,14 +297,6 @@ def _print_states(states, data: Path | None) -> int:
     wrong = [status.name for status in states if status.state != "ok"]
     print(f"\n{len(states) - len(wrong)} of {len(states)} are there" + (f"; not: {', '.join(wrong)}" if wrong else ""))
     return 1 if wrong else 0
-
-
-def _pretrain(options: argparse.Namespace) -> int:
-    from .training.pretrain import PretrainConfig, pretrain
-
-    settings = config.parse_config(PretrainConfig, _overrides(options.set), where="--set")
-    pretrain(settings, options.run_dir, device=options.device)
-    return 0
 
 
 if __name__ == "__main__":

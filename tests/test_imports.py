@@ -39,6 +39,11 @@ def test_a_room_imports_only_rooms_above_it(room):
         assert used <= allowed, f"{path.relative_to(PACKAGE)} imports from {sorted(used - allowed)}"
 
 
+def test_the_package_imports_no_tool():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        assert not any(name.split(".")[0] == "tools" for name in imports_of(path)), path.relative_to(PACKAGE)
+
+
 @pytest.mark.parametrize("name", sorted(FOUNDATION))
 def test_the_foundation_stands_on_no_room(name):
     path = PACKAGE / f"{name}.py"

@@ -84,7 +84,7 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
             raise RossamError(
                 path,
                 f"the prior of {backbone} that ships with the package is not there",
-                f"train it with `rossam pretrain RUN_DIR --set backbone={backbone}` and copy its weights.safetensors "
+                f"train it with `python -m tools.pretrain RUN_DIR --set backbone={backbone}` and copy its weights.safetensors "
                 "to that path; or install the package anew, or name another checkpoint",
             )
         return path

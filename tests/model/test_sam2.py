@@ -296,7 +296,7 @@ def test_another_backbone_is_named(small, tmp_path):
 
 def test_a_prior_not_yet_trained_names_the_command_that_trains_it(small, tmp_path, monkeypatch):
     monkeypatch.setitem(checkpoints.SHIPPED, "hiera_t", tmp_path / "hiera_t.safetensors")
-    with pytest.raises(RossamError, match="rossam pretrain RUN_DIR --set backbone=hiera_t"):
+    with pytest.raises(RossamError, match=r"tools\.pretrain RUN_DIR --set backbone=hiera_t"):
         build_model("sam2", "hiera_t")
     save_weights(small(), tmp_path / "hiera_t.safetensors", half=True)
     shipped = build_model("sam2", "hiera_t", **SMALL)

@@ -3,26 +3,35 @@
 import itertools
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rossam_core.data.masks import box_of
 from rossam_core.errors import RossamError
 from rossam_core.model.rossam import build_model
-from rossam_core.training import pretrain as module
-from rossam_core.training.awake import start_as_sam, start_awake
-from rossam_core.training.pretrain import iou_loss, layout_loss, pretrain, prompt_loss
-from rossam_core.training.pretrain_config import PretrainConfig, learning_rate, phases
-from rossam_core.training.pretrain_scenes import (
+from tools.pretrain import train as module
+from tools.pretrain.config import PretrainConfig, learning_rate, phases
+from tools.pretrain.dataset import (
     SceneBatches,
     choose_objects,
     held_out_scenes,
     jitter_boxes,
     scene_layout,
 )
+from tools.pretrain.equivariance import mirror_weights
+from tools.pretrain.initialization import initialize, start_hq_as_sam
+from tools.pretrain.losses import iou_loss, layout_loss, prompt_loss
+from tools.pretrain.train import _PhaseState, pretrain
 
+ROOT = Path(__file__).parents[2]
 QUICK = {
     "small_samples": 16,
     "sam_samples": 0,
@@ -166,11 +175,11 @@ def test_a_run_learns_leaves_its_files_and_a_finished_one_is_returned_as_it_is(t
 
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
     settings = {**QUICK, "sam_samples": 8, "hq_samples": 8, "validate_every": 4}
-    settings |= {"small_samples": 8, "batch_size": 2, "layout_weight": 1.0}
+    settings |= {"small_samples": 8, "batch_size": 2, "average_decay": 0.5}
     log = pretrain(settings, tmp_path / "unbroken", "cpu", False)
     assert list(log.phase) == ["small"] * 2 + ["sam"] * 2 + ["hq"] * 2
 
-    write, written = module._write_checkpoint, []
+    write, written = _PhaseState.save, []
 
     def write_then_die(*arguments):
         write(*arguments)
@@ -178,7 +187,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
         if len(written) in (1, 4, 5):  # within a phase, and at the end of one
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_write_checkpoint", write_then_die)
+    monkeypatch.setattr(_PhaseState, "save", write_then_die)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             pretrain(settings, tmp_path / "killed", "cpu", False)
@@ -193,24 +202,49 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeyp
     assert all(torch.allclose(value, sam[name], atol=1e-3) for name, value in frozen.items())
 
 
+def test_two_processes_train_as_one(tmp_path):
+    """Sums over a batch are taken in another order, so float32 rounds differently: distance against that travelled."""
+    settings = {**QUICK, "small_samples": 8, "validate_every": 8}
+    pretrain(settings, tmp_path / "one", "cpu", False)
+    command = [sys.executable, "-m", "tools.pretrain", str(tmp_path / "two"), "--device", "cpu"]
+    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    model = build_model("sam", "vit_t", checkpoint=None, input_size=128)
+    initialize(model)
+    mirror_weights(model)
+    start = model.state_dict()
+    travelled = sum((one[name] - start[name]).square().sum() for name in one) ** 0.5
+    apart = sum((one[name] - two[name]).square().sum() for name in one) ** 0.5
+    assert travelled > 0 and apart < 0.01 * travelled
+
+
 def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monkeypatch):
-    settings = {**QUICK, "backbone": "hiera_t", "sam_samples": 4, "validate_every": 4, "layout_weight": 1.0}
+    settings = {**QUICK, "backbone": "hiera_t", "sam_samples": 4, "validate_every": 4, "average_decay": 0.5}
     settings |= {"small_samples": 8, "batch_size": 2, "hq_samples": 8}
     log = pretrain(settings, tmp_path / "unbroken", "cpu", False)
     assert list(log.phase) == ["small", "small", "sam"]
     assert (log.embedding_spread > 0.1).all()
 
-    write = module._write_checkpoint
+    write = _PhaseState.save
 
     def write_then_die(*arguments):
         write(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_write_checkpoint", write_then_die)
+    monkeypatch.setattr(_PhaseState, "save", write_then_die)
     for _ in range(2):  # within a phase, and at the end of one
         with pytest.raises(KeyboardInterrupt):
             pretrain(settings, tmp_path / "killed", "cpu", False)
-    monkeypatch.setattr(module, "_write_checkpoint", write)
+    monkeypatch.setattr(_PhaseState, "save", write)
     pretrain(settings, tmp_path / "killed", "cpu", False)
     assert_same_weights(tmp_path / "unbroken", tmp_path / "killed")
 
@@ -223,7 +257,7 @@ def test_sam2_trains_in_two_phases_resumes_and_leaves_its_weights(tmp_path, monk
 @pytest.mark.parametrize(("method", "backbone"), [("sam", "vit_t"), ("sam2", "hiera_t")])
 def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbone):
     model = build_model(method, backbone, checkpoint=None, input_size=64)
-    start_awake(model)
+    initialize(model)
     images = SceneBatches(PretrainConfig(**QUICK), 64, 0, range(1), range(4))[0].images.float()
     with torch.no_grad():
         embeddings = model.encode(images)
@@ -233,7 +267,7 @@ def test_fresh_weights_show_each_image_differently_to_the_decoder(method, backbo
 
 def test_the_hq_head_begins_with_sams_mask():
     model = build_model("hq-sam", "vit_t")
-    start_as_sam(model)
+    start_hq_as_sam(model)
     scenes = held_out_scenes(PretrainConfig(held_out_scenes=4), 256)
     images = torch.from_numpy(np.stack(scenes.images)).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
@@ -247,6 +281,32 @@ def test_a_run_can_be_made_longer(tmp_path):
     pretrain({**QUICK, "small_samples": 16}, tmp_path / "short", "cpu", False)
     pretrain({**QUICK, "small_samples": 16}, tmp_path / "long", "cpu", False)
     assert_same_weights(tmp_path / "short", tmp_path / "long")
+
+
+def test_a_run_can_be_cooled_down_at_any_time(tmp_path):
+    settings = {**QUICK, "small_samples": 0, "batch_size": 2, "validate_every": 2, "cooldown": 0, "sam_samples": 4}
+    constant = pretrain(settings, tmp_path, "cpu", False)
+    cooled = pretrain({**settings, "sam_samples": 8, "cooldown": 0.5}, tmp_path, "cpu", False)
+    assert constant.lr.tolist() == cooled.lr.tolist()[:2] == [6e-4, 6e-4]
+    assert cooled.lr.tolist()[2:] == pytest.approx([6e-4, 3e-4])
+
+
+def test_the_average_follows_the_weights_and_is_what_a_run_saves(tmp_path):
+    for decay in (0.0, 0.9):
+        pretrain({**QUICK, "average_decay": decay}, tmp_path / str(decay), "cpu", False)
+        state = torch.load(tmp_path / str(decay) / "checkpoint.pt", weights_only=True)
+        name = "mask_decoder.iou_token.weight"
+        assert torch.equal(state["model"][name], state["average"]["module." + name]) == (decay == 0)
+    saved = load_file(tmp_path / "0.9" / "small.safetensors")
+    assert torch.equal(saved[name], state["average"]["module." + name])
+
+
+def test_a_checkpoint_is_written_between_evaluations_when_time_has_passed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    steps, save = [], _PhaseState.save
+    monkeypatch.setattr(_PhaseState, "save", lambda state, path: (steps.append(state.steps), save(state, path)))
+    log = pretrain({**QUICK, "validate_every": 16}, tmp_path, "cpu", False)
+    assert steps == [1, 2, 3, 4] and list(log.samples) == [16]
 
 
 def test_bad_settings_are_told_all_at_once(tmp_path):

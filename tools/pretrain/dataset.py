@@ -1,8 +1,4 @@
-"""What the tiny prior is trained and chosen on: batches of procedural scenes with prompted objects, and held-out ones.
-
-In: a `PretrainConfig` and an image size. Out: a loader of `Batch`es, each a function of the seed and its number, and
-the scores of a network on scenes of a stream of their own.
-"""
+"""Batches of drawn scenes with prompted objects, each a function of the seed and its number, and held-out scenes."""
 
 from __future__ import annotations
 
@@ -16,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.masks import box_of
-from ..data.procedural import sample_scene
-from ..devices import autocast
-from ..model.rossam import PromptableSegmenter
-from .pretrain_config import PretrainConfig
+from rossam_core.data.masks import box_of
+from rossam_core.devices import autocast
+from rossam_core.model.rossam import PromptableSegmenter
+
+from .config import PretrainConfig
+from .photos import read_photos
+from .scenes import sample_scene
 
 HELD_OUT = 1_000
 """Number of the held-out stream; the phases' streams count from 0."""
@@ -45,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class SceneBatches(Dataset):
-    """One process's share of batch n of a phase, the same whenever and wherever it is asked for.
+    """One process's share of batch n of a phase, the same in every process and after every resumption.
 
     Args:
         size: side of the images in pixels.
@@ -56,6 +54,7 @@ class SceneBatches(Dataset):
 
     def __init__(self, config: PretrainConfig, size: int, stream: int, steps: range, share: range):
         self.config, self.size, self.stream, self.steps, self.share = config, size, stream, steps, share
+        self._photos: tuple[np.ndarray, ...] | None = None  # read by the process that draws
         self._drawn: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
 
     def __len__(self) -> int:
@@ -86,7 +85,9 @@ class SceneBatches(Dataset):
         """Scene `number` of the phase; the last one is kept, since the next example may be made of it."""
         if self._drawn is None or self._drawn[0] != number:
             rng = np.random.default_rng([self.config.seed, self.stream, number])
-            self._drawn = number, sample_scene(rng, self.size)
+            if self._photos is None:
+                self._photos = read_photos(self.config.photos, held_out=False)
+            self._drawn = number, sample_scene(rng, self.size, self._photos, self.config.photo_share)
         return self._drawn[1]
 
 
@@ -165,11 +166,12 @@ class HeldOut(NamedTuple):
 
 
 def held_out_scenes(config: PretrainConfig, size: int) -> HeldOut:
-    """Scenes of a stream of their own; every box as the annotator would draw it."""
+    """Scenes of a stream of their own, with photographs of their own; every box is tight."""
     images, boxes, masks = [], [], []
+    photos = read_photos(config.photos, held_out=True)
     for number in range(config.held_out_scenes):
         rng = np.random.default_rng([config.seed, HELD_OUT, number])
-        image, all_masks = sample_scene(rng, size)
+        image, all_masks = sample_scene(rng, size, photos, config.photo_share)
         chosen, chosen_boxes = choose_objects(rng, all_masks, config.boxes_per_image)
         images.append(image), boxes.append(chosen_boxes), masks.append(chosen)
     return HeldOut(images, boxes, masks)
@@ -185,12 +187,12 @@ def scene_loader(config: PretrainConfig, batches: SceneBatches) -> DataLoader:
         shuffle=False,
         num_workers=config.workers,
         prefetch_factor=8,
-        worker_init_fn=_calm,
+        worker_init_fn=_use_one_thread,
         multiprocessing_context="spawn",  # a fork would inherit OpenCV's and OpenMP's threads, locked
     )
 
 
-def _calm(_: int) -> None:
+def _use_one_thread(_: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -222,8 +224,8 @@ def score(model: PromptableSegmenter, scenes: HeldOut, device: torch.device, pre
     return pd.DataFrame(rows)
 
 
-def _iou(found: Tensor, true: Tensor) -> Tensor:
-    return (found & true).sum(dim=(1, 2)) / (found | true).sum(dim=(1, 2)).clamp(min=1)
+def _iou(masks: Tensor, truth: Tensor) -> Tensor:
+    return (masks & truth).sum(dim=(1, 2)) / (masks | truth).sum(dim=(1, 2)).clamp(min=1)
 
 
 def _ellipses(boxes: Tensor, size: int) -> Tensor:

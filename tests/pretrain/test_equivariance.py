@@ -6,8 +6,7 @@ import torch
 from rossam_core.errors import RossamError
 from rossam_core.model.checkpoints import save_weights
 from rossam_core.model.rossam import build_model
-from rossam_core.training.awake import start_awake
-from rossam_core.training.mirrors import (
+from tools.pretrain.equivariance import (
     LEFT_RIGHT,
     PLANES,
     TOP_BOTTOM,
@@ -16,7 +15,9 @@ from rossam_core.training.mirrors import (
     mirror_weights,
     mirrored,
 )
-from rossam_core.training.pretrain import agreement_loss, pretrain
+from tools.pretrain.initialization import initialize
+from tools.pretrain.losses import agreement_loss
+from tools.pretrain.train import pretrain
 
 SIDE = 256
 IMAGE_AXIS = {LEFT_RIGHT: -1, TOP_BOTTOM: -2}
@@ -25,7 +26,7 @@ IMAGE_AXIS = {LEFT_RIGHT: -1, TOP_BOTTOM: -2}
 @pytest.fixture(params=[("hq-sam", "vit_t"), ("sam2", "hiera_t")], ids="-".join)
 def model(request):
     model = build_model(*request.param, checkpoint=None, box_offset=-0.5)
-    start_awake(model)
+    initialize(model)
     mirror_weights(model)
     return model
 

@@ -1,4 +1,4 @@
-"""Settings of the tiny prior's training, its three phases and their learning rate."""
+"""Settings of a pretraining run, its phases and their learning rate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from ..config import Config
-from ..model.sam2 import HIERAS
+from rossam_core.config import Config
+from rossam_core.model.sam2 import HIERAS
 
-EXTENDABLE = ("small_samples", "sam_samples", "hq_samples", "workers", "threads")
-"""Settings that may differ when a run is resumed: how long it lasts, and how many helpers it has."""
+EXTENDABLE = ("small_samples", "sam_samples", "hq_samples", "cooldown", "workers", "threads", "validate_every")
+"""Settings that may differ when a run is resumed: how long it lasts, how often it is saved, how it is computed."""
 
 
 class PretrainConfig(Config):
@@ -22,28 +22,31 @@ class PretrainConfig(Config):
     backbone: str = "vit_t"
     """Architecture to train: SAM's (`vit_t`), or SAM2's (`hiera_t`), which has no third phase."""
     start_from: str | None = None
-    """Weights file of an earlier run to go on from, in a new folder; None: from nothing."""
+    """Weights file of an earlier run, from which a new folder starts; None: fresh weights."""
+    photos: str | None = None
+    """Folder of photographs that serve as surfaces (`photos.py`); None: drawn textures alone."""
+    photo_share: float = Field(0.6, ge=0, le=1)
+    """Share of surfaces filled from a photograph, where there are any."""
     small_samples: int = Field(28_800, ge=0)
     """Images of half the input's side seen first, each once; encoder, prompt encoder and SAM's decoder train."""
     sam_samples: int = Field(6_400, ge=0)
     """Full-size images seen next, each once; the same parameters train."""
     hq_samples: int = Field(2_000, ge=0)
-    """Full-size images seen last; the HQ head alone trains, on SAM as it then is. SAM2 has none, and skips this."""
+    """Full-size images seen last; only the HQ head trains, on the finished SAM. SAM2 skips this phase."""
     batch_size: int = Field(16, ge=1)
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     scene_reuse: int = Field(2, ge=1)
-    """Images made of one drawn scene, each another window, turned and mirrored at random: drawing a scene costs as
-    much as training on it."""
+    """Images made of one drawn scene, each another window, turned and mirrored at random."""
     close_up: float = Field(0.7, ge=0, le=1)
-    """Share of images that are a window around one object, as inference cuts it (context 1.3 to 4): what is asked
-    for stands in the middle, so that the encoder learns to look before it must search."""
-    mirrors: bool = True
-    """Keep the weights such that a mirrored image gives the mirrored embedding (`training.mirrors`), and
-    train the decoder to give the mirrored mask."""
-    agreement_weight: float = Field(1.0, ge=0)
-    """With `mirrors`: weight of `agreement_loss` between the mask and that of the mirrored embedding and box."""
+    """Share of images that are a window around one object, as inference cuts it (context 1.3 to 4): the object asked
+    for is central, so that the encoder learns to see before it must search."""
+    mirrored_weights: bool = True
+    """Keep the weights such that a mirrored image gives the mirrored embedding (`equivariance.py`)."""
+    mirrored_decoding_every: int = Field(4, ge=0)
+    """Every so many steps on full-size images, masks are decoded from the mirrored embedding too, and must agree with
+    the others (`losses.agreement_loss`). 0: never. Needs `mirrored_weights`."""
     boxes_per_image: int = Field(4, ge=1)
-    """Objects prompted in an image, at most; large ones are drawn more often (weight: square root of the side)."""
+    """Objects prompted per image, at most; large ones are drawn more often (weight: square root of the side)."""
     small_lr: float = Field(6e-4, gt=0)
     """Peak learning rate on small images."""
     sam_lr: float = Field(6e-4, gt=0)
@@ -55,26 +58,28 @@ class PretrainConfig(Config):
     cooldown: float = Field(0.6, ge=0, le=1)
     """Last share of a phase, in which the rate falls to 0 as a half cosine. It is constant before, so that a run
     can be made longer or shorter while it lasts. On small images it stays constant to the end."""
+    average_decay: float = Field(0.99, ge=0, lt=1)
+    """Decay per step of the moving average of the weights, which is what is scored and saved; 0: the weights."""
     weight_decay: float = Field(0.05, ge=0)
     """AdamW, on matrices only."""
     layout_weight: float = Field(1.0, ge=0)
-    """Weight of the layout loss (`layout_loss`), a scaffold that keeps the encoder from falling silent."""
+    """Weight of the layout loss (`losses.layout_loss`), without which the encoder may stop responding to the image."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of a step's gradient."""
     target_stride: int = Field(2, ge=1)
-    """Pixels a cell of the planes the loss compares: logits upsampled, exact masks averaged down. Finer than the
-    logits (stride 4), so that small objects' outlines are learnt to a fraction of a logit cell."""
+    """Pixels per cell of the planes the loss compares: logits upsampled, exact masks averaged down. Finer than the
+    logits (stride 4), so that outlines of small objects are learnt to a fraction of a logit cell."""
     box_jitter: float = Field(0.05, ge=0, lt=0.3)
     """Half of the boxes are moved: each edge by a normal draw of this fraction of the side (at most three times)."""
     held_out_scenes: int = Field(96, ge=1)
     """Generated scenes, none of them trained on, by which the best weights are chosen."""
     validate_every: int = Field(1_600, ge=1)
-    """Images between two looks at the held-out scenes; also between two checkpoints."""
+    """Images between two evaluations on the held-out scenes; also between two checkpoints."""
     workers: int = Field(1, ge=0)
-    """Processes that draw scenes; 0: the training process itself."""
+    """Processes that draw scenes ahead; 0: the training process itself."""
     threads: int | None = Field(None, ge=1)
-    """Threads of the network on a CPU; None: torch's own choice. On a busy machine one thread in each of several
-    processes gets further than several threads, which wait for one another at every layer."""
+    """Threads of the network on a CPU; None: torch's own choice. Several processes of one thread each are faster than
+    one process of several threads, which synchronise at every layer."""
     precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
     """`auto`: bfloat16 autocast where it is faster (`devices.has_fast_bfloat16`)."""
 

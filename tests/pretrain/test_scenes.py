@@ -2,12 +2,14 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 
-from rossam_core.data import shapes, textures
 from rossam_core.data.masks import box_of
-from rossam_core.data.procedural import MIN_AREA, MIN_SIDE, sample_scene
+from tools.pretrain import scenes as module
+from tools.pretrain import shapes, structures, textures
+from tools.pretrain.scenes import MIN_AREA, MIN_SIDE, sample_scene
 
 
 def scenes(count, size=256, seed=0):
@@ -59,6 +61,39 @@ def test_objects_overlap_only_as_part_and_whole(many):
             shared = (a & b).sum()
             # Whatever lies above both of a whole and its part hides both alike.
             assert shared == 0 or shared >= 0.99 * min(a.sum(), b.sum())
+
+
+def drawn_with(layout, count, monkeypatch):
+    monkeypatch.setattr(module, "LAYOUTS", (layout,))
+    monkeypatch.setattr(module, "LAYOUT_WEIGHTS", (1.0,))
+    return scenes(count, 128)
+
+
+def test_fields_are_whole_although_lines_divide_them(monkeypatch):
+    """The fullest mask of a scene fills its smallest turned rectangle, or an oval's share of that, at least π/4."""
+    filled = []
+    for _, masks in drawn_with(structures.lay_fields, 12, monkeypatch):
+        points = [np.argwhere(mask).astype(np.float32) for mask in masks]
+        boxes = [np.prod(np.array(cv2.minAreaRect(each)[1]) + 1) for each in points]
+        filled.append(max(len(each) / box for each, box in zip(points, boxes, strict=True)))
+    assert np.mean(np.array(filled) > 0.75) > 0.8
+
+
+def test_a_crossing_is_a_straight_strip_and_ends_at_the_band(monkeypatch):
+    longest = []
+    for _, masks in drawn_with(structures.lay_crossing, 12, monkeypatch):
+        sides = [np.sort(np.array(cv2.minAreaRect(np.argwhere(mask).astype(np.float32))[1]) + 1) for mask in masks]
+        longest.append(max(side[1] / side[0] for side in sides))
+    assert np.median(longest) > 3
+
+
+def test_a_group_covers_its_members(monkeypatch):
+    covered = 0
+    for _, masks in drawn_with(structures.lay_group, 12, monkeypatch):
+        whole = masks[np.argmax(masks.sum(axis=(1, 2)))]
+        members = [mask for mask in masks if mask is not whole and (mask & ~whole).sum() <= 0.01 * mask.sum()]
+        covered += len(members) >= 2
+    assert covered >= 8
 
 
 def test_images_are_neither_blank_nor_alike(many):

@@ -1,10 +1,10 @@
-"""Procedural training images with exact masks, drawn on the fly: no photograph, no satellite content.
+"""Drawn training images with exact masks; surfaces from noise or from photographs, nothing from satellites.
 
-In: a numpy Generator. Out: an image and the visible masks of its objects. A scene is a structured ground, then
-objects of generic silhouette (`shapes.py`) one over the other, with texture, shading, parts, shadows and
-attached clutter, then a camera (illumination, defocus, resampling, noise, JPEG). Objects are often close to the
-ground in colour, touch other things or consist of differently coloured parts, so that neither colour nor
-convexity alone tells object from ground; where a whole and its part are both objects, the box decides.
+A scene is a structured ground, then objects of generic silhouette (`shapes.py`) one over the other, with texture,
+shading, parts, shadows and attached clutter, then a camera (illumination, defocus, sharpening, resampling, noise,
+JPEG). Objects are often close to the ground in colour, touch other things or consist of differently coloured parts, so
+that neither colour nor convexity alone tells object from ground; where a whole and its part are both objects, the box
+decides.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from .shapes import Silhouette, rasterise, sample_silhouette
-from .textures import Material, colour, near, noise, ramp
+from .shapes import Silhouette, box, rasterise, sample_silhouette
+from .structures import lay_crossing, lay_fields, lay_group
+from .textures import Fill, Photos, colour, near, ramp, sample_fill
 
 MIN_SIDE, MIN_AREA = 6, 14
 """An annotated object's longer box side and visible area are at least this many pixels."""
@@ -24,40 +25,33 @@ MIN_VISIBLE = 0.4
 """… and at least this fraction of it is visible (not occluded, not outside the image)."""
 
 
-def sample_scene(rng: np.random.Generator, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def sample_scene(
+    rng: np.random.Generator, size: int = 256, photos: Photos = (), photo_share: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
     """One image and its objects.
 
     Args:
         rng: the only source of randomness; the same state gives the same bytes on one OpenCV version.
         size: side of the square image in pixels; at least 32.
+        photos: photographs that may serve as surfaces, uint8 H×W×3.
+        photo_share: share of surfaces that are filled from one of them.
 
     Returns:
         Image uint8 size×size×3, RGB; visible masks bool N×size×size, N ≥ 1, which overlap only where one is
         a part of the other.
     """
     while True:
-        scene = _Scene(rng, size)
+        scene = _Scene(rng, size, photos, photo_share)
         scene.paint_ground()
-        layout = (scene.lay_hero, scene.lay_scatter, scene.lay_row, scene.lay_leaves)[rng.choice(4, p=LAYOUT_WEIGHTS)]
-        layout()
+        LAYOUTS[rng.choice(len(LAYOUTS), p=LAYOUT_WEIGHTS)](scene)
+        if rng.random() < 0.2:
+            scene.cast_foreign_shadows()
         masks = scene.visible_masks()
         if len(masks):
             return photograph(rng, scene.canvas), masks
 
 
-LAYOUT_WEIGHTS = (0.48, 0.26, 0.18, 0.08)
-"""One large object with clutter; several of all sizes; rows of alike objects; dead leaves."""
-
-
 # ---- the scene -------------------------------------------------------------------------------------------------
-
-
-def placement(rng: np.random.Generator, centre: np.ndarray, extent: float, angle: float) -> np.ndarray:
-    """2×3 affine map from the unit frame: scale to `extent` pixels, slight shear, mirror, turn, shift."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    local = np.array([[1, rng.normal(0, 0.04)], [0, rng.choice([-1, 1]) * rng.uniform(0.9, 1.1)]])
-    linear = extent * np.array([[cos, -sin], [sin, cos]]) @ local
-    return np.concatenate([linear, np.asarray(centre, float)[:, None]], axis=1)
 
 
 def _pixels(points: np.ndarray, matrix: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
@@ -72,6 +66,8 @@ class _Scene:
 
     rng: np.random.Generator
     size: int
+    photos: Photos
+    photo_share: float
     canvas: np.ndarray = field(init=False)
     light: np.ndarray = field(init=False)
     masks: list[np.ndarray] = field(default_factory=list)
@@ -82,15 +78,19 @@ class _Scene:
         angle = self.rng.uniform(0, 2 * np.pi)
         self.light = np.array([np.cos(angle), np.sin(angle)])
         self.shadows = self.rng.random() < 0.5
+        self.shadow_length = np.exp(self.rng.uniform(np.log(0.03), np.log(0.45)))
 
     def any_colour(self) -> np.ndarray:
         return self.palette[self.rng.integers(5)] if self.rng.random() < 0.6 else colour(self.rng)
+
+    def fill(self, base: np.ndarray) -> Fill:
+        return sample_fill(self.rng, base, self.photos, self.photo_share)
 
     # -- ground
 
     def paint_ground(self) -> None:
         rng, size = self.rng, self.size
-        self.canvas = Material.sample(rng, self.palette[0]).render(rng, size, size)
+        self.canvas = self.fill(self.palette[0]).render(rng, size, size)
         for _ in range(rng.integers(1, 5) if rng.random() < 0.6 else 0):
             self._paint_region()
         if rng.random() < 0.35:
@@ -112,7 +112,7 @@ class _Scene:
         coverage = np.zeros((size, size), np.uint8)
         cv2.fillPoly(coverage, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
         base = near(rng, self.palette[0]) if rng.random() < 0.5 else self.any_colour()
-        fill = Material.sample(rng, base).render(rng, size, size)
+        fill = self.fill(base).render(rng, size, size)
         self.canvas += (fill - self.canvas) * (coverage[..., None] * np.float32(1 / 255))
 
     def _paint_lines(self) -> None:
@@ -139,42 +139,42 @@ class _Scene:
     def _paint_debris(self) -> None:
         """A small unannotated shape."""
         extent = np.exp(self.rng.uniform(np.log(3), np.log(0.25 * self.size)))
-        self._stamp(sample_silhouette(self.rng), self._anywhere(extent), self.any_colour())
+        self.paint(sample_silhouette(self.rng), self._anywhere(extent), self.fill(self.any_colour()))
 
     # -- layouts
 
     def lay_hero(self) -> None:
-        """One object that fills much of the image, near its centre, among clutter and perhaps twins."""
+        """One object that fills much of the image, near its centre, among clutter and perhaps alike neighbours."""
         rng, size = self.rng, self.size
         extent = size * rng.uniform(0.2, 0.98) if rng.random() < 0.85 else size * rng.uniform(0.9, 1.5)
         centre = size / 2 + rng.normal(0, 0.06 * size, 2)
-        self._scatter(int(rng.integers(0, 5)), 0.04, 0.4)
-        silhouette, angle = sample_silhouette(rng), self._angle()
-        matrix = placement(rng, centre, extent, angle)
+        self.scatter(int(rng.integers(0, 5)), 0.04, 0.4)
+        silhouette, angle = sample_silhouette(rng), self.angle()
+        matrix = self.placement(centre, extent, angle)
         if rng.random() < 0.3:
             self._attach(matrix, extent)
-        material = self._material(centre)
+        material = self.material(centre)
         if rng.random() < 0.25 and extent < 0.6 * size:
             offset = np.array([-np.sin(angle), np.cos(angle)]) * extent * rng.uniform(0.35, 1.1)
             for side in (-1, 1):
-                self.add(silhouette, placement(rng, centre + side * offset, extent, angle), material, extent)
+                self.add(silhouette, self.placement(centre + side * offset, extent, angle), material, extent)
         self.add(silhouette, matrix, material, extent)
-        self._scatter(int(rng.integers(0, 4)) if rng.random() < 0.4 else 0, 0.03, 0.3)
+        self.scatter(int(rng.integers(0, 4)) if rng.random() < 0.4 else 0, 0.03, 0.3)
 
     def lay_scatter(self) -> None:
         """Several objects of all sizes, each of its own kind."""
-        self._scatter(int(self.rng.integers(3, 14)), 0.025, 0.5)
+        self.scatter(int(self.rng.integers(3, 14)), 0.025, 0.5)
 
     def lay_row(self) -> None:
         """Alike objects side by side or in a grid, touching or apart, of one material or of several."""
         rng, size = self.rng, self.size
-        silhouette, angle = sample_silhouette(rng), self._angle()
+        silhouette, angle = sample_silhouette(rng), self.angle()
         extent = np.exp(rng.uniform(np.log(7), np.log(0.45 * size)))
         points = np.concatenate([polygon for polygon, paints in silhouette if paints])
         pitch = (np.ptp(points, axis=0) + 0.02) * extent * rng.uniform(0.95, 1.6, 2)
         along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
         columns, rows = (1, int(rng.integers(2, 8))) if rng.random() < 0.6 else rng.integers(1, 5, 2)
-        origin, material = size / 2 + rng.normal(0, 0.15 * size, 2), self._material(np.full(2, size / 2))
+        origin, material = size / 2 + rng.normal(0, 0.15 * size, 2), self.material(np.full(2, size / 2))
         alike = rng.random() < 0.5
         for i in range(columns):
             for j in range(rows):
@@ -182,29 +182,36 @@ class _Scene:
                     continue
                 place = origin + along * pitch[0] * (i - (columns - 1) / 2) + across * pitch[1] * (j - (rows - 1) / 2)
                 jitter = rng.normal(0, 0.02 * extent, 2)
-                own = material if alike else self._material(place)
+                own = material if alike else self.material(place)
                 turn = angle + rng.normal(0, 0.03) + (np.pi if rng.random() < 0.2 else 0)
-                self.add(silhouette, placement(rng, place + jitter, extent, turn), own, extent)
-        self._scatter(int(rng.integers(0, 4)), 0.03, 0.3)
+                self.add(silhouette, self.placement(place + jitter, extent, turn), own, extent)
+        self.scatter(int(rng.integers(0, 4)), 0.03, 0.3)
 
     def lay_leaves(self) -> None:
         """Dead leaves: many overlapping shapes, each covering what lies below."""
-        self._scatter(int(self.rng.integers(20, 45)), 0.05, 0.5, plain=True)
+        self.scatter(int(self.rng.integers(20, 45)), 0.05, 0.5, plain=True)
 
-    def _scatter(self, count: int, low: float, high: float, plain: bool = False) -> None:
+    def scatter(self, count: int, low: float, high: float, plain: bool = False) -> None:
         for extent in np.exp(self.rng.uniform(np.log(low * self.size), np.log(high * self.size), count)):
             matrix = self._anywhere(extent)
             if not plain and self.rng.random() < 0.2:
                 self._attach(matrix, extent)
-            self.add(sample_silhouette(self.rng), matrix, self._material(matrix[:, 2]), extent, plain)
+            self.add(sample_silhouette(self.rng), matrix, self.material(matrix[:, 2]), extent, plain)
 
-    def _angle(self) -> float:
+    def placement(self, centre: np.ndarray, extent: float, angle: float) -> np.ndarray:
+        """2×3 affine map from the unit frame: scale to `extent` pixels, slight shear, mirror, turn, shift."""
+        rng, cos, sin = self.rng, np.cos(angle), np.sin(angle)
+        local = np.array([[1, rng.normal(0, 0.04)], [0, rng.choice([-1, 1]) * rng.uniform(0.9, 1.1)]])
+        linear = extent * np.array([[cos, -sin], [sin, cos]]) @ local
+        return np.concatenate([linear, np.asarray(centre, float)[:, None]], axis=1)
+
+    def angle(self) -> float:
         return float(self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.8 else self.rng.integers(4) * np.pi / 2)
 
     def _anywhere(self, extent: float) -> np.ndarray:
-        return placement(self.rng, self.rng.uniform(0.04, 0.96, 2) * self.size, extent, self._angle())
+        return self.placement(self.rng.uniform(0.04, 0.96, 2) * self.size, extent, self.angle())
 
-    def _material(self, centre: np.ndarray) -> Material:
+    def material(self, centre: np.ndarray) -> Fill:
         """Camouflage against what lies at `centre`, a bright or dark extreme, or any colour."""
         rng = self.rng
         x, y = np.clip(np.asarray(centre).astype(int), 0, self.size - 1)
@@ -215,11 +222,11 @@ class _Scene:
             base = np.float32(rng.choice([rng.uniform(200, 255), rng.uniform(5, 45)])) + np.zeros(3, np.float32)
         else:
             base = self.any_colour()
-        return Material.sample(rng, base)
+        return self.fill(base)
 
     # -- painting one object
 
-    def add(self, silhouette: Silhouette, matrix: np.ndarray, material: Material, extent: float, plain=False) -> None:
+    def add(self, silhouette: Silhouette, matrix: np.ndarray, material: Fill, extent: float, plain=False) -> None:
         """Paint an object, and record its mask and perhaps those of its parts."""
         rng = self.rng
         drawn = rasterise(silhouette, matrix, self.size)
@@ -229,13 +236,15 @@ class _Scene:
         if self.shadows and rng.random() < 0.7:
             self._cast_shadow(coverage, window, extent)
         fill = material.render(rng, *coverage.shape)
-        parts = [] if plain or extent < 8 else self._decorate(fill, coverage, matrix, window, material, extent)
+        if len(silhouette) > 1 and rng.random() < 0.35:
+            self._tint_parts(fill, silhouette, matrix, window)
+        parts = [] if plain or extent < 8 else self._decorate(fill, coverage, matrix, window, extent)
         if rng.random() < 0.4:
             self._shade(fill, coverage, extent)
         self._blend(fill, coverage, window)
-        self._record(coverage >= 0.5, window, inside)
+        self.record(coverage >= 0.5, window, inside)
         for part in parts:
-            self._record(part & (coverage >= 0.5), window, inside, occludes=False)
+            self.record(part & (coverage >= 0.5), window, inside, occludes=False)
         if not plain and rng.random() < 0.12:
             self._overlay_bar(matrix, extent)
 
@@ -243,7 +252,7 @@ class _Scene:
         under = self.canvas[window]
         under += (fill - under) * coverage[..., None]
 
-    def _record(self, shape: np.ndarray, window: tuple[slice, slice], inside: float, occludes: bool = True) -> None:
+    def record(self, shape: np.ndarray, window: tuple[slice, slice], inside: float, occludes: bool = True) -> None:
         """A new object on top of the others; a part (`occludes=False`) hides nothing."""
         if occludes:
             for mask in self.masks:
@@ -253,24 +262,37 @@ class _Scene:
         self.masks.append(mask)
         self.full_areas.append(np.count_nonzero(shape) / max(inside, 1e-3))
 
-    def _stamp(self, silhouette: Silhouette, matrix: np.ndarray, base: np.ndarray) -> None:
+    def paint(self, silhouette: Silhouette, matrix: np.ndarray, material: Fill) -> None:
         """Paint without annotating; what is annotated below becomes hidden."""
         drawn = rasterise(silhouette, matrix, self.size)
-        if drawn is None:
-            return
-        coverage, window, _ = drawn
-        self._blend(base + noise(self.rng, *coverage.shape)[..., None] * self.rng.uniform(1, 15), coverage, window)
-        for mask in self.masks:
-            mask[window] &= coverage < 0.5
+        if drawn is not None:
+            coverage, window, _ = drawn
+            self._blend(material.render(self.rng, *coverage.shape), coverage, window)
+            for mask in self.masks:
+                mask[window] &= coverage < 0.5
 
     def _cast_shadow(self, coverage: np.ndarray, window: tuple[slice, slice], extent: float) -> None:
         """The silhouette again, dark, displaced away from the light; not part of the object."""
-        reach = self.light * self.rng.uniform(0.03, 0.2) * min(extent, 90)
+        reach = self.light * self.shadow_length * self.rng.uniform(0.8, 1.2) * min(extent, 90)
         shift = np.float32([[1, 0, reach[0] + window[1].start], [0, 1, reach[1] + window[0].start]])
         shadow = cv2.warpAffine(coverage, shift, (self.size, self.size))
         if self.rng.random() < 0.5:
             shadow = cv2.blur(shadow, (3, 3))
         self.canvas *= 1 - shadow[..., None] * np.float32(self.rng.uniform(0.25, 0.75))
+
+    def cast_foreign_shadows(self) -> None:
+        """Shadows of things outside the image, across ground and objects; masks stay."""
+        for extent in self.size * self.rng.uniform(0.1, 0.8, self.rng.integers(1, 4)):
+            drawn = rasterise(sample_silhouette(self.rng), self._anywhere(extent), self.size)
+            if drawn is not None:
+                self.canvas[drawn[1]] *= 1 - drawn[0][..., None] * np.float32(self.rng.uniform(0.25, 0.7))
+
+    def _tint_parts(self, fill: np.ndarray, silhouette: Silhouette, matrix: np.ndarray, window) -> None:
+        """Make the first polygon, or all others, lighter or darker: bodies and limbs are seldom of one tone."""
+        tone, step = np.zeros(fill.shape[:2], np.float32), self.rng.uniform(10, 70) * self.rng.choice([-1, 1])
+        for polygon, paints in silhouette[:1] if self.rng.random() < 0.5 else silhouette[1:]:
+            cv2.fillPoly(tone, [_pixels(polygon, matrix, window)], step if paints else 0, shift=4)
+        fill += tone[..., None]
 
     def _shade(self, fill: np.ndarray, coverage: np.ndarray, extent: float) -> None:
         """Relief: the blurred silhouette's slope towards the light brightens, away from it darkens."""
@@ -285,18 +307,17 @@ class _Scene:
         coverage: np.ndarray,
         matrix: np.ndarray,
         window: tuple[slice, slice],
-        material: Material,
         extent: float,
     ) -> list[np.ndarray]:
         """Draw inner structure on `fill`, along the object's own axes; masks of the parts that may be prompted."""
         rng, masks = self.rng, []
         if rng.random() < 0.45:
             return masks
-        around = self.canvas[window][coverage < 0.5]
-        inks = [self.any_colour(), near(rng, material.base), around.mean(axis=0) if len(around) else material.base]
+        own, around = fill.mean(axis=(0, 1)), self.canvas[window][coverage < 0.5]
+        inks = [self.any_colour(), near(rng, own), around.mean(axis=0) if len(around) else own]
 
-        def quad(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-            return _pixels(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), matrix, window)
+        def quad(*corners: float) -> np.ndarray:
+            return _pixels(box(*corners), matrix, window)
 
         def ink(kinds: int = 2) -> list[float]:
             return inks[rng.integers(kinds)].tolist()
@@ -358,11 +379,11 @@ class _Scene:
 
     def _overlay_bar(self, matrix: np.ndarray, extent: float) -> None:
         """A bar across or up to the object, painted above it."""
-        angle, reach = self._angle(), extent * self.rng.uniform(0.3, 1.2)
+        angle, reach = self.angle(), extent * self.rng.uniform(0.3, 1.2)
         centre = matrix[:, 2] + np.array([np.cos(angle), np.sin(angle)]) * reach * self.rng.uniform(0.2, 0.8)
         half = self.rng.uniform(0.01, 0.08)
-        bar: Silhouette = [(np.array([[-0.5, -half], [0.5, -half], [0.5, half], [-0.5, half]]), True)]
-        self._stamp(bar, placement(self.rng, centre, reach, angle), self.any_colour())
+        bar: Silhouette = [(box(-0.5, -half, 0.5, half), True)]
+        self.paint(bar, self.placement(centre, reach, angle), self.fill(self.any_colour()))
 
     def visible_masks(self) -> np.ndarray:
         """bool N×size×size: the objects large and visible enough to be annotated."""
@@ -374,6 +395,18 @@ class _Scene:
             if max(np.count_nonzero(mask.any(axis=0)), np.count_nonzero(mask.any(axis=1))) >= MIN_SIDE:
                 kept.append(mask)
         return np.stack(kept) if kept else np.zeros((0, self.size, self.size), bool)
+
+
+LAYOUTS = (
+    _Scene.lay_hero,
+    _Scene.lay_scatter,
+    _Scene.lay_row,
+    _Scene.lay_leaves,
+    lay_fields,
+    lay_crossing,
+    lay_group,
+)
+LAYOUT_WEIGHTS = (0.4, 0.2, 0.13, 0.05, 0.09, 0.05, 0.08)
 
 
 # ---- the camera ------------------------------------------------------------------------------------------------
@@ -393,6 +426,8 @@ def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
         image = (image - 120) * np.float32(contrast) + np.float32(120 + lift)
     if rng.random() < 0.35:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+    if rng.random() < 0.25:  # sharpened afterwards, with halos
+        image = image + (image - cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 2))) * np.float32(rng.uniform(0.3, 2))
     factor = 1.0 if rng.random() < 0.4 else rng.uniform(1.4, 2.6) if rng.random() < 0.75 else rng.uniform(2.6, 4)
     side = max(16, round(size / factor))
     if side < size:

@@ -1,18 +1,16 @@
-"""Weights under which a mirrored image gives the mirrored embedding, exactly, at no cost.
-
-In: a tiny prior in training, or its gradients. Out: the same, changed in place.
+"""Weights under which a mirrored image gives the mirrored embedding, exactly, at no cost at inference.
 
 Channels come in fours. Number 4k is any detector; 4k + 1 is the same detector mirrored left to right, 4k + 2 top to
 bottom, 4k + 3 both. Mirroring the image then mirrors every feature map and swaps channels within their four (channel
 number xor 1, 2 or 3), layer after layer: a group convolution in the group's regular representation (Cohen and
 Welling, Group Equivariant Convolutional Networks, ICML 2016), written as a constraint on the weights of an ordinary
 network: a parameter obeys it when it equals its own mirror images. AdamW treats equal gradients equally, so weights
-that obey it at first obey it for ever if the gradients do. Patches have to tile the image and windows to fill it, as
+that obey it at first continue to if the gradients do. Patches have to tile the image and windows to fill it, as
 those of `vit_t` and `hiera_t` do at their input size.
 
 The mask decoder obeys it too, but SAM tells a box by its top left and bottom right corners. Mirrored left to right it
-is told by the other two, and masks are mirrored as far as the decoder has learnt that either pair means the same box.
-Mirrored both ways it is told by the same two, and masks are mirrored exactly where `box_offset` is -½.
+is given by the other two, and masks are mirrored as far as the decoder has learnt that either pair means the same box.
+Mirrored both ways it is given by the same two, and masks are mirrored exactly where `box_offset` is -½.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2PositionalEmbedding
 
-from ..model.hq_decoder import MaskLogits
-from ..model.rossam import SamSegmenter
-from ..model.sam import ImageEncoder, SplitAttention
-from ..model.sam2 import Sam2Segmenter
-from ..model.segmenter import ImageEmbeddings, PromptableSegmenter
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.rossam import SamSegmenter
+from rossam_core.model.sam import ImageEncoder, SplitAttention
+from rossam_core.model.sam2 import Sam2Segmenter
+from rossam_core.model.segmenter import ImageEmbeddings, PromptableSegmenter
 
 FOUR = 4
 """Channels a detector takes: itself, mirrored either way, mirrored both ways."""
@@ -179,11 +177,11 @@ def _mirrorables(model: SamSegmenter | Sam2Segmenter) -> Iterator[Mirrorable]:
         for name, tensor in itertools.chain(*own):
             if tensor not in special:
                 axes = _axes(module, name, tensor)
-                found = None if axes is None else _part(tensor, axes)
+                part = None if axes is None else _part(tensor, axes)
             else:
-                found = special[tensor]
-            if found is not None:
-                yield found
+                part = special[tensor]
+            if part is not None:
+                yield part
 
 
 def tile_of(patches: nn.Conv2d) -> tuple[slice, ...]:

@@ -1,7 +1,7 @@
-"""Fresh weights to pretrain from, under which the image reaches the embedding from the first step.
+"""Initial weights under which the embedding depends on the image from the first step.
 
-In: a freshly built segmenter. Out: the same, its weights changed in place. With the usual initialisation the decoder
-learns mean shapes from the box first, and the encoder falls silent.
+With the usual initialisation the decoder learns mean shapes from the box first, and the embedding becomes the same
+for every image.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..model.rossam import PromptableSegmenter, SamSegmenter
-from ..model.sam2 import Sam2Segmenter
-from .mirrors import tile_of
+from rossam_core.model.rossam import PromptableSegmenter, SamSegmenter
+from rossam_core.model.sam2 import Sam2Segmenter
+
+from .equivariance import tile_of
 
 TRANSFORMERS_DEVIATION = 0.02
 """Of every weight of a fresh `Sam2Model`."""
 
 
 @torch.no_grad()
-def start_awake(model: PromptableSegmenter) -> None:
+def initialize(model: PromptableSegmenter) -> None:
     """Patches are described by their lowest cosines (brightness and two colour differences, higher frequencies
     amplified, since images have less of them), blocks begin close to the identity, and what follows them passes its
     input on."""
     if isinstance(model, Sam2Segmenter):
-        _awake_sam2(model)
+        _initialize_sam2(model)
     else:
-        _awake_sam(model)
+        _initialize_sam(model)
 
 
 @torch.no_grad()
-def start_as_sam(model: SamSegmenter) -> None:
+def start_hq_as_sam(model: SamSegmenter) -> None:
     """Let the HQ mask be SAM's at first: the HQ token and its MLP are those of SAM's single mask, the features of the
     encoder are small, and SAM's features x are passed on as GELU(x) - GELU(-x) = x, scaled by the norm between, which
     keeps the sign of every logit."""
@@ -40,23 +41,23 @@ def start_as_sam(model: SamSegmenter) -> None:
     decoder.hf_token.weight.copy_(decoder.mask_tokens.weight[:1])
     decoder.hf_mlp.load_state_dict(decoder.output_hypernetworks_mlps[0].state_dict())
     widen, _, _, narrow = decoder.embedding_maskfeature
-    _begin_small(widen, narrow, decoder.compress_vit_feat[-1], decoder.embedding_encoder[-1], share=0.1)
+    _scale_down(widen, narrow, decoder.compress_vit_feat[-1], decoder.embedding_encoder[-1], share=0.1)
     same = torch.eye(narrow.out_channels, device=narrow.weight.device)
     widen.weight[:, :, 1, 1] += torch.cat([same, -same])
     narrow.weight[:, :, 1, 1] += torch.cat([same, -same], dim=1)
 
 
-def _awake_sam(model: SamSegmenter) -> None:
+def _initialize_sam(model: SamSegmenter) -> None:
     encoder = model.image_encoder
     _describe_patches(encoder.patch_embed.proj)
     for block in encoder.blocks:
-        _begin_small(block.attn.proj, block.mlp.lin2)
+        _scale_down(block.attn.proj, block.mlp.lin2)
     smoothing = encoder.neck[2].weight  # 256×256×3×3
     smoothing.mul_(0.1)
     smoothing[:, :, 1, 1] += torch.eye(len(smoothing), device=smoothing.device)
 
 
-def _awake_sam2(model: Sam2Segmenter) -> None:
+def _initialize_sam2(model: Sam2Segmenter) -> None:
     """transformers draws every weight with one deviation; here they have torch's usual one, 1/√(3·inputs), and
     embeddings one of 1, as in SAM. Between stages, in the neck and in the decoder's lateral convolutions it is
     1/√inputs, which keeps a signal's strength."""
@@ -68,7 +69,7 @@ def _awake_sam2(model: Sam2Segmenter) -> None:
             module.weight.mul_(1 / TRANSFORMERS_DEVIATION)
     _describe_patches(encoder.backbone.patch_embed.projection)
     for block in encoder.backbone.blocks:
-        _begin_small(block.attn.proj, block.mlp.proj_out)
+        _scale_down(block.attn.proj, block.mlp.proj_out)
         if hasattr(block, "proj"):  # the first of a stage widens what it passes on
             block.proj.weight.mul_(3**0.5)
     for lateral in (*encoder.neck.convs, decoder.conv_s0, decoder.conv_s1):
@@ -89,7 +90,7 @@ def _describe_patches(projection: nn.Conv2d) -> None:
     projection.bias.zero_()
 
 
-def _begin_small(*layers: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, share: float = 0.2) -> None:
+def _scale_down(*layers: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, share: float = 0.2) -> None:
     for layer in layers:
         layer.weight.mul_(share)
         layer.bias.zero_()

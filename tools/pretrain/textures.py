@@ -1,16 +1,19 @@
-"""Colours and textured materials for procedural images.
+"""Colours and surfaces of drawn images: float32 patches in grey levels, 0–255, not yet clipped.
 
-In: a numpy Generator and a size. Out: float32 patches in grey levels (0–255, not yet clipped). Noise is cut from a
-bank of tiles made once a process from a fixed seed; place, zoom and strength come from the caller's generator.
+Noise is cut from a bank of tiles made once per process from a fixed seed; place, zoom and strength come from the
+caller's generator.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from .photos import PhotoFill
 
 TILE = 512
 """Side of a noise tile in pixels."""
@@ -135,3 +138,14 @@ def near(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     if not 0 < base.mean() + step < 255:
         step = -step
     return np.clip(base + step + rng.normal(0, 5, 3), 0, 255).astype(np.float32)
+
+
+Fill = Material | PhotoFill
+Photos = Sequence[np.ndarray]
+
+
+def sample_fill(rng: np.random.Generator, base: np.ndarray, photos: Photos, photo_share: float) -> Fill:
+    """A surface of about the colour `base`, or one of the photographs in colours of its own."""
+    if len(photos) and rng.random() < photo_share:
+        return PhotoFill.sample(rng, photos[rng.integers(len(photos))], base)
+    return Material.sample(rng, base)
