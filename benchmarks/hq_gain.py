@@ -9,9 +9,9 @@ import argparse
 import pandas as pd
 
 from rossam_core import Predictor, build_model, load_profile
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.evaluation.metrics import mask_iou
-from rossam_core.evaluation.statistics import mean_interval
+from rossam_core.metrics import mask_iou
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.experiments.statistics import mean_interval
 
 SHOWN = ["SAM", "HQ-SAM", "alike", "SAM's area", "HQ-SAM's area"]
 

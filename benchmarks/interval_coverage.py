@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rossam_core.evaluation.statistics import Interval, mean_interval
+from rossam_kit.experiments.statistics import Interval, mean_interval
 
 CLUSTERS = (4, 8, 24, 48)
 SEEDS = 3

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from rossam_core import build_model
-from rossam_core.evaluation.statistics import mean_interval
 from rossam_core.model.segmenter import PromptableSegmenter
+from rossam_kit.experiments.statistics import mean_interval
 from tools.pretrain.config import PretrainConfig
 from tools.pretrain.dataset import HeldOut, held_out_scenes, score
 

@@ -16,12 +16,12 @@ import cv2
 import filelock
 import platformdirs
 
-from .errors import RossamError
-from .progress import waiting
+from rossam_core.errors import RossamError
+from rossam_core.progress import waiting
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
 """Packages besides OpenCV, which has several names, whose version may move a number."""
-DOWNLOADS = Path(__file__).parent / "configs" / "downloads.yaml"
+DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
 """The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
 
@@ -161,10 +161,3 @@ def cache_dir() -> Path:
 def checkpoint_path(name: str) -> Path:
     """Where the official checkpoint of that file name is, or is to go."""
     return cache_dir() / "checkpoints" / name
-
-
-def source_digest(*rooms: str) -> str:
-    """Hex SHA-256 of the package's own source: the rooms named, and the modules that all rooms stand on."""
-    package = Path(__file__).parent
-    files = sorted(package.glob("*.py")) + [file for room in rooms for file in sorted((package / room).rglob("*.py"))]
-    return stable_hash([[str(file.relative_to(package)), sha256_of(file)] for file in files])

@@ -22,15 +22,15 @@ import cv2
 import numpy as np
 import openpyxl
 
-from rossam_core.config import Split
-from rossam_core.data import isaid, nwpu_vhr10, ootb, sat_mtb, viso
-from rossam_core.data.coco import write_coco_index
-from rossam_core.data.outlines import is_hole, outlines
-from rossam_core.data.reading import subfolders
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.data.spreadsheet import read_xlsx
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, write_bytes, write_json, write_text
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.config import Split
+from rossam_kit.convert.outlines import is_hole, outlines
+from rossam_kit.datasets import isaid, nwpu_vhr10, ootb, sat_mtb, viso
+from rossam_kit.datasets.coco import write_coco_index
+from rossam_kit.datasets.reading import subfolders
+from rossam_kit.datasets.spreadsheet import read_xlsx
 
 JPEG_QUALITY = 95
 TRACKED = {name: {"airplane": "plane"}.get(name, name) for name in ("airplane", *viso.CATEGORIES)}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from rossam_core import cli
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, write_json
-from rossam_core.reporting import notebooks
+from rossam_kit import cli
+from rossam_kit.report import notebooks
 
 
 @pytest.mark.parametrize(

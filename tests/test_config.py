@@ -2,8 +2,8 @@
 
 import pytest
 
-from rossam_core.config import ImageOptions, load_profile, profile_names
 from rossam_core.errors import RossamError
+from rossam_kit.config import ImageOptions, load_profile, profile_names
 
 
 @pytest.mark.parametrize("name", profile_names())

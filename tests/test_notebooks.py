@@ -45,7 +45,7 @@ def test_it_opens_with_what_it_shows_and_ends_with_what_to_try(notebook):
 
 
 def start(cache, report, *arguments):
-    run = ["rossam_core.cli", "run", "--profile", "smoke", "--report", str(report)]
+    run = ["rossam_kit.cli", "run", "--profile", "smoke", "--report", str(report)]
     command = [sys.executable, "-m", *run, *arguments]
     environment = {**os.environ, "ROSSAM_CACHE": str(cache), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     environment["OMP_NUM_THREADS"] = "1"  # sums in one order, however many notebooks run at a time

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from rossam_core.config import SyntheticConfig, load_profile
-from rossam_core.data.loading import keep_manifests, load_frames
-from rossam_core.data.synthetic import generate
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.reporting import results, runs
+from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.loading import keep_manifests, load_frames
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.report import fine_tuning as runs
+from rossam_kit.report import results
 
 from .fake_datasets import write_twin
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rossam_core.environment import missing_requirements
+from rossam_kit.environment import missing_requirements
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import InferenceConfig
-from ..data import masks
-from ..data.boxes import check_boxes
-from ..data.images import to_rgb8
-from ..data.records import Box, Frame
-from ..devices import autocast, on_threads, resolve_device
-from ..errors import RossamError
-from ..model.hq_decoder import MaskLogits
-from ..model.rossam import ImageEmbeddings, PromptableSegmenter
-from ..model.segmenter import Points
-from . import crops
+from rossam_core import masks
+from rossam_core.boxes import check_boxes
+from rossam_core.devices import autocast, on_threads, resolve_device
+from rossam_core.errors import RossamError
+from rossam_core.inference import windows as crops
+from rossam_core.model.build import ImageEmbeddings, PromptableSegmenter
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.segmenter import Points
+from rossam_core.records import Box, Frame
+from rossam_core.settings import InferenceConfig
 
 MARGIN = 2
 """Frame pixels kept around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
@@ -152,7 +151,7 @@ class Predictor:
         """Masks of one frame.
 
         Args:
-            image: uint8 H×W×3 RGB; what `to_rgb8` converts (gray, 16-bit, RGBA) is converted.
+            image: uint8 H×W×3 RGB.
             boxes_xyxy: N×4 frame pixels, or empty.
 
         Returns:
@@ -377,7 +376,10 @@ def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list
 
 
 def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    image = to_rgb8(image, where)
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        finding = f"image is {image.dtype} of shape {image.shape}, expected uint8 H×W×3 with at least one pixel"
+        raise RossamError(where, finding, "convert it first (rossam_kit.datasets.images.to_rgb8)")
     size_hw = image.shape[:2]
     return image, check_boxes(boxes_xyxy, size_hw, where), size_hw
 

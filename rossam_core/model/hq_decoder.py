@@ -13,7 +13,7 @@ from segment_anything.modeling import MaskDecoder
 from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
-from .sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
+from rossam_core.model.sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
 
 HF_TOKEN = 5
 """Place of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""

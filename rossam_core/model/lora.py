@@ -12,7 +12,7 @@ from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, inject_adapter_i
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ..errors import RossamError
+from rossam_core.errors import RossamError
 
 AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"

@@ -17,7 +17,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RossamError
+from rossam_core.errors import RossamError
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """RGB, 0-255: SAM's normalisation and the colour its input is padded with."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
-from ..errors import RossamError
-from .hq_decoder import MaskLogits
-from .segmenter import ImageEmbeddings, Points, PromptableSegmenter
+from rossam_core.errors import RossamError
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.segmenter import ImageEmbeddings, Points, PromptableSegmenter
 
 STRIDE = 32
 """Input pixels a token of the last stage is wide, and a window of the first stage: inputs are a multiple of it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .sam_keys import one_shared_embedding
+from rossam_core.model.sam_keys import one_shared_embedding
 
 VIDEO_MEMORY = (
     "memory_attention.",

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import RossamError
-from .hq_decoder import MaskLogits
-from .sam import PIXEL_MEAN, PIXEL_STD
+from rossam_core.errors import RossamError
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 
 BOX_ONLY = ("vit_t", "hiera_t")
 """Backbones whose shipped weights were trained with box prompts only; the official ones know points, too."""

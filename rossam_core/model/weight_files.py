@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import RossamError
-from ..files import read_json
+from rossam_core.errors import RossamError
+from rossam_core.files import read_json
 
 SAVE = 'with `torch.save(model.state_dict(), "weights.pth")`'
 """How weights are saved so that every program can load them."""

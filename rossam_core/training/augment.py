@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..config import Config, InferenceConfig
-from ..data import masks as mask_forms
-from ..data.boxes import window_sides
-from ..data.records import Box, Frame, ObjectAnnotation
+from rossam_core import masks as mask_forms
+from rossam_core.boxes import window_sides
+from rossam_core.records import Box, Frame, ObjectAnnotation
+from rossam_core.settings import Config, InferenceConfig
 
 NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..config import Config
+from rossam_core.settings import Config
 
 
 class LossConfig(Config):

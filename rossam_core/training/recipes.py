@@ -9,16 +9,15 @@ follows from the two (`TrainingConfig.phases`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
-from ..config import Config, DataConfig, InferenceConfig, Method, Recipe, parse_config
-from ..errors import RossamError
-from ..model.lora import AdapterKind
-from .augment import AugmentConfig
-from .losses import LossConfig
+from rossam_core.errors import RossamError
+from rossam_core.model.lora import AdapterKind
+from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
+from rossam_core.training.augment import AugmentConfig
+from rossam_core.training.losses import LossConfig
 
 MaskName = Literal["sam", "hq", "both"]
 GroupName = Literal["lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head"]
@@ -184,8 +183,6 @@ class RunConfig(Config):
     inference: InferenceConfig = InferenceConfig()
     """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
     and precision are the run's own."""
-    data: DataConfig | None = None
-    """Frames to train and validate on; None where `fit` is given them."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
 
@@ -270,14 +267,3 @@ def recipe(name: Recipe, **overrides: Any) -> TrainingConfig:
         raise RossamError(f"recipe {name}", "is not known", f"use one of {', '.join(RECIPES)}")
     values = merged(TrainingConfig().model_dump(), RECIPES[name])
     return parse_config(TrainingConfig, merged(values, overrides), where=f"recipe {name}")
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`; where both hold a mapping, these are merged in turn."""
-    result = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Config):
-            value = value.model_dump()
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result

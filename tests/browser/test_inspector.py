@@ -18,12 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data.masks import encode
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
+from rossam_core.masks import encode
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
-from rossam_core.reporting.widgets import frames_source, inspect
+from rossam_core.model.build import build_model
+from rossam_kit.inspector.widgets import frames_source, inspect
 
 mask = np.zeros((200, 260), bool)
 mask[60:120, 80:160] = True

@@ -7,9 +7,9 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
-from rossam_core.config import load_profile
-from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.report import Part, build_report
+from rossam_kit.config import load_profile
+from rossam_kit.report.objects import cut_object
+from rossam_kit.report.report import Part, build_report
 
 SHOWN = "return document.querySelector('.viewer svg image')?.getAttribute('href')"
 

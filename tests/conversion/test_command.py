@@ -11,14 +11,14 @@ import pytest
 import tifffile
 from tiny_tracks import make_frames
 
-from rossam_core import cli
-from rossam_core.cli import _overrides
-from rossam_core.config import load_profile
-from rossam_core.conversion.command import FORMATS, _predictor, _profile, add_parser
-from rossam_core.data.coco import read_coco
 from rossam_core.errors import RossamError
-from rossam_core.model.checkpoints import save_weights, weights_hash
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
+from rossam_core.model.weights import save_weights, weights_hash
+from rossam_kit import cli
+from rossam_kit.cli import _overrides
+from rossam_kit.config import load_profile
+from rossam_kit.convert.command import FORMATS, _predictor, _profile, add_parser
+from rossam_kit.datasets.coco import read_coco
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ import pytest
 import torch
 from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
 
-from rossam_core.config import InferenceConfig
-from rossam_core.conversion import engines
-from rossam_core.conversion.convert import ConversionConfig, ShardWorker, convert
-from rossam_core.conversion.records import Conversion, shard_path, unpack
-from rossam_core.data.records import FrameSet
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import EllipseBaseline
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
+from rossam_core.records import FrameSet
+from rossam_core.settings import InferenceConfig
+from rossam_kit.convert import engines
+from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
+from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.experiments.baselines import EllipseBaseline
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
 
@@ -163,7 +163,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tiny_tracks import Notched, make_frames
-from rossam_core.conversion.convert import ConversionConfig, convert
+from rossam_kit.convert.convert import ConversionConfig, convert
 out = Path(sys.argv[1])
 convert(Notched(), make_frames(out / "data"), out / "masks", ConversionConfig(shard_frames=1, jitter=1), workers=2)
 """
@@ -194,7 +194,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from tiny_tracks import Notched, make_frames
-from rossam_core.conversion.convert import ConversionConfig, convert
+from rossam_kit.convert.convert import ConversionConfig, convert
 class Slow(Notched):
     def predict(self, image, boxes):
         time.sleep(0.02)
@@ -238,7 +238,7 @@ def test_a_folder_of_other_files_is_left_alone(frames, tmp_path):
 
 def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path, monkeypatch):
     convert(Notched(), frames, tmp_path / "out", ONE)
-    monkeypatch.setattr("rossam_core.conversion.convert.source_digest", lambda *rooms: "later")
+    monkeypatch.setattr("rossam_kit.convert.convert.CONVERSION_VERSION", 99)
     monkeypatch.setattr(ShardWorker, "__call__", None)
     convert(Notched(), frames, tmp_path / "out", ONE)
     (tmp_path / "out/records.csv").unlink()

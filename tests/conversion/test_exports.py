@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from tiny_tracks import SIZE_HW, Notched, make_frames
 
-from rossam_core.conversion import exports
-from rossam_core.conversion.convert import ConversionConfig, convert
-from rossam_core.data import masks
-from rossam_core.data.authors_format import read_authors_format
-from rossam_core.data.coco import read_coco
-from rossam_core.data.records import FrameSet, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import EllipseBaseline
+from rossam_core.records import FrameSet, ObjectAnnotation
+from rossam_kit.convert import exports
+from rossam_kit.convert.convert import ConversionConfig, convert
+from rossam_kit.datasets.authors_format import read_authors_format
+from rossam_kit.datasets.coco import read_coco
+from rossam_kit.experiments.baselines import EllipseBaseline
 
 CONFIG = ConversionConfig(shard_frames=2, jitter=0)
 

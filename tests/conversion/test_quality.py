@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.conversion import quality
-from rossam_core.conversion.records import record_of
 from rossam_core.inference.predictor import ObjectMask
+from rossam_kit.convert import quality
+from rossam_kit.convert.mask_records import record_of
 
 SIZE_HW = (100, 120)
 BOX = (10.0, 20.0, 30.0, 40.0)

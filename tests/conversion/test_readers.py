@@ -15,11 +15,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rossam_core.conversion import exports
-from rossam_core.conversion.convert import ConversionConfig, convert
-from rossam_core.data import masks
-from rossam_core.data.coco import read_coco
-from rossam_core.evaluation.baselines import BoxBaseline
+from rossam_core import masks
+from rossam_kit.convert import exports
+from rossam_kit.convert.convert import ConversionConfig, convert
+from rossam_kit.datasets.coco import read_coco
+from rossam_kit.experiments.baselines import BoxBaseline
 
 CLASSES = [{"id": 9, "name": "Zug"}, {"id": 2, "name": "pedestrian"}, {"id": 5, "name": "飞机"}]
 SIZE_HW = (48, 64)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.data.authors_format import read_authors_format
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.authors_format import read_authors_format
 
 
 def write(root, stem, boxes, stack):

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rossam_core.config import BoxConvention
-from rossam_core.data.boxes import (
-    CONVENTIONS,
-    are_around,
-    check_boxes,
-    other_convention,
-    to_xyxy,
-    xywh_to_xyxy,
-)
+from rossam_core.boxes import CONVENTIONS, are_around, check_boxes, other_convention, to_xyxy, xywh_to_xyxy
 from rossam_core.errors import RossamError
+from rossam_kit.config import BoxConvention
 
 SIZE_HW = (20, 30)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rossam_core.config import SyntheticConfig
-from rossam_core.data import masks
-from rossam_core.data.outlines import outlines
-from rossam_core.data.records import FrameSet
-from rossam_core.data.sat_mtb import read_sat_mtb
-from rossam_core.data.synthetic import generate
+from rossam_core import masks
 from rossam_core.errors import RossamError
+from rossam_core.records import FrameSet
+from rossam_kit.config import SyntheticConfig
+from rossam_kit.convert.outlines import outlines
+from rossam_kit.datasets.sat_mtb import read_sat_mtb
+from rossam_kit.datasets.synthetic.video import generate
 
 from ..fake_datasets import WRITERS, polygons_of, write_twin
 from .scenes import READERS, SIZE, made_frames

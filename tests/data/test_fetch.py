@@ -16,11 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rossam_core import cli
-from rossam_core.data import catalogue, download, fetch, unpack
-from rossam_core.data.catalogue import Entry, Rule, Source
 from rossam_core.errors import RossamError
 from rossam_core.files import exclusive
+from rossam_kit import cli
+from rossam_kit.datasets import catalogue, download, fetch, unpack
+from rossam_kit.datasets.catalogue import Entry, Rule, Source
 
 BODY = bytes(range(256)) * 400  # 102,400 bytes
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -210,7 +210,7 @@ def test_a_killed_download_goes_on_where_it_was(server, tmp_path):
     server.script = ["slow", "whole"]
     target = tmp_path / "file.bin"
     code = (
-        "import sys; from pathlib import Path; from rossam_core.data.download import *\n"
+        "import sys; from pathlib import Path; from rossam_kit.datasets.download import *\n"
         f"download([sys.argv[1]], Path(sys.argv[2]), {KNOWN!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code, server.url, str(target)], stderr=subprocess.DEVNULL)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.config import DataConfig, ImageOptions
-from rossam_core.data import images
-from rossam_core.data.coco import read_coco, read_coco_index, write_coco_index
-from rossam_core.data.images import (
+from rossam_core.errors import RossamError
+from rossam_kit.config import DataConfig, ImageOptions
+from rossam_kit.datasets import images
+from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
+from rossam_kit.datasets.images import (
     ImageConversionWarning,
     image_size_hw,
     read_image,
@@ -22,8 +23,7 @@ from rossam_core.data.images import (
     resolve_reading,
     to_rgb8,
 )
-from rossam_core.data.loading import load_frames
-from rossam_core.errors import RossamError
+from rossam_kit.datasets.loading import load_frames
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.config import DataConfig
-from rossam_core.data.images import ImageConversionWarning
-from rossam_core.data.loading import SPLITS, boxes_only, load_frames, scored_split
 from rossam_core.errors import RossamError
+from rossam_kit.config import DataConfig
+from rossam_kit.datasets.images import ImageConversionWarning
+from rossam_kit.datasets.loading import SPLITS, boxes_only, load_frames, scored_split
 
 from ..fake_datasets import WRITERS, write_twin
 from .scenes import made_frames

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.data import masks, nwpu_vhr10
-from rossam_core.data.nwpu_vhr10 import CATEGORIES, SPLIT_FILE, read_nwpu_vhr10
+from rossam_core import masks
 from rossam_core.errors import RossamError
+from rossam_kit.datasets import nwpu_vhr10
+from rossam_kit.datasets.nwpu_vhr10 import CATEGORIES, SPLIT_FILE, read_nwpu_vhr10
 
 IMAGES = "NWPU VHR-10 dataset/positive image set"
 

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from rossam_core.data.ootb import read_ootb
+from rossam_kit.datasets.ootb import read_ootb
 
 
 def test_corners_become_the_upright_box_around_them_and_stay(tmp_path):

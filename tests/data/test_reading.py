@@ -5,9 +5,9 @@ import os
 import pytest
 from PIL import Image
 
-from rossam_core.data import reading
-from rossam_core.data.records import Frame, FrameSet
 from rossam_core.errors import RossamError
+from rossam_core.records import Frame, FrameSet
+from rossam_kit.datasets import reading
 
 
 @pytest.fixture

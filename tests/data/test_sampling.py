@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rossam_core.data import sampling
-from rossam_core.data.masks import encode
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.errors import RossamError
+from rossam_core.masks import encode
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.datasets import sampling
 
 MASK = encode(np.eye(8, dtype=bool))
 EXPECTED = [f"airplane/01/{n:06d}" for n in (6, 7, 10)] + [f"ship/03/{n:06d}" for n in (7, 8)]

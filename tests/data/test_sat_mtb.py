@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from rossam_core.data.sat_mtb import SHEETS, read_sat_mtb
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.sat_mtb import SHEETS, read_sat_mtb
 
 from ..fake_datasets import write_xlsx
 

@@ -2,8 +2,8 @@
 
 from PIL import Image
 
-from rossam_core.data.records import Drop
-from rossam_core.data.satsot import read_satsot
+from rossam_core.records import Drop
+from rossam_kit.datasets.satsot import read_satsot
 
 
 def test_rows_become_boxes_and_absence_an_empty_frame(tmp_path):

@@ -3,8 +3,8 @@
 import openpyxl
 import pytest
 
-from rossam_core.data.spreadsheet import read_xlsx
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.spreadsheet import read_xlsx
 
 from ..fake_datasets import write_xlsx
 

@@ -7,10 +7,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from rossam_core.config import ImageOptions
-from rossam_core.data import tiff
-from rossam_core.data.images import ImageConversionWarning, image_size_hw, read_image, read_window, resolve_reading
 from rossam_core.errors import RossamError
+from rossam_kit.config import ImageOptions
+from rossam_kit.datasets import tiff
+from rossam_kit.datasets.images import ImageConversionWarning, image_size_hw, read_image, read_window, resolve_reading
 
 OBJECT, GROUND = [220, 215, 200], [74, 82, 62]
 VOLUME = {"volumetric": True, "tile": (16, 16, 16), "photometric": "minisblack"}
@@ -422,7 +422,7 @@ def test_a_scene_above_pillow_s_limit_is_read_in_windows(tmp_path, reader):
 
 
 def test_large_images_are_converted_block_by_block(tmp_path, scene, reader, monkeypatch):
-    monkeypatch.setattr("rossam_core.data.images.BLOCK", 500)
+    monkeypatch.setattr("rossam_kit.datasets.images.BLOCK", 500)
     for number, options in enumerate((LAYOUTS["odd strips"], LAYOUTS["tiles"])):
         values = scene.astype(np.uint16) * 8
         tifffile.imwrite(tmp_path / f"{number}.tif", values, photometric="rgb", **options)

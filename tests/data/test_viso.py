@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from rossam_core.data.viso import read_viso
+from rossam_kit.datasets.viso import read_viso
 
 
 def sequence(folder, frames=(1, 2, 3)):

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.config import load_profile
-from rossam_core.evaluation import claims
-from rossam_core.evaluation.experiments import table_specs
-from rossam_core.reporting.results import claim_rows, claim_table
+from rossam_kit.config import load_profile
+from rossam_kit.experiments import claims
+from rossam_kit.experiments.experiments import table_specs
+from rossam_kit.report.results import claim_rows, claim_table
 
 VIDEOS, OBJECTS = 24, 12
 

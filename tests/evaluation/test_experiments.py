@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
 from rossam_core.files import read_json
-from rossam_core.model.checkpoints import SHIPPED
-from rossam_core.reporting.results import comparison_rows
-from rossam_core.reporting.tables import comparison_table, published
+from rossam_core.model.weights import SHIPPED
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.experiments import Experiments, RowSpec, table_specs
+from rossam_kit.report.results import comparison_rows
+from rossam_kit.report.tables import comparison_table, published
 
 TINY = {
     "data.limit_frames": 2,

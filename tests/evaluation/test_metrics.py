@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.metrics import (
+from rossam_core.metrics import (
     all_boundary_below,
     band_width,
     boundary_band,

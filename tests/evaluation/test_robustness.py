@@ -5,13 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.config import load_profile
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline, EllipseBaseline
-from rossam_core.evaluation.experiments import Experiments, RowSpec
-from rossam_core.evaluation.robustness import (
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
+from rossam_kit.experiments.experiments import Experiments, RowSpec
+from rossam_kit.experiments.robustness import (
     DISTURBANCES,
     chosen_objects,
     disturbed,

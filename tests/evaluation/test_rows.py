@@ -5,12 +5,13 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from rossam_core.cli import main
-from rossam_core.config import CHANGEABLE, flatten, load_profile, profile_names
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments, TableSpec
-from rossam_core.evaluation.rows import row_settings, table_rows, undeclared
+from rossam_core.settings import flatten
 from rossam_core.training.recipes import recipe
+from rossam_kit.cli import main
+from rossam_kit.config import CHANGEABLE, load_profile, profile_names
+from rossam_kit.experiments.experiments import Experiments, TableSpec
+from rossam_kit.experiments.rows import row_settings, table_rows, undeclared
 
 PROFILES = profile_names()
 METHOD = ("alternate", "hq_decoder", "trained_groups", "augment.rotation", "loss.*", "optimizer", "clip_norm")

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline
-from rossam_core.evaluation.metrics import boundary_iou, fitted_band, mask_iou
-from rossam_core.evaluation.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
+from rossam_core.metrics import boundary_iou, fitted_band, mask_iou
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.experiments.baselines import BoxBaseline
+from rossam_kit.experiments.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
 
 SIZE = (40, 60)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.statistics import (
+from rossam_kit.experiments.statistics import (
     Interval,
     adjusted,
     independent_difference,

@@ -7,8 +7,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 from torchvision.transforms.functional import resize, to_tensor
 
-from rossam_core.config import InferenceConfig
-from rossam_core.inference import crops
+from rossam_core.inference import windows as crops
+from rossam_core.settings import InferenceConfig
 
 S = 256
 MODES = ("direct", "tiled", "shared", "object")

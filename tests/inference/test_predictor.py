@@ -14,13 +14,13 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, Sam
 from torch import nn
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
 
 S = 256
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from rossam_core.model.checkpoints import _named_state
 from rossam_core.model.sam2_keys import _OFFICIAL_POINTS, _POINTS, official_name
+from rossam_core.model.weights import _named_state
 
 
 def save_official(model, path):

@@ -5,15 +5,15 @@ import pytest
 import torch
 from transformers import Sam2Model
 
-from rossam_core.config import InferenceConfig
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model import checkpoints
-from rossam_core.model.checkpoints import load_checkpoint, save_weights, weights_hash
-from rossam_core.model.rossam import GROUPS, build_model, set_trainable
+from rossam_core.model import weights as checkpoints
+from rossam_core.model.build import GROUPS, build_model, set_trainable
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 from rossam_core.model.sam2 import HIERAS, transformers_config
 from rossam_core.model.sam2_keys import VIDEO_MEMORY
+from rossam_core.model.weights import load_checkpoint, save_weights, weights_hash
+from rossam_core.settings import InferenceConfig
 
 from .official import save_official
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rossam_core.data.records import Frame, ObjectAnnotation
 from rossam_core.errors import RossamError
-from rossam_core.reporting import dataset_facts, results
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.report import dataset_facts, results
 
 
 def frame(index, *boxes, video="a"):

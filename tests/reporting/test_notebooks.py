@@ -7,7 +7,7 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir
-from rossam_core.reporting import execution, jobs, notebooks
+from rossam_kit.report import execution, jobs, notebooks
 
 
 def write_notebook(folder, name, *sources, metadata=None):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.metrics import mask_iou
-from rossam_core.reporting.objects import cut_object, quantile_rows, view_objects
+from rossam_core.metrics import mask_iou
+from rossam_kit.report.objects import cut_object, quantile_rows, view_objects
 
 
 def test_a_view_at_the_border_is_shifted_inside_and_scored_on_the_whole_mask(rng):

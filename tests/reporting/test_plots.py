@@ -11,10 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.statistics import Interval
-from rossam_core.reporting import bands, plots, schematics
-from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.tables import ForestRow
+from rossam_kit.experiments.statistics import Interval
+from rossam_kit.report import boundary_iou_demo as bands
+from rossam_kit.report import plots, schematics
+from rossam_kit.report.objects import cut_object
+from rossam_kit.report.tables import ForestRow
 
 SIZE_BINS = (0.0, 256.0, 1024.0, 9216.0)
 

@@ -5,15 +5,8 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.statistics import Interval
-from rossam_core.reporting.tables import (
-    ComparisonRow,
-    Published,
-    Table,
-    comparison_table,
-    forest_rows,
-    published,
-)
+from rossam_kit.experiments.statistics import Interval
+from rossam_kit.report.tables import ComparisonRow, Published, Table, comparison_table, forest_rows, published
 
 NOTICE = "Measured on generated video."
 

@@ -6,16 +6,18 @@ import pandas as pd
 import pytest
 import torch
 
-from rossam_core.config import InferenceConfig, load_profile
-from rossam_core.data.masks import encode
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.evaluation.metrics import boundary_iou
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
-from rossam_core.reporting import widget_pictures as pictures
-from rossam_core.reporting.widgets import (
+from rossam_core.masks import encode
+from rossam_core.metrics import boundary_iou
+from rossam_core.model.build import build_model
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
+from rossam_core.training.run_folder import load_run
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.inspector import widget_pictures as pictures
+from rossam_kit.inspector.widgets import (
     ROS_SAM,
     Focus,
     arrange,
@@ -25,7 +27,6 @@ from rossam_core.reporting.widgets import (
     list_objects,
     with_scores,
 )
-from rossam_core.training.runs import load_run
 
 SIZE = (200, 260)
 

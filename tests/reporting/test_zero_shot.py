@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rossam_core.config import SyntheticConfig, load_profile
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.data.synthetic import generate
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline, EllipseBaseline
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.reporting import plots, zero_shot
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.report import plots, zero_shot
 
 MADE = {
     "variant": "zero-shot",

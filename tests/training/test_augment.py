@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data import masks as mask_forms
-from rossam_core.data.records import Frame, ObjectAnnotation
+from rossam_core import masks as mask_forms
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
 from rossam_core.training.augment import (
     AugmentConfig,
     augment,

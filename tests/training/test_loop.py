@@ -9,17 +9,19 @@ import pytest
 import torch
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data.records import FrameSet
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.metrics import mask_iou
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
-from rossam_core.training import loop, recipes, runs
-from rossam_core.training.loop import fit
+from rossam_core.metrics import mask_iou
+from rossam_core.model.build import build_model
+from rossam_core.records import FrameSet
+from rossam_core.settings import InferenceConfig
+from rossam_core.training import recipes
+from rossam_core.training import run_folder as runs
+from rossam_core.training import train as loop
+from rossam_core.training.dataset import Views
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
-from rossam_core.training.runs import load_run
-from rossam_core.training.views import Views
+from rossam_core.training.run_folder import load_run
+from rossam_core.training.train import fit
 
 
 def weights(model) -> dict[str, torch.Tensor]:

@@ -7,14 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rossam_core.training import losses
-from rossam_core.training.losses import (
-    LossConfig,
-    bce_loss,
-    dice_loss,
-    object_losses,
-    sample_at,
-    uncertain_points,
-)
+from rossam_core.training.losses import LossConfig, bce_loss, dice_loss, object_losses, sample_at, uncertain_points
 
 
 def disc(size: int, radius: float, centre: float = 0.5) -> torch.Tensor:

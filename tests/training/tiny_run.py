@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.training.loop import fit
+from rossam_core import masks
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.training.recipes import RunConfig, recipe
+from rossam_core.training.train import fit
 
 ARCHITECTURE = {
     "dim": 32,
