@@ -483,6 +483,11 @@ def _natural(file: str) -> list[tuple[bool, int, str]]:
 
 def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str]:
     """Path, height and width of the image file, and what is wrong with it or with the size that the JSON states."""
+    try:
+        os.fsencode(image["file_name"])
+    except UnicodeEncodeError as error:
+        found = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
+        return image_dir, (0, 0), found
     path, stated = _find_image(image_dir, image["file_name"]), [image.get(side) for side in ("height", "width")]
     if path is None:
         return image_dir, (0, 0), f"lies outside the image folder {image_dir}; name the folder that it starts from"
