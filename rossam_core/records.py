@@ -34,6 +34,8 @@ class ImageReading(Config):
                 if image.mode in ("RGB", "L", "P"):
                     return np.asarray(image.convert("RGB"))
                 finding = f"has the mode {image.mode}, expected 8-bit RGB, gray or palette"
+        except FileNotFoundError as error:
+            raise RossamError(path, "no such image file", "check the path") from error
         except OSError as error:
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
