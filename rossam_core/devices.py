@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 
 from rossam_core.errors import RossamError
@@ -75,23 +73,6 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(core_count(), 2), "rossam")
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free or can be made so, within the limits set for this process's control group."""
-    return min([psutil.virtual_memory().available, *_free_in_groups()])
-
-
-def _free_in_groups(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Bytes left under each memory limit of Linux control groups (version 2): those of containers, batch systems."""
-    with contextlib.suppress(OSError, IndexError):
-        own = root / Path("/proc/self/cgroup").read_text(encoding="utf-8").split("0::/", 1)[1].splitlines()[0]
-        for group in [own, *own.parents]:
-            limit = group / "memory.max"
-            if limit.exists() and (most := limit.read_text().strip()) != "max":
-                facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                used = int((group / "memory.current").read_text()) - int(facts["inactive_file"])
-                yield max(int(most) - used, 0)
 
 
 def autocast(device: torch.device, precision: str = "auto") -> contextlib.AbstractContextManager:

@@ -7,20 +7,13 @@ import hashlib
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
-import cv2
-import filelock
 import platformdirs
 
 from rossam_core.errors import RossamError
-from rossam_core.progress import waiting
 
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
-"""Packages besides OpenCV, which has several names, whose version may move a number."""
 DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
 """The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
@@ -59,41 +52,6 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def caching() -> Iterator[None]:
-    """Write into the cache inside the block; where it cannot be written, warn and go on without.
-
-    For what is only a copy, and is computed again next time.
-    """
-    try:
-        yield
-    except (OSError, RossamError) as error:
-        warnings.warn(f"not kept for next time, since the cache {cache_dir()} is not usable: {error}", stacklevel=3)
-
-
-@contextlib.contextmanager
-def exclusive(path: str | os.PathLike) -> Iterator[None]:
-    """Have `path`, a file or folder that may not exist yet, to oneself: others who ask for it wait for the block's end.
-
-    The system holds the lock, on an empty file `.NAME.lock` beside `path`, and frees it when the process dies. Whoever
-    has waited looks again whether there is still something to do. Not to be nested for one path. Where the folder
-    cannot be written, or its file system knows no locks, nobody waits.
-    """
-    path = Path(path)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    with contextlib.suppress(OSError, NotImplementedError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            with waiting(f"waiting for another process to make {path.name[:16]}"):
-                lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
@@ -137,20 +95,6 @@ def stable_hash(value) -> str:
     """Hex SHA-256 of `value`'s canonical JSON: the same on every machine and Python version."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def result_key(parts, version: str) -> str:
-    """Name of a cached result: hash of what it depends on.
-
-    Args:
-        parts: settings and fingerprints of the inputs, JSON-serialisable.
-        version: names the code that computes it; raised by hand with each change that moves the result, so that a
-            corrected docstring keeps it.
-
-    The versions of the libraries that move numbers are part of the hash.
-    """
-    libraries = {name: metadata.version(name) for name in LIBRARIES}
-    return stable_hash([parts, version, libraries, cv2.__version__])
 
 
 def cache_dir() -> Path:

@@ -19,14 +19,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch.nn import functional as F
 
-from rossam_core.boxes import window_sides
 from rossam_core.settings import InferenceConfig
 
 MASK_STRIDE = 4
 """Input pixels a mask cell is wide in SAM's decoder."""
+
+SOPSEG_SMALL = 32
+"""Longer side in pixels below which SOPSeg (arXiv 2509.03002) calls an object small."""
 
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels, x1 and y1 exclusive."""
@@ -106,7 +109,7 @@ def plan(
     - `object`: one window a box, centred on it; at the frame's borders `border` decides.
 
     All windows measure S / rate, and a longer box is cut (paper), unless `growth` says otherwise
-    (`boxes.window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
+    (`window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
     no tile, has a window of its own.
 
     Args:
@@ -139,6 +142,25 @@ def plan(
             served.update(indices)
     alone = [i for i in everyone if i not in served]
     return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,), config.border) for i in alone]
+
+
+def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
+    """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
+    longer side, beyond which only padding would be gained.
+
+    Args:
+        longer: longer sides of the boxes, in pixels of the frame.
+        base: side of a fixed window.
+    """
+    longer, context = np.asarray(longer, dtype=np.float64), config.context
+    if config.growth == "none":
+        return np.full(longer.shape, base)
+    least = base
+    sides = context * longer
+    if config.growth == "sopseg":
+        least = 1
+        sides = np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
+    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)
 
 
 def _window(

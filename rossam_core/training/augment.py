@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rossam_core import masks as mask_forms
-from rossam_core.boxes import window_sides
+from rossam_core.inference.windows import window_sides
 from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_core.settings import Config, InferenceConfig
 

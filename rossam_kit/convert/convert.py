@@ -23,12 +23,13 @@ from pydantic import Field
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
-from rossam_core.progress import track
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config
 from rossam_kit.convert import engines, quality
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.progress import track
 
 Engine = Literal["local", "ray"]
 COLUMNS = (

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import pooch
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, exclusive, read_json, write_json
-from rossam_core.progress import track
+from rossam_core.files import cache_dir, read_json, write_json
+from rossam_kit.cache import exclusive
 from rossam_kit.datasets.catalogue import (
     Entry,
     Rule,
@@ -33,6 +33,7 @@ from rossam_kit.datasets.catalogue import (
 )
 from rossam_kit.datasets.download import download, local_path
 from rossam_kit.datasets.unpack import UNSUPPORTED, check_space, is_archive, unpack
+from rossam_kit.progress import track
 
 RECORD = ".fetched.json"
 SEARCH_DEPTH = 3

@@ -30,11 +30,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from rossam_core import masks
-from rossam_core.boxes import are_around, other_convention
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import are_around, other_convention
 from rossam_kit.datasets.coco import check_segmentation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import Report, find_folder, indexed, numbered_files, subfolders, usable_boxes
 from rossam_kit.datasets.spreadsheet import read_xlsx
 from rossam_kit.datasets.tracking_text import Clip, parse_numbers, parse_whole, read_clip, read_rows

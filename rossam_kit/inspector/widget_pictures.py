@@ -15,7 +15,8 @@ import numpy as np
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask
 from rossam_core.inference.windows import Rectangle
-from rossam_core.metrics import MaskScores, boundary_band
+from rossam_core.metrics import boundary_band
+from rossam_kit.experiments.mask_scores import MaskScores
 from rossam_kit.report.style import TARGET, Figure, colour, label
 
 LOGIT_RANGE = 10.0

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir
-from rossam_core.progress import duration
 from rossam_kit.config import OWN_SOURCES, DataConfig, Profile
 from rossam_kit.datasets import fetch
 from rossam_kit.datasets.catalogue import entry_named, size_text, steps_by_hand
@@ -34,10 +33,11 @@ from rossam_kit.experiments.planning import (
     work,
 )
 from rossam_kit.experiments.probe import BUSY, Probe, probe
+from rossam_kit.progress import duration
 from rossam_kit.report import notebooks
 
 if TYPE_CHECKING:
-    from rossam_core.records import FrameSet
+    from rossam_kit.datasets.frame_set import FrameSet
 
 MARKS = {"ok": "[x]", "broken": "[!]", "missing": "[ ]"}
 WIDTH, NAME_WIDTH = 110, 24

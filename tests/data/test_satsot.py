@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from rossam_core.records import Drop
+from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.satsot import read_satsot
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from rossam_core.model.build import build_model
-from rossam_core.model.sam_keys import transformers_name
+from rossam_core.model.segmenter import build_model
+from rossam_kit.checkpoints.names import transformers_name
 
 from .official import save_official
 
