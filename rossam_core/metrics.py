@@ -1,7 +1,5 @@
 """IoU and Boundary IoU of two masks: equation first, then code.
 
-In: predicted and true mask, bool H×W each. Out: floats in [0, 1].
-
 Symbols: P predicted mask, T true mask (sets of pixels); d band width in pixels; M_d the pixels of mask M whose
 Chebyshev distance to the nearest pixel outside M is at most d, that is M minus its erosion by a square of side
 2d + 1. Everything beyond the image counts as outside M, so a mask cut off by the image border has boundary
@@ -123,9 +121,9 @@ def _check(pred: np.ndarray, target: np.ndarray, where: str) -> None:
     fits = all(isinstance(m, np.ndarray) and m.dtype == bool and m.ndim == 2 for m in (pred, target))
     if fits and pred.shape == target.shape:
         return
-    found = [f"{getattr(m, 'dtype', type(m).__name__)} {getattr(m, 'shape', '')}" for m in (pred, target)]
+    actual = [f"{getattr(m, 'dtype', type(m).__name__)} {getattr(m, 'shape', '')}" for m in (pred, target)]
     raise RossamError(
         where,
-        f"pred is {found[0]}, target is {found[1]}; expected two bool arrays H×W of one shape",
+        f"pred is {actual[0]}, target is {actual[1]}; expected two bool arrays H×W of one shape",
         "threshold soft masks (mask > 0) and bring both to the size of the frame",
     )

@@ -105,10 +105,10 @@ def _describe(model: type[Config], problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(fields)}"
         return f"{place}: unknown key; {hint}"
-    found = "" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})"
-    return f"{place}: {problem['msg']}{found}"
+    value = "" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})"
+    return f"{place}: {problem['msg']}{value}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:

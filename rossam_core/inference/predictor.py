@@ -362,7 +362,7 @@ def object_mask(
         mask_part = (x.min(), y.min(), x.max() + 1, y.max() + 1)
     x0, y0, x1, y1 = _around(extent, box_part, mask_part)
     return ObjectMask(
-        box_xyxy=tuple(float(side) for side in box_xyxy),
+        box_xyxy=(float(box_xyxy[0]), float(box_xyxy[1]), float(box_xyxy[2]), float(box_xyxy[3])),
         size_hw=size_hw,
         logit_crop=values[y0 - outer[1] : y1 - outer[1], x0 - outer[0] : x1 - outer[0]].copy(),
         offset_xy=(window.x0 + x0, window.y0 + y0),

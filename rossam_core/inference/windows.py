@@ -1,8 +1,5 @@
 """Geometry of the inference pipeline (paper section 3.2): plan windows, cut them out, restore their logits.
 
-In: boxes and a frame's size, then the frame, then a model's mask logits. Out: `CropPlan`s, square model inputs,
-logits on the window's own frame pixels. No model is involved.
-
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
 frame pixels inside the frame. The model's input is S×S; a window that is smaller than it (only where the frame
@@ -185,7 +182,8 @@ def _window(
         starts.append(start)
         extents.append(extent)
         contents.append(max(1, int(extent * input_size / side + 0.5)))  # SAM's rounding
-    return CropPlan(*starts, *extents, content_hw=(contents[1], contents[0]), indices=tuple(indices))
+    (x0, y0), (width, height), (content_width, content_height) = starts, extents, contents
+    return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
 def _tiles(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
@@ -273,8 +271,8 @@ def cut_frame(
     uint8; SAM2's transforms resize to a square in floating point."""
     size_wh, method = frame.content_hw[::-1], Image.Resampling.BILINEAR
     if resize == "square":
-        channels = [Image.fromarray(image[..., c].astype(np.float32)).resize(size_wh, method) for c in range(3)]
-        return np.stack(channels, axis=-1)
+        planes = [Image.fromarray(image[..., c].astype(np.float32)).resize(size_wh, method) for c in range(3)]
+        return np.stack([np.asarray(plane) for plane in planes], axis=-1)
     return _padded(Image.fromarray(image).resize(size_wh, method), input_size, pad_value)
 
 
@@ -282,7 +280,7 @@ def _padded(content: Image.Image, input_size: int, pad_value: Sequence[float]) -
     """The content at the top left of an S×S×3 input, float32."""
     square = np.empty((input_size, input_size, 3), dtype=np.float32)
     square[:] = pad_value
-    square[: content.height, : content.width] = content
+    square[: content.height, : content.width] = np.asarray(content)
     return square
 
 

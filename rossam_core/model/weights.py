@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pooch
 import torch
@@ -293,8 +293,10 @@ def _check_backbone(path: Path, model: PromptableSegmenter, tensors: Mapping[str
 def _backbone_of(dim: int, depth: int) -> str:
     from rossam_core.model.sam2 import HIERAS  # imports transformers, which takes seconds
 
-    known = {**ARCHITECTURES, **HIERAS}
-    return next((name for name, arch in known.items() if (arch.dim, arch.depth) == (dim, depth)), "none we know")
+    all_constants: dict[str, Any] = {**ARCHITECTURES, **HIERAS}
+    return next(
+        (name for name, arch in all_constants.items() if (arch.dim, arch.depth) == (dim, depth)), "none we know"
+    )
 
 
 def _check_foundation(path: Path, model: PromptableSegmenter, brought: list[str], expected: str) -> None:

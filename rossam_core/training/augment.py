@@ -1,8 +1,7 @@
 """Training views of a frame: scale jitter, rotation, mirroring, crop and padding as ONE affine map.
 
-In: a `Frame`, the model's input side S, an `AugmentConfig`, a numpy Generator. Out: a `Sample` whose image, boxes
-and masks all went through the same 2×3 matrix; nothing is resampled twice, and every object that did not come
-along is counted with its reason.
+Image, boxes and masks of a `Sample` are mapped by the same 2×3 matrix; nothing is resampled twice, and every object
+that is left out is counted with its reason.
 
 Matrices map pixel-edge coordinates of the frame to pixel-edge coordinates of the S×S input: `x' = A x + b`.
 """
@@ -188,12 +187,12 @@ def warp_objects(
     The box of a turned object is not its turned box, so it is fitted to the warped mask.
     """
     dropped: Counter = Counter()
-    found: dict[int, np.ndarray] = {}
+    visible: dict[int, np.ndarray] = {}
     cap = config.max_objects or len(frame.objects)
     for index in rng.permutation(len(frame.objects)).tolist():
         if not frame.objects[index].has_mask:
             dropped[NO_MASK] += 1
-        elif len(found) == cap:
+        elif len(visible) == cap:
             dropped[OVER_CAP] += 1
         else:
             mask = warp_mask(frame.objects[index], frame.size_hw, matrix, size)
@@ -202,14 +201,14 @@ def warp_objects(
             elif mask.sum() < config.min_area:
                 dropped[TOO_SMALL] += 1
             else:
-                found[index] = mask
-    kept = tuple(sorted(found))
-    masks = np.array([found[i] for i in kept], dtype=bool).reshape(-1, size, size)
-    boxes = [
-        _upright_box(frame.objects[i].box_xyxy, matrix, size) if config.prompt == "annotated" else None for i in kept
-    ]
-    boxes = [mask_forms.box_of(mask) if box is None else box for mask, box in zip(masks, boxes, strict=True)]
-    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+                visible[index] = mask
+    kept = tuple(sorted(visible))
+    masks = np.array([visible[i] for i in kept], dtype=bool).reshape(-1, size, size)
+    boxes = np.zeros((len(kept), 4), dtype=np.float32)
+    for row, (index, mask) in enumerate(zip(kept, masks, strict=True)):
+        annotated = config.prompt == "annotated"
+        box = _upright_box(frame.objects[index].box_xyxy, matrix, size) if annotated else None
+        boxes[row] = mask_forms.box_of(mask) if box is None else box
     return boxes, masks, kept, dropped
 
 

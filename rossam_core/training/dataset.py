@@ -25,7 +25,7 @@ from rossam_core.training.recipes import TrainingConfig
 class View(NamedTuple):
     """One training sample."""
 
-    index: int
+    sample: int
     """Number of the sample in the run."""
     frame: str
     """Key of its frame."""
@@ -42,7 +42,7 @@ class View(NamedTuple):
 
     def account(self) -> dict[str, Any]:
         """What the log records, small enough to send between processes."""
-        return {"index": self.index, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
+        return {"sample": self.sample, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
 
 
 class Views(Dataset):
@@ -58,10 +58,11 @@ class Views(Dataset):
         frame = self.frames[int(order[turn])]
         rng = np.random.default_rng(stream(seed, "view", index))
         sample = augment(frame, self.size, self.training.augment, rng, self.inference)
-        digest = zlib.crc32(np.ascontiguousarray(sample.image[::4, ::4]))
-        digest = zlib.crc32(sample.boxes, zlib.crc32(np.packbits(sample.masks), digest))
-        tensors = (torch.from_numpy(each) for each in (sample.image, sample.boxes, sample.masks))
-        return View(index, frame.key, *tensors, sample.dropped, digest)
+        digest = 0
+        for part in (sample.image[::4, ::4], np.packbits(sample.masks), sample.boxes):
+            digest = zlib.crc32(part.tobytes(), digest)
+        image, boxes, masks = (torch.from_numpy(part) for part in (sample.image, sample.boxes, sample.masks))
+        return View(index, frame.key, image, boxes, masks, sample.dropped, digest)
 
 
 def loader(views: Views, indices: Sequence[int], batch_size: int) -> DataLoader:
@@ -99,8 +100,8 @@ def stream(seed: int, purpose: str, index: int) -> np.random.SeedSequence:
 
 def batch_account(accounts: list[dict[str, Any]]) -> dict[str, Any]:
     """Of all processes' samples: checksum in the order of their numbers, and objects left out by reason."""
-    accounts = sorted(accounts, key=lambda account: account["index"])
-    digest = zlib.crc32(np.array([account["digest"] for account in accounts], dtype=np.uint32))
-    dropped = sum((account["dropped"] for account in accounts), Counter())
+    accounts = sorted(accounts, key=lambda account: account["sample"])
+    digest = zlib.crc32(np.array([account["digest"] for account in accounts], dtype=np.uint32).tobytes())
+    dropped: Counter = sum((account["dropped"] for account in accounts), Counter())
     left_out = {f"dropped_{reason.replace(' ', '_')}": count for reason, count in sorted(dropped.items())}
-    return {"first_sample": accounts[0]["index"], "data": f"{digest:08x}"} | left_out
+    return {"first_sample": accounts[0]["sample"], "data": f"{digest:08x}"} | left_out

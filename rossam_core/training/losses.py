@@ -1,6 +1,5 @@
 """Mask losses: weighted binary cross-entropy plus Dice, on sampled points or on every pixel.
 
-In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`).
 Everything is computed in float32, also under autocast.
 
 `L = bce_weight · L_bce + dice_weight · L_dice` for each object, over P positions p of the mask plane. With

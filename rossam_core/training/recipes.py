@@ -135,8 +135,8 @@ class TrainingConfig(Config):
         >>> recipe("paper").phases(has_hq_head=True)[0]
         Phase(groups=('lora', 'last_block', 'sam_decoder'), mask='sam')
         """
-        masks = [mask for mask in ("sam", "hq") if mask == "sam" or has_hq_head]
-        masks = [mask for mask in masks if DECODER_OF[mask] in self.trained_groups] or masks
+        available: list[MaskName] = ["sam", "hq"] if has_hq_head else ["sam"]
+        masks = [mask for mask in available if DECODER_OF[mask] in self.trained_groups] or available
         others = tuple(group for group in self.trained_groups if group not in DECODER_OF.values())
         if self.alternate == "masks":
             return tuple(
@@ -151,10 +151,10 @@ class TrainingConfig(Config):
 
     def total_samples(self, frames: int) -> int:
         """Views of the whole run on `frames` frames: a multiple of the batch, at least one."""
-        wanted = self.samples or max(round(self.epochs * frames), 1)
-        return -(-wanted // self.batch) * self.batch
+        samples = self.samples or max(round(self.epochs * frames), 1)
+        return -(-samples // self.batch) * self.batch
 
-    def rate_factor(self, group: str, progress: float) -> float:
+    def rate_factor(self, group: GroupName, progress: float) -> float:
         """Learning rate of `group` as a fraction of its peak, `progress` in [0, 1] of the run's samples being seen."""
         rise = min(progress / self.warmup, 1.0) if self.warmup else 1.0
         match self.groups[group].schedule:

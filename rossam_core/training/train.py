@@ -31,11 +31,11 @@ from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
 from rossam_core.training.dataset import View, Views, batch_account, loader, point_generator
 from rossam_core.training.losses import object_losses
-from rossam_core.training.recipes import Phase, RunConfig, TrainingConfig
+from rossam_core.training.recipes import GroupName, Phase, RunConfig, TrainingConfig
 
 PROGRESS_BAR = functools.partial(tqdm, leave=False, disable=None)
 """A bar where there is a terminal."""
-Optimizers = dict[str, torch.optim.Optimizer]
+Optimizers = dict[GroupName, torch.optim.Optimizer]
 """One optimizer for each trained group."""
 
 
@@ -88,7 +88,7 @@ def fit(
     set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
-    optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
+    optimizers: Optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
 
     # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
     state = _restore(run_dir, model, optimizers)
@@ -220,7 +220,7 @@ def _losses(
     planes = [getattr(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
     sums = []
     for view, *logits_of_view in zip(views, *planes, strict=True):
-        generator = point_generator(training.seed, view.index)
+        generator = point_generator(training.seed, view.sample)
         targets = view.masks.to(device)
         sums.append(sum(object_losses(x, targets, training.loss, generator).sum() for x in logits_of_view))
     return torch.stack(sums)

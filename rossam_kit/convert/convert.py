@@ -155,7 +155,7 @@ class ShardWorker:
         try:
             image = frame.image()
         except RossamError as error:
-            return [f"image: {error.found}"] * len(usable)
+            return [f"image: {error.finding}"] * len(usable)
         if image.shape[:2] != tuple(frame.size_hw):
             found = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
             return [found] * len(usable)
@@ -174,7 +174,7 @@ class ShardWorker:
         try:
             return _predict(self.predictor, image, box, variants)[0]
         except RossamError as error:
-            return f"{error.where}: {error.found}"
+            return f"{error.where}: {error.finding}"
 
 
 def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:

@@ -492,7 +492,7 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     try:
         size_hw = image_size_hw(path)
     except RossamError as error:
-        return path, (0, 0), f"{error.where}: {error.found}"
+        return path, (0, 0), f"{error.where}: {error.finding}"
     numbers = [_whole(side) if side is not None else own for side, own in zip(stated, size_hw, strict=True)]
     if tuple(numbers) == tuple(size_hw):
         return path, size_hw, ""

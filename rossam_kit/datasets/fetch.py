@@ -137,7 +137,7 @@ def fetch(names: Sequence[str], *, mirror: str | None = None, confirm: Callable[
     if len(failures) == 1:
         raise failures[0]
     problems = ProblemList("fetch")
-    problems.extend((failure.where, f"{failure.found}; {failure.remedy}") for failure in failures)
+    problems.extend((failure.where, f"{failure.finding}; {failure.remedy}") for failure in failures)
     problems.raise_if_any("what is named above is not here; all else is")
     return complete
 

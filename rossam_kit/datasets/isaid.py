@@ -164,7 +164,7 @@ def _read_files(files: list[Path], report: Report) -> tuple[np.ndarray, np.ndarr
                     return None
                 arrays.append(read_image(path))
         except RossamError as error:
-            report.problem(path, error.found)
+            report.problem(path, error.finding)
             return None
     image, colours, ids = arrays
     for path, array in zip(files[1:], (colours, ids), strict=True):

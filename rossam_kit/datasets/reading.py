@@ -129,7 +129,7 @@ def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
     try:
         return image_size_hw(path)
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return None
 
 

@@ -162,7 +162,7 @@ def _read_split(path: Path, sheet_name: str, report: Report) -> dict[tuple[str, 
     try:
         sheets = read_xlsx(path)
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return {}
     rows = sheets.get(sheet_name, [])
     if not rows:
@@ -227,7 +227,7 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
         names = {c["id"]: (c.get("supercategory"), c.get("name")) for c in content.get("categories", [])}
         items = [item | {} for item in items]
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return []
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         report.problem(path, f"is not COCO-like ({error!r}); expected images, annotations and categories")

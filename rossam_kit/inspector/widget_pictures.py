@@ -202,7 +202,7 @@ def problem_html(problem: Exception) -> str:
     """An error and its remedy as HTML."""
     if not isinstance(problem, RossamError):
         problem = RossamError(type(problem).__name__, str(problem), "choose other settings, or run this cell again")
-    where, finding, remedy = problem.where, problem.found, problem.remedy
+    where, finding, remedy = problem.where, problem.finding, problem.remedy
     return f"<div class='rossam-error'><b>{escape(where)}</b>: {escape(finding)}<br>Remedy: {escape(remedy)}</div>"
 
 

@@ -96,7 +96,9 @@ def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[l
         try:
             frames = experiments.on(name).frames
         except RossamError as error:
-            rows.append({"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.found.splitlines()[0]}"})
+            rows.append(
+                {"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.finding.splitlines()[0]}"}
+            )
             continue
         is_made = data.source == "synthetic"
         clips = choose_clips(_standing_in(frames, name) if is_made else frames, each, moments)

@@ -155,7 +155,7 @@ def test_a_worker_that_ends_is_told_with_its_exit_status(frames, tmp_path):
     ],
 )
 def test_each_death_of_a_worker_has_its_own_cause(statuses, started, cause):
-    assert cause in engines._death(statuses, started).found
+    assert cause in engines._death(statuses, started).finding
 
 
 UNGUARDED = """
