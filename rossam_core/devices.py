@@ -1,4 +1,4 @@
-"""Which processor, which precision, how many cores: the one place that decides."""
+"""Choice of device, precision and threads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ def resolve_device(name: str = "auto") -> torch.device:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 matrix products beat float32's: AMX on a CPU, Ampere and later on CUDA.
 
-    AVX512-BF16 alone does not count: its one dot-product unit gets through half of what float32's two multiply-add
-    units do (`benchmarks/precision.py`).
+    AVX512-BF16 alone is slower than float32 (`benchmarks/precision.py`).
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(probe and probe())
+        supports_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(supports_amx and supports_amx())
     return False
 
 
@@ -50,10 +49,10 @@ def core_count() -> int:
 
 
 def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """`[work(part) for part in parts]`, each in a thread of its own that computes on its share of the cores.
+    """`[work(part) for part in parts]`, each in its own thread with its share of the cores.
 
-    torch computes outside the interpreter's lock, so two halves of a batch in two threads are done sooner than the
-    whole on two cores, which wait for one another at every layer (`benchmarks/predictor.py`).
+    Two halves of a batch in two threads are faster than the whole on two cores, which wait for each other at every
+    layer (`benchmarks/predictor.py`).
     """
     if len(parts) < 2:
         return [work(part) for part in parts]

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and naming their contents by hash."""
+"""Atomic writing of files, reading of JSON, hashes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well and removed otherwise.
+    """A temporary path beside `path`, renamed to it when the block succeeds and removed otherwise.
 
     The temporary name keeps the suffix, since writers such as `cv2.imwrite` choose the format by it.
     Raises `RossamError` where the folder cannot be written or the disk is full; `path` is then as it was.
@@ -37,7 +37,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())  # on the disk before it takes the name: a power cut leaves the old file
+            os.fsync(stream.fileno())  # written to the disk before renaming, so that a power cut leaves the old file
         os.replace(temporary, path)
     except OSError as error:
         home = Path(os.path.abspath(path)).parent
@@ -98,10 +98,10 @@ def stable_hash(value) -> str:
 
 
 def cache_dir() -> Path:
-    """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
+    """Folder of generated data, finished runs and checkpoints: `ROSSAM_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser().absolute()
 
 
 def checkpoint_path(name: str) -> Path:
-    """Where the official checkpoint of that file name is, or is to go."""
+    """Path of the official checkpoint of that file name in the cache."""
     return cache_dir() / "checkpoints" / name

@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 
 
 class ImageReading(Config):
-    """How an image file becomes pixels. This one takes 8-bit images as they are; readers bring their own."""
+    """How an image file becomes pixels. This one reads 8-bit images; datasets may define others."""
 
     def read(self, path: Path) -> np.ndarray:
         """uint8 H×W×3, RGB, in stored pixel order; `RossamError` where the file is no 8-bit image."""
@@ -49,9 +49,9 @@ class ObjectAnnotation:
         category: class name, lower case.
         box_xyxy: pixel-edge coordinates of the frame.
         segmentation: COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons
-            `[x0, y0, x1, y1, …]`, or None where only the box is known.
-        attributes: what else the source says (occluded, truncated, …), JSON-serialisable.
-        source: the source's own `annotation_id` and `category_id`, where it has them.
+            `[x0, y0, x1, y1, …]`, or None where there is only a box.
+        attributes: further properties (occluded, truncated, …), JSON-serialisable.
+        source: `annotation_id` and `category_id` in the source, where it has them.
     """
 
     object_id: int
@@ -77,15 +77,15 @@ class Frame:
     """One image and its objects.
 
     Attributes:
-        dataset: where it comes from, e.g. `synthetic-video` or `nwpu-vhr10`.
-        video: the video (or still image) it belongs to; what intervals are over.
+        dataset: its source, e.g. `synthetic-video` or `nwpu-vhr10`.
+        video: the video (or still image) it belongs to.
         index: frame number within the video, from 1.
         image_path: the image file, read only when `image()` is called.
         size_hw: height and width in pixels.
         objects: all annotated objects, in the order of the source.
         attributes: ground resolution, scene, sensor, …, JSON-serialisable.
         reading: how the image file becomes pixels, the same for all frames of a dataset.
-        source: the source's own `file_name`, `image_id` and `video_id`, where it has them.
+        source: `file_name`, `image_id` and `video_id` in the source, where it has them.
     """
 
     dataset: str

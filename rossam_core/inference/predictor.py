@@ -27,7 +27,7 @@ from rossam_core.records import Box, Frame
 from rossam_core.settings import InferenceConfig
 
 MARGIN = 2
-"""Frame pixels kept around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
+"""Frame pixels stored around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class ObjectMask:
         return "empty" if not self.area else "cut" if self.cut else "ok"
 
     def full(self) -> np.ndarray:
-        """The mask in its frame, bool H×W, made anew on each call."""
+        """The mask in its frame, bool H×W, computed on each call."""
         mask = np.zeros(self.size_hw, dtype=bool)
         (x, y), (h, w) = self.offset_xy, self.logit_crop.shape
         mask[y : y + h, x : x + w] = self.piece

@@ -32,7 +32,7 @@ Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels, x1 and y1 exclusive."""
 
 Groups = Iterator[tuple[Sequence[int], list[int]]]
-"""Where a window shall be centred (a rectangle of the frame), and rows of the box array it serves."""
+"""The rectangle of the frame on which a window is centred, and the rows of the box array it serves."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def plan(
     - `tiled`: windows of side S / rate on a grid that overlaps by half a side or more, so that every box up to
       half a side is whole in one of them. A box goes to the tile in which it lies whole and most central; tiles
       that serve no box are left out.
-    - `shared`: few windows of side S / rate. The leftmost box still unserved opens a window, placed so that it
+    - `shared`: a greedy cover by windows of side S / rate. The leftmost unserved box opens a window, placed so that it
       holds as many other unserved boxes whole as it can, then centred on what it holds.
-    - `object`: one window a box, centred on it; at the frame's borders `border` decides.
+    - `object`: one window per box, centred on it; at the frame's borders `border` decides.
 
     All windows measure S / rate, and a longer box is cut (paper), unless `growth` says otherwise
     (`window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
@@ -168,7 +168,7 @@ def _window(
     indices: Sequence[int],
     border: Literal["shift", "clamp_and_pad"] = "shift",
 ) -> CropPlan:
-    """The window of that side centred on `rectangle`, shifted inside the frame or cut off at its `border`."""
+    """The window of that side centred on `rectangle`, shifted inside the frame or cut at its border."""
     starts, extents, contents = [], [], []
     for low, high, length in zip(rectangle[:2], rectangle[2:], reversed(size_hw), strict=True):
         if border == "clamp_and_pad":
@@ -240,7 +240,7 @@ def cut(
     Pillow resamples, as in SAM's own preprocessing: pixel-edge aligned; the kernel widens with the shrinking
     factor, so that fine texture averages out instead of aliasing; sums are clamped to 0..255, so that bicubic
     overshoot cannot wrap. Its bicubic kernel is Catmull-Rom's (a = -0.5; OpenCV's and torch's are sharper, -0.75).
-    Pixels around the window take part where the frame has them.
+    Pixels around the window contribute where the frame has them.
 
     Args:
         image: uint8 H×W×3, RGB.
@@ -303,8 +303,8 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
     """Mask logits on the window's frame pixels, as SAM does it: bilinear to the input, unpad, bilinear to the window.
 
-    Both steps are linear in rows and columns apart, so they are one small matrix an axis, and any rectangle can
-    be had without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
+    Both steps are linear in rows and columns apart, so that they are one small matrix per axis, and any rectangle can
+    be computed without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
     4 times just before and has nothing to alias. Beyond rate 4, where a frame pixel covers several mask cells, it
     is their weighted mean.
 
@@ -323,30 +323,30 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
 
 
 def reach(above: np.ndarray, window: CropPlan) -> Rectangle | None:
-    """Window pixels whose restored logit any cell of `above` (bool S/4×S/4) takes part in; None where none does.
+    """Window pixels to whose restored logit any cell of `above` (bool S/4×S/4) contributes; None where there are none.
 
     Restored logits are means of cells, so no pixel outside exceeds what all cells outside `above` stay under.
     """
     spans = []
     for axis, cells in zip(reversed(_axes(above, window)), (above.any(axis=0), above.any(axis=1)), strict=True):
-        taking_part = np.flatnonzero(cells & (axis.first < axis.last))
-        if not len(taking_part):
+        contributing = np.flatnonzero(cells & (axis.first < axis.last))
+        if not len(contributing):
             return None
-        spans.append((int(axis.first[taking_part[0]]), int(axis.last[taking_part[-1]])))
+        spans.append((int(axis.first[contributing[0]]), int(axis.last[contributing[-1]])))
     (x0, x1), (y0, y1) = spans
     return x0, y0, x1, y1
 
 
 class _Axis(NamedTuple):
     weights: np.ndarray  # float32 window pixels × mask cells, rows sum to 1
-    first: np.ndarray  # for each cell, the first window pixel it takes part in
+    first: np.ndarray  # for each cell, the first window pixel it contributes to
     last: np.ndarray  # and the one after the last; first = last = 0 for cells of the padding
 
     def part(self, low: int, high: int) -> tuple[np.ndarray, slice]:
-        """Weights of window pixels low..high, and the cells that take part in them."""
+        """Weights of window pixels low..high, and the cells that contribute to them."""
         cells = np.flatnonzero((self.first < high) & (self.last > low))
-        taking_part = slice(cells[0], cells[-1] + 1)
-        return self.weights[low:high, taking_part], taking_part
+        contributing = slice(cells[0], cells[-1] + 1)
+        return self.weights[low:high, contributing], contributing
 
 
 def _axes(cells: np.ndarray, window: CropPlan) -> tuple[_Axis, _Axis]:

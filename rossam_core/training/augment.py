@@ -29,7 +29,7 @@ class AugmentConfig(Config):
     scale: tuple[float, float] = (0.1, 4.0)
     """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
     scale_of: Literal["frame", "input", "window"] = "frame"
-    """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
+    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data");
     `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
     `window`: one object, drawn at random, is seen in the window that `RunConfig.inference` gives it (ours,
     `corrected`)."""
@@ -45,9 +45,9 @@ class AugmentConfig(Config):
     """Draw the crop so that one object, drawn at random, lies in it, whole where it fits (ours: a view without
     objects teaches nothing). False: any crop (released code)."""
     pad_value: tuple[float, float, float] = (144.0, 144.0, 144.0)
-    """RGB of what lies outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
+    """RGB outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
     min_area: float = Field(16.0, ge=1)
-    """Objects with fewer visible input pixels leave. Ours: 16, one cell of the mask decoder; released code: 1."""
+    """Objects with fewer visible input pixels are left out. Ours: 16, one mask cell; released code: 1."""
     max_objects: int | None = Field(64, ge=1)
     """Objects a view keeps, drawn at random beyond that (ours, after SAM section 4: memory); None = all."""
     prompt: Literal["annotated", "tight"] = "annotated"
@@ -75,8 +75,8 @@ class Sample(NamedTuple):
         image: float32 S×S×3, RGB 0-255.
         boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; see `AugmentConfig.prompt`.
         masks: bool N×S×S, what is visible of each object.
-        kept: indices into `frame.objects`, one a row of `boxes`.
-        dropped: reason → number of the frame's objects that are not here.
+        kept: indices into `frame.objects`, one per row of `boxes`.
+        dropped: reason → number of the frame's objects left out.
         matrix: float64 2×3, frame → input.
     """
 
@@ -150,7 +150,7 @@ def draw_matrix(
         on_canvas = linear @ _corners(*box) - origin[:, None]
         first, last = on_canvas.min(axis=1), on_canvas.max(axis=1)
         middle = (first + last) / 2
-        first, last = np.where(last - first > size, middle, (first, last))  # too large: its middle has to do
+        first, last = np.where(last - first > size, middle, (first, last))  # too large: show its middle
         low = np.clip(np.ceil(last - size).astype(int), 0, room)
         high = np.clip(np.floor(first).astype(int), low, room)
     offset = rng.integers(low, high, endpoint=True)
