@@ -17,9 +17,9 @@ import yaml
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir
-from rossam_core.progress import duration
 from rossam_kit import config
 from rossam_kit.convert import command as convert
+from rossam_kit.progress import duration
 
 ROOT = Path(__file__).parents[1]
 

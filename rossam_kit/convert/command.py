@@ -15,13 +15,13 @@ from typing import Any, get_args
 
 from tqdm.auto import tqdm
 
-from rossam_core.boxes import CONVENTIONS
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
-from rossam_core.progress import duration
-from rossam_core.records import Drop, FrameSet
 from rossam_core.settings import Method, parse_config
 from rossam_kit import config
+from rossam_kit.datasets.box_conventions import CONVENTIONS
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.progress import duration
 
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
@@ -233,7 +233,7 @@ def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = 
         by_name = (baselines.BoxBaseline, baselines.EllipseBaseline, baselines.GrabCutBaseline)
         return dict(zip(BASELINES, by_name, strict=True))[method]()
     from rossam_core.inference.predictor import Predictor
-    from rossam_core.model.build import build_model
+    from rossam_core.model.segmenter import build_model
     from rossam_kit.experiments.experiments import Experiments
 
     base = Experiments(profile).base(method)

@@ -12,7 +12,7 @@ import tifffile
 from tiny_tracks import make_frames
 
 from rossam_core.errors import RossamError
-from rossam_core.model.build import build_model
+from rossam_core.model.segmenter import build_model
 from rossam_core.model.weights import save_weights, weights_hash
 from rossam_kit import cli
 from rossam_kit.cli import _overrides

@@ -14,8 +14,9 @@ from pycocotools.coco import COCO
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64).map(lambda v: v % 1000)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=6)
