@@ -58,6 +58,14 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progr
     return _limit(frames, data.limit_frames)
 
 
+def read_annotations(data: DataConfig, *files: Path) -> list[FrameSet]:
+    """COCO files anywhere, with the images in `data.root`; the stretch is the same for all of them."""
+    options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
+    sets = [read_coco(file, data.root, name=file.stem, **options) for file in files]
+    paths = [frame.image_path for frames in sets for frame in frames]
+    return [with_reading(frames, data, paths) for frames in sets]
+
+
 def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bool) -> FrameSet:
     if split not in SPLITS[data.source]:
         offered = ", ".join(SPLITS[data.source])
@@ -137,10 +145,21 @@ def _hold_out(read: Callable[[str], FrameSet], split: Split) -> FrameSet:
     """A split of a source that is published as train and test: every tenth video of train is val."""
     if split == "test":
         return read("test")
-    frames = read("train")
-    held_out = set(frames.videos[9::10] or frames.videos[1:][-1:])  # of fewer than ten videos, the last
-    chosen = [frame for frame in frames if (frame.video in held_out) == (split == "val")]
-    return FrameSet(f"{frames.name} ({split})", chosen, frames.drops, frames.classes)
+    frames = hold_out(read("train"))[split == "val"]
+    return FrameSet(f"{frames.name} ({split})", frames, frames.drops, frames.classes)
+
+
+def hold_out(frames: FrameSet) -> tuple[FrameSet, FrameSet]:
+    """Frames to train on, and to validate on: every tenth video in the order of names, of fewer than ten the last.
+
+    Of a single video, the last tenth of its frames (at least one). An image that belongs to no video counts as one.
+    """
+    videos = frames.videos
+    held_out = {frame.key for frame in frames if frame.video in (videos[9::10] or videos[1:][-1:])}
+    if len(videos) == 1:
+        held_out = {frame.key for frame in frames[-max(len(frames) // 10, 1) :]}
+    parts = [[frame for frame in frames if (frame.key in held_out) == is_val] for is_val in (False, True)]
+    return frames.subset(parts[0]), frames.subset(parts[1])
 
 
 def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = None) -> Path:

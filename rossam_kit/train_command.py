@@ -1,0 +1,360 @@
+"""`rossam train`: fine-tune on one's own annotations within a budget, and say what it brought."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from tqdm.auto import tqdm
+
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import checkpoint_path, read_json, sha256_of, write_json
+from rossam_core.progress import duration, track
+from rossam_core.records import FrameSet
+from rossam_core.settings import Method, Recipe, merged, parse_config
+from rossam_kit import config
+from rossam_kit import options as opt
+from rossam_kit.convert.command import profile_of
+
+EXAMPLES = opt.example(
+    "rossam train --annotations train.json --data IMAGES --minutes 20 --out RUN",
+    "rossam train --annotations train.json --val val.json --data IMAGES --views 4000 --out RUN",
+    "rossam train --source nwpu-vhr10 --data DIR --out RUN",
+)
+RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "val.json", "speed_trial"
+MINUTES = 10.0
+VALIDATIONS = 4
+"""While training, the last at its end."""
+TRIAL_STEPS = 5
+LITTLE = 100
+"""Objects with masks below which the data is called little."""
+READ_GROUPS = ("data", "model", "training", "recipe_changes", "inference", "notice")
+OPTION_OF = {
+    **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
+    **{"model.backbone": "--backbone", "model.sam2_backbone": "--backbone", "model.checkpoint": "--checkpoint"},
+    **{"data.source": "--source", "data.root": "--data"},
+}
+"""Keys of the profile that are set by an option instead."""
+DECODERS = {"sam": ("sam_decoder",), "sam2": ("sam_decoder",), "hq-sam": ("hq_head",)}
+"""What is trained of methods other than ros-sam."""
+
+
+def train_command(
+    *,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="a new folder, or that of a run to go on with")],
+    annotations: opt.Annotations = None,
+    data: opt.Data = None,
+    val: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO file to validate on; default: a tenth is held out")
+    ] = None,
+    source: opt.Source = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help=f"how long to train, validation included; default {MINUTES:g}")
+    ] = None,
+    views: Annotated[int | None, typer.Option(metavar="N", help="training views, instead of --minutes")] = None,
+    recipe: Annotated[Recipe, typer.Option(help="what the paper says, its released code does, we would do")] = "paper",
+    method: Annotated[Method, typer.Option(help="of others than ros-sam, the mask decoder is trained")] = "ros-sam",
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="vit_t, vit_b, vit_l, vit_h; default: vit_l on a GPU that has its weights")
+    ] = None,
+    checkpoint: opt.Checkpoint = None,
+    device: opt.Device = None,
+    box_convention: opt.Convention = None,
+    keep_crowd: opt.KeepCrowd = False,
+    skip_bad: opt.SkipBad = False,
+    bands: opt.Bands = None,
+    stretch: opt.Stretch = None,
+    set: opt.Settings,
+) -> int:
+    """Fine-tune on your own annotated masks. Started again with the same options, it goes on where it was."""
+    options = SimpleNamespace(**locals(), profile=str(config.OWN_DATA), limit=None, split=None)
+    return run(options, opt.read_settings(set))
+
+
+def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+    """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
+    from rossam_core.training.run_folder import build_base, load_run
+    from rossam_core.training.train import fit
+
+    folder = options.out
+    if folder.exists() and not any((folder / name).exists() for name in (RUN, START, BEFORE, HELD_OUT)):
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise RossamError(folder, "is not empty, and holds no run", "name a new folder, or that of a run")
+    profile, choice = _profile(options, overrides)
+    train, val, rule = _frames(options, profile)
+    notes = check_data(train, val)
+    most = profile.training.get("validation_objects", 128)
+    val = _validation_objects(val, most)
+    print(f"train on {_size(train)}; validate on {_size(val)}: {rule}")
+    print(f"network: {options.method} {choice}; recipe {options.recipe}")
+    for note in notes:
+        print(f"note: {note}")
+    run_config = _run_config(options, profile, val.object_count)
+    if not (folder / BEFORE).exists():
+        _scores(run_config, build_base(run_config), val).to_csv(_made(folder) / BEFORE, index=False)
+    before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
+    run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
+    log = fit(run_config, folder, train, val, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
+    after = _scores(run_config, load_run(folder), val).drop(columns="seconds")
+    _print_result(folder, log[log["kind"] == "validation"], before, after)
+    print("\n".join(["\nUse it:", *_commands(options, (folder / HELD_OUT).exists(), profile)]))
+    return 0
+
+
+def check_data(train: FrameSet, val: FrameSet) -> list[str]:
+    """What a user should know of the data before training, as sentences.
+
+    Raises:
+        RossamError: no masks to train or to validate on, or images that are in both sets.
+    """
+    for frames, purpose in ((train, "train"), (val, "validate")):
+        if not _masks(frames):
+            found = f"none of {frames.object_count:,} objects in {len(frames):,} images to {purpose} on has a mask"
+            remedy = "annotate masks in more images, or make some of the boxes with `rossam convert`"
+            raise RossamError(frames.name, found, remedy)
+    if shared := _shared_images(train, val):
+        found = f"{len(shared):,} of {len(val):,} validation images are training images, too, e.g. {shared[0]}"
+        raise RossamError(val.name, found, "take them out of one of the two sets, or leave --val out")
+    notes, masks = [], _masks(train)
+    if masks < LITTLE:
+        notes.append(f"too little data for a reliable result: {_size(train)}; {LITTLE} objects or more are better")
+    if masks < train.object_count:
+        notes.append(f"{train.object_count - masks:,} of {train.object_count:,} objects have no mask and are left out")
+    if len(train.categories) == 1:
+        notes.append(f"one class only ({next(iter(train.categories))}): masks of other objects may get worse")
+    if unseen := sorted({*val.categories} - {*train.categories}):
+        notes.append(f"classes to validate on that are not trained on: {', '.join(unseen)}")
+    if videos := sorted({*train.videos} & {*val.videos}):
+        notes.append(f"frames of {videos[0]} are in both sets; the IoU on other videos will be lower than measured here")
+    return notes
+
+
+def _masks(frames: FrameSet) -> int:
+    return sum(o.has_mask for frame in frames for o in frame.objects)
+
+
+def _size(frames: FrameSet) -> str:
+    return f"{_masks(frames):,} objects with masks in {len(frames):,} images"
+
+
+def _shared_images(train: FrameSet, val: FrameSet) -> list[Path]:
+    """Images of `val` whose bytes are those of an image of `train`; only files of a size that both have are read."""
+    sizes = [{frame.image_path: frame.image_path.stat().st_size for frame in frames} for frames in (train, val)]
+    both = {*sizes[0].values()} & {*sizes[1].values()}
+    hashes = {sha256_of(path) for path, size in sizes[0].items() if size in both}
+    return [path for path, size in sizes[1].items() if size in both and sha256_of(path) in hashes]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
+    """Settings of the run, and its backbone with the reason for it."""
+    problems = ProblemList("rossam train")
+    refused = {
+        "data: none is named; give --annotations FILE, or --source READER": not (options.annotations or options.source),
+        "--source: has no effect with --annotations": options.annotations and options.source not in (None, "coco"),
+        "--val: has no effect; a reader has its own split": options.val and not options.annotations,
+        "--views and --minutes: are two budgets": options.views is not None and options.minutes is not None,
+        "--views: expected 1 or more": options.views is not None and options.views < 1,
+        "--minutes: expected more than 0": options.minutes is not None and not options.minutes > 0,
+    }
+    problems.extend(problem.split(": ", 1) for problem, is_there in refused.items() if is_there)
+    problems.extend((f"--set {key}", f"use {OPTION_OF[key]}") for key, value in overrides.items() if key in OPTION_OF and value is not None)
+    others = [key for key in overrides if key.partition(".")[0] not in READ_GROUPS]
+    problems.extend((f"--set {key}", "has no effect on training") for key in others)
+    problems.raise_if_any("correct these; see `rossam train --help`")
+    name, reason = _backbone(options)
+    chosen = {"model.recipe": options.recipe, f"model.{'sam2_' * (options.method == 'sam2')}backbone": name}
+    profile = profile_of(options, overrides | chosen)
+    problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
+    problems.raise_if_any("leave these out")
+    return profile, f"{name} ({reason})"
+
+
+def _backbone(options: SimpleNamespace) -> tuple[str, str]:
+    """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
+    from rossam_core.devices import resolve_device
+    from rossam_core.model.weights import official_files
+
+    if options.backbone is not None:
+        return options.backbone, "as asked for"
+    for place in (options.out, *([Path(options.checkpoint).expanduser()] if options.checkpoint else [])):
+        if (place / RUN).is_file():
+            return read_json(place / RUN)["run"]["backbone"], f"that of the run {place}"
+    large, small = ("hiera_large", "hiera_t") if options.method == "sam2" else ("vit_l", "vit_t")
+    if options.checkpoint is not None:
+        raise RossamError(options.checkpoint, "is no run; of which network, its name does not say", "add --backbone")
+    if resolve_device(options.device or "auto").type == "cpu":
+        return small, f"no GPU is used; {large} is for GPUs"
+    is_hq = options.method in ("hq-sam", "ros-sam")
+    file = next(file for file in official_files() if (file.backbone, file.hq) == (large, is_hq))
+    if checkpoint_path(file.name).is_file():
+        return large, f"a GPU and {file.name} are there"
+    return small, f"for {large} fetch its weights first: rossam fetch {file.fetch_name}"
+
+
+def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
+    """Frames to train on, to validate on, and how they were told apart; held out ones are written to `HELD_OUT`."""
+    from rossam_kit.datasets.coco import write_coco_index
+    from rossam_kit.datasets.loading import hold_out, load_frames, read_annotations
+    from rossam_kit.experiments.experiments import Experiments
+
+    data = profile.data
+    if options.val:
+        return *read_annotations(data, options.annotations, options.val), str(options.val)
+    if not options.annotations and not (data.source == "coco" and not (data.root / "val.json").exists()):
+        return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
+    train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
+    train, val = hold_out(train)
+    write_coco_index(val, options.out / HELD_OUT, _image_folder(options, profile))
+    rule = "every tenth video or image by name, at least one (of a single video, its last tenth)"
+    return train, val, f"{rule}, kept out of training and listed in {options.out / HELD_OUT}"
+
+
+def _image_folder(options: SimpleNamespace, profile: config.Profile) -> Path:
+    return profile.data.root if options.annotations else profile.data.root / "images"
+
+
+def _validation_objects(frames: FrameSet, most: int) -> FrameSet:
+    """At most `most` objects with masks, evenly spaced over the frames, and nothing else."""
+    places = [(f, o) for f, frame in enumerate(frames) for o in frame.objects if o.has_mask]
+    chosen = defaultdict(list)
+    for i in np.linspace(0, len(places) - 1, min(max(most, 1), len(places))).round().astype(int):
+        chosen[places[i][0]].append(places[i][1])
+    return frames.subset([frames[f].with_objects(objects) for f, objects in chosen.items()])
+
+
+def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int):
+    from rossam_core.training.recipes import RunConfig, recipe
+    from rossam_kit.experiments.experiments import Experiments
+
+    changes: dict[str, Any] = dict(profile.recipe_changes) if options.recipe == "paper" else {}
+    changes |= {"trained_groups": DECODERS[options.method]} if options.method in DECODERS else {}
+    training = recipe(options.recipe, **merged(changes, profile.training) | {"validation_objects": objects})
+    values = {"method": options.method, "recipe": options.recipe, "training": training, "device": profile.device}
+    values |= {"inference": profile.inference} | Experiments(profile).base(options.method)
+    values |= {"checkpoint": profile.model.checkpoint} if options.checkpoint else {}
+    return parse_config(RunConfig, values, where="rossam train")
+
+
+# --- budget and scores ------------------------------------------------------------------------------------------------
+
+
+def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
+    """Scores of the mask that the run trains, in its windows; `seconds`: what scoring all of them took."""
+    from rossam_core.inference.predictor import Predictor
+    from rossam_kit.experiments.scoring import evaluate
+
+    started, source = time.perf_counter(), "sam" if {phase.mask for phase in run_config.phases} == {"sam"} else "hq"
+    own = {"mask_source": source, "precision": run_config.training.precision}
+    predictor = Predictor(model, run_config.inference.model_copy(update=own), run_config.device)
+    table = evaluate(predictor, val, progress=lambda frames, total: track(frames, total, "validation"))
+    return table.assign(seconds=round(time.perf_counter() - started, 2))
+
+
+def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validation_seconds: float, overrides):
+    """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
+    training, path = run_config.training, options.out / START
+    asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
+    start = read_json(path) if path.exists() else {"asked": asked, "views": options.views}
+    if start["asked"] != asked:
+        raise RossamError(path, f"the run was begun with {start['asked']}, not {asked}", "keep that, or use a new folder")
+    if start["views"] is None:
+        seconds = _seconds_per_view(run_config, options.out / TRIAL, train, 6 * asked["minutes"])
+        left = 60 * asked["minutes"] - VALIDATIONS * validation_seconds
+        start["views"] = max(int(left / seconds), 2 * training.batch)
+        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views in {asked['minutes']:g} minutes")
+    write_json(path, start)
+    every = max(math.ceil(start["views"] / VALIDATIONS), training.batch)
+    values = {"validate_every": every, "checkpoint_every": min(every, 1000)}
+    values = {key: value for key, value in values.items() if f"training.{key}" not in overrides}
+    update = {"training": training.model_copy(update=values | {"samples": start["views"]})}
+    return run_config.model_copy(update=update)
+
+
+class _Measured(Exception):
+    """Ends the trial."""
+
+
+def _seconds_per_view(run_config, folder: Path, train: FrameSet, most_seconds: float) -> float:
+    """Mean time of a view over a few steps but the first, or over two if they take `most_seconds`; nothing is kept."""
+    from rossam_core.training.train import fit
+
+    seconds: list[float] = []
+
+    def on_event(kind: str, row: Mapping[str, Any]) -> None:
+        seconds.extend([row["seconds"]] if kind == "step" else [])
+        if len(seconds) == TRIAL_STEPS or (len(seconds) > 2 and sum(seconds) > most_seconds):
+            raise _Measured
+
+    update = {"samples": 2 * TRIAL_STEPS * run_config.training.batch, "validation_objects": 0}
+    trial = run_config.model_copy(update={"training": run_config.training.model_copy(update=update)})
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        fit(trial, folder, train[:: max(len(train) // 64, 1)], on_event=on_event)
+    except _Measured:
+        return sum(seconds[1:]) / len(seconds[1:]) / run_config.training.batch
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- screen -----------------------------------------------------------------------------------------------------------
+
+
+def _reporter(views: int, before: float) -> Callable[[str, Mapping[str, Any]], None]:
+    """Prints each validation, and where no bar is shown the progress twice a minute, with the time left."""
+    at = {"start": time.monotonic(), "printed": time.monotonic(), "first": 0}
+
+    def on_event(kind: str, row: Mapping[str, Any]) -> None:
+        now, is_validation = time.monotonic(), kind == "validation"
+        at["first"] = at["first"] or row.get("samples", 0)
+        if not is_validation and (kind != "step" or sys.stderr.isatty() or now - at["printed"] < 30):
+            return
+        seconds = (now - at["start"]) / (1 + row["samples"] - at["first"]) * (views - row["samples"])
+        score = f"validation IoU {row['iou']:.3f}, {before:.3f} before, " if is_validation else ""
+        tqdm.write(f"{row['samples']:,} of {views:,} views: {score}{duration(seconds)} left", file=sys.stdout)
+        at["printed"] = now
+
+    return on_event
+
+
+def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    from rossam_kit.experiments.statistics import paired_difference
+
+    gain = paired_difference(after, before)
+    ends = f" ({gain.low:+.3f} to {gain.high:+.3f})" if np.isfinite(gain.low) else ""
+    best = validations.loc[validations["iou"].idxmax()]
+    print(f"\nvalidation IoU {before['iou'].mean():.3f} before, {after['iou'].mean():.3f} after: {gain.mean:+.3f}{ends}")
+    print(f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views")
+    if gain.mean <= 0:
+        print("Training did not help: try more data, a longer budget, or lower learning rates.")
+
+
+def _commands(options: SimpleNamespace, is_held_out: bool, profile: config.Profile) -> list[str]:
+    """Command lines that use the result."""
+    scored = f"--annotations {options.val} --data {profile.data.root}"
+    if is_held_out:
+        scored = f"--annotations {options.out / HELD_OUT} --data {_image_folder(options, profile)}"
+    elif not options.annotations:
+        scored = f"--source {options.source}" + (f" --data {options.data}" if options.data else "")
+    reading = "".join(f" --{key} {value}" for key in ("bands", "stretch") if (value := getattr(options, key)))
+    return [
+        f"  rossam evaluate --checkpoint {options.out} {scored}{reading} --out SCORES",
+        f"  rossam convert --checkpoint {options.out} --annotations BOXES.json --data IMAGES{reading} --out MASKS",
+    ]
