@@ -37,14 +37,16 @@ app.command("convert", epilog=convert.EXAMPLES)(convert.convert_command)
 app.command("train", epilog=train_command.EXAMPLES)(train_command.train_command)
 app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
 
-ProfileName = Annotated[str, typer.Option("--profile", metavar="NAME", help="smoke, demo, full, nwpu, paper, or a path to a YAML file")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", metavar="NAME", help="smoke, demo, full, nwpu, paper, or a path to a YAML file")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with its message and status 2, a failed notebook with status 1."""
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is printed as an escape
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     if os.environ.get("ROSSAM_CACHE"):
         os.environ["ROSSAM_CACHE"] = str(_from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
     try:
@@ -64,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command(
-    epilog=example("rossam run --profile smoke", "rossam run --profile nwpu --data DIR --only 02 --set inference.rate=4")
+    epilog=example(
+        "rossam run --profile smoke", "rossam run --profile nwpu --data DIR --only 02 --set inference.rate=4"
+    )
 )
 def run(
     *,

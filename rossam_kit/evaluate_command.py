@@ -45,7 +45,9 @@ def evaluate_command(
     source: opt.Source = None,
     split: Annotated[config.Split | None, typer.Option(help="of --source; default: the one it is scored on")] = None,
     checkpoint: opt.Checkpoint = None,
-    method: Annotated[opt.AnyMethod | None, typer.Option(help="default: that of --checkpoint, of a weights file hq-sam")] = None,
+    method: Annotated[
+        opt.AnyMethod | None, typer.Option(help="default: that of --checkpoint, of a weights file hq-sam")
+    ] = None,
     limit: opt.Limit = None,
     device: opt.Device = None,
     box_convention: opt.Convention = None,
@@ -87,7 +89,11 @@ def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
             table.to_csv(temporary, index=False)
     what = f"{label(options.method)}{f', {options.checkpoint}' if options.checkpoint else ''}"
     write_text(options.out / PAGE, _page(frames.name, what, summary, objects, views))
-    print(summary.drop(columns=[c for c in summary if c.startswith("biou_fit")]).to_string(index=False, float_format="{:.3f}".format))
+    print(
+        summary.drop(columns=[c for c in summary if c.startswith("biou_fit")]).to_string(
+            index=False, float_format="{:.3f}".format
+        )
+    )
     if masks < frames.input_boxes:
         print(f"\n{frames.input_boxes - masks:,} boxes of the input have no mask or are left out: not scored")
     print(f"\n{masks:,} objects in {duration(time.time() - started)}; tables and pictures:\n  {options.out / PAGE}")
@@ -125,10 +131,10 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
 def _galleries(objects: pd.DataFrame, frames, predictor, method: str) -> dict[str, list[ObjectView]]:
     """Worst, median and best objects, each once, cut out with their masks."""
     ranked = objects.dropna(subset=["iou"]).sort_values("iou", kind="stable").reset_index(drop=True)
-    count, middle = min(SHOWN, -(-len(ranked) // 3)), len(ranked) // 2
-    first = max(middle - count // 2, count)
-    parts = {"Worst": ranked[:count], "Median": ranked[first : first + count], "Best": ranked[count:][::-1][:count]}
-    parts["Median"] = parts["Median"].drop(parts["Best"].index, errors="ignore")
+    count = min(SHOWN, -(-len(ranked) // 3))
+    others, best = ranked[count:-count], ranked[count:][-count:][::-1]
+    first = (len(others) - min(count, len(others))) // 2
+    parts = {"Worst": ranked[:count], "Median": others[first : first + count], "Best": best}
     return {name: view_objects(rows, frames, {method: predictor}) for name, rows in parts.items()}
 
 
@@ -141,7 +147,9 @@ def _page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, vi
     for measure, title in MEASURES.items():
         shown[title] = 100 * summary[measure]
         ends = zip(100 * summary[f"{measure}_low"], 100 * summary[f"{measure}_high"], strict=True)
-        shown[f"95% interval of {title}"] = [None if np.isnan(low) else f"{low:.1f} to {high:.1f}" for low, high in ends]
+        shown[f"95% interval of {title}"] = [
+            None if np.isnan(low) else f"{low:.1f} to {high:.1f}" for low, high in ends
+        ]
     table = Table.from_frame(shown, decimals=1, missing="one image only").to_html()
     chart = class_bars(objects.assign(method=what.partition(",")[0]))._repr_png_()
     galleries = {title: [_card(view) for view in of_title] for title, of_title in views.items()}

@@ -28,14 +28,20 @@ Settings = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps; default: the best there is")]
-Source = Annotated[str | None, typer.Option(metavar="READER", help="reader of the data: coco, nwpu-vhr10, isaid, sat-mtb, synthetic, …")]
+Source = Annotated[
+    str | None,
+    typer.Option(metavar="READER", help="reader of the data: coco, nwpu-vhr10, isaid, sat-mtb, synthetic, …"),
+]
 Data = Annotated[str | None, typer.Option(metavar="DIR", help="folder of the data; with --annotations, of its images")]
 Annotations = Annotated[
     Path | None, typer.Option(metavar="FILE", help="a COCO file anywhere; its images are in --data, else beside it")
 ]
 Convention = Annotated[
     BoxConvention | None,
-    typer.Option(metavar="NAME", help=f"what bbox of a COCO file holds: {', '.join(CONVENTIONS)}; default: xywh, refused if the boxes look like another"),
+    typer.Option(
+        metavar="NAME",
+        help=f"what bbox of a COCO file holds: {', '.join(CONVENTIONS)}; default: xywh, refused if it looks otherwise",
+    ),
 ]
 KeepCrowd = Annotated[bool, typer.Option("--keep-crowd", help="take iscrowd annotations of a COCO file as objects")]
 SkipBad = Annotated[

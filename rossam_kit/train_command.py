@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ import typer
 from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import checkpoint_path, read_json, sha256_of, write_json
+from rossam_core.files import atomic_path, checkpoint_path, read_json, write_json
 from rossam_core.progress import duration, track
 from rossam_core.records import FrameSet
 from rossam_core.settings import Method, Recipe, merged, parse_config
@@ -32,12 +31,11 @@ EXAMPLES = opt.example(
     "rossam train --source nwpu-vhr10 --data DIR --out RUN",
 )
 RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "val.json", "speed_trial"
+RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
 VALIDATIONS = 4
 """While training, the last at its end."""
 TRIAL_STEPS = 5
-LITTLE = 100
-"""Objects with masks below which the data is called little."""
 READ_GROUPS = ("data", "model", "training", "recipe_changes", "inference", "notice")
 OPTION_OF = {
     **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
@@ -65,7 +63,8 @@ def train_command(
     recipe: Annotated[Recipe, typer.Option(help="what the paper says, its released code does, we would do")] = "paper",
     method: Annotated[Method, typer.Option(help="of others than ros-sam, the mask decoder is trained")] = "ros-sam",
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="vit_t, vit_b, vit_l, vit_h; default: vit_l on a GPU that has its weights")
+        str | None,
+        typer.Option(metavar="NAME", help="vit_t, vit_b, vit_l, vit_h; default: vit_l on a GPU that has its weights"),
     ] = None,
     checkpoint: opt.Checkpoint = None,
     device: opt.Device = None,
@@ -85,79 +84,36 @@ def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     from rossam_core.training.run_folder import build_base, load_run
     from rossam_core.training.train import fit
+    from rossam_kit.datasets.coco import write_coco_index
+    from rossam_kit.datasets.splits import check_split, size_text, spread_objects
 
     folder = options.out
-    if folder.exists() and not any((folder / name).exists() for name in (RUN, START, BEFORE, HELD_OUT)):
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise RossamError(folder, "is not empty, and holds no run", "name a new folder, or that of a run")
+    names = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    if folder.is_file() or (names and not names & {HELD_OUT, BEFORE}):
+        raise RossamError(
+            folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
+        )
     profile, choice = _profile(options, overrides)
     train, val, rule = _frames(options, profile)
-    notes = check_data(train, val)
-    most = profile.training.get("validation_objects", 128)
-    val = _validation_objects(val, most)
-    print(f"train on {_size(train)}; validate on {_size(val)}: {rule}")
+    notes = check_split(train, val, is_strict=rule != RULE)
+    chosen = spread_objects(val, profile.training.get("validation_objects", 128))
+    print(f"train on {size_text(train)}; validate on {size_text(chosen)}: {rule}")
     print(f"network: {options.method} {choice}; recipe {options.recipe}")
     for note in notes:
         print(f"note: {note}")
-    run_config = _run_config(options, profile, val.object_count)
-    if not (folder / BEFORE).exists():
-        _scores(run_config, build_base(run_config), val).to_csv(_made(folder) / BEFORE, index=False)
+    run_config = _run_config(options, profile, chosen.object_count)
+    if not (folder / RUN).exists():
+        if rule == RULE:
+            write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
+        with atomic_path(folder / BEFORE) as temporary:
+            _scores(run_config, build_base(run_config), chosen).to_csv(temporary, index=False)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
-    log = fit(run_config, folder, train, val, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
-    after = _scores(run_config, load_run(folder), val).drop(columns="seconds")
+    log = fit(run_config, folder, train, chosen, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
+    after = _scores(run_config, load_run(folder), chosen).drop(columns="seconds")
     _print_result(folder, log[log["kind"] == "validation"], before, after)
     print("\n".join(["\nUse it:", *_commands(options, (folder / HELD_OUT).exists(), profile)]))
     return 0
-
-
-def check_data(train: FrameSet, val: FrameSet) -> list[str]:
-    """What a user should know of the data before training, as sentences.
-
-    Raises:
-        RossamError: no masks to train or to validate on, or images that are in both sets.
-    """
-    for frames, purpose in ((train, "train"), (val, "validate")):
-        if not _masks(frames):
-            found = f"none of {frames.object_count:,} objects in {len(frames):,} images to {purpose} on has a mask"
-            remedy = "annotate masks in more images, or make some of the boxes with `rossam convert`"
-            raise RossamError(frames.name, found, remedy)
-    if shared := _shared_images(train, val):
-        found = f"{len(shared):,} of {len(val):,} validation images are training images, too, e.g. {shared[0]}"
-        raise RossamError(val.name, found, "take them out of one of the two sets, or leave --val out")
-    notes, masks = [], _masks(train)
-    if masks < LITTLE:
-        notes.append(f"too little data for a reliable result: {_size(train)}; {LITTLE} objects or more are better")
-    if masks < train.object_count:
-        notes.append(f"{train.object_count - masks:,} of {train.object_count:,} objects have no mask and are left out")
-    if len(train.categories) == 1:
-        notes.append(f"one class only ({next(iter(train.categories))}): masks of other objects may get worse")
-    if unseen := sorted({*val.categories} - {*train.categories}):
-        notes.append(f"classes to validate on that are not trained on: {', '.join(unseen)}")
-    if videos := sorted({*train.videos} & {*val.videos}):
-        notes.append(f"frames of {videos[0]} are in both sets; the IoU on other videos will be lower than measured here")
-    return notes
-
-
-def _masks(frames: FrameSet) -> int:
-    return sum(o.has_mask for frame in frames for o in frame.objects)
-
-
-def _size(frames: FrameSet) -> str:
-    return f"{_masks(frames):,} objects with masks in {len(frames):,} images"
-
-
-def _shared_images(train: FrameSet, val: FrameSet) -> list[Path]:
-    """Images of `val` whose bytes are those of an image of `train`; only files of a size that both have are read."""
-    sizes = [{frame.image_path: frame.image_path.stat().st_size for frame in frames} for frames in (train, val)]
-    both = {*sizes[0].values()} & {*sizes[1].values()}
-    hashes = {sha256_of(path) for path, size in sizes[0].items() if size in both}
-    return [path for path, size in sizes[1].items() if size in both and sha256_of(path) in hashes]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -175,7 +131,11 @@ def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[confi
         "--minutes: expected more than 0": options.minutes is not None and not options.minutes > 0,
     }
     problems.extend(problem.split(": ", 1) for problem, is_there in refused.items() if is_there)
-    problems.extend((f"--set {key}", f"use {OPTION_OF[key]}") for key, value in overrides.items() if key in OPTION_OF and value is not None)
+    problems.extend(
+        (f"--set {key}", f"use {OPTION_OF[key]}")
+        for key, value in overrides.items()
+        if key in OPTION_OF and value is not None
+    )
     others = [key for key in overrides if key.partition(".")[0] not in READ_GROUPS]
     problems.extend((f"--set {key}", "has no effect on training") for key in others)
     problems.raise_if_any("correct these; see `rossam train --help`")
@@ -202,7 +162,7 @@ def _backbone(options: SimpleNamespace) -> tuple[str, str]:
         raise RossamError(options.checkpoint, "is no run; of which network, its name does not say", "add --backbone")
     if resolve_device(options.device or "auto").type == "cpu":
         return small, f"no GPU is used; {large} is for GPUs"
-    is_hq = options.method in ("hq-sam", "ros-sam")
+    is_hq = options.method in ("hq-sam", "ros-sam") and options.recipe != "released"  # its HQ head is fresh
     file = next(file for file in official_files() if (file.backbone, file.hq) == (large, is_hq))
     if checkpoint_path(file.name).is_file():
         return large, f"a GPU and {file.name} are there"
@@ -210,9 +170,9 @@ def _backbone(options: SimpleNamespace) -> tuple[str, str]:
 
 
 def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
-    """Frames to train on, to validate on, and how they were told apart; held out ones are written to `HELD_OUT`."""
-    from rossam_kit.datasets.coco import write_coco_index
-    from rossam_kit.datasets.loading import hold_out, load_frames, read_annotations
+    """Frames to train on, to validate on, and where the latter come from."""
+    from rossam_kit.datasets.loading import load_frames, read_annotations
+    from rossam_kit.datasets.splits import hold_out
     from rossam_kit.experiments.experiments import Experiments
 
     data = profile.data
@@ -221,23 +181,11 @@ def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet
     if not options.annotations and not (data.source == "coco" and not (data.root / "val.json").exists()):
         return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
     train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
-    train, val = hold_out(train)
-    write_coco_index(val, options.out / HELD_OUT, _image_folder(options, profile))
-    rule = "every tenth video or image by name, at least one (of a single video, its last tenth)"
-    return train, val, f"{rule}, kept out of training and listed in {options.out / HELD_OUT}"
+    return *hold_out(train), RULE
 
 
 def _image_folder(options: SimpleNamespace, profile: config.Profile) -> Path:
     return profile.data.root if options.annotations else profile.data.root / "images"
-
-
-def _validation_objects(frames: FrameSet, most: int) -> FrameSet:
-    """At most `most` objects with masks, evenly spaced over the frames, and nothing else."""
-    places = [(f, o) for f, frame in enumerate(frames) for o in frame.objects if o.has_mask]
-    chosen = defaultdict(list)
-    for i in np.linspace(0, len(places) - 1, min(max(most, 1), len(places))).round().astype(int):
-        chosen[places[i][0]].append(places[i][1])
-    return frames.subset([frames[f].with_objects(objects) for f, objects in chosen.items()])
 
 
 def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int):
@@ -246,9 +194,12 @@ def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int)
 
     changes: dict[str, Any] = dict(profile.recipe_changes) if options.recipe == "paper" else {}
     changes |= {"trained_groups": DECODERS[options.method]} if options.method in DECODERS else {}
+    base = Experiments(profile).base(options.method)
+    if base["backbone"] not in ("vit_t", "hiera_t"):
+        changes["micro_batch"] = 1  # a frame at a time fits more GPUs; only rounding differs
     training = recipe(options.recipe, **merged(changes, profile.training) | {"validation_objects": objects})
     values = {"method": options.method, "recipe": options.recipe, "training": training, "device": profile.device}
-    values |= {"inference": profile.inference} | Experiments(profile).base(options.method)
+    values |= {"inference": profile.inference} | base
     values |= {"checkpoint": profile.model.checkpoint} if options.checkpoint else {}
     return parse_config(RunConfig, values, where="rossam train")
 
@@ -272,9 +223,11 @@ def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validati
     """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
     training, path = run_config.training, options.out / START
     asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
-    start = read_json(path) if path.exists() else {"asked": asked, "views": options.views}
+    start = read_json(path) if (options.out / RUN).exists() else {"asked": asked, "views": options.views}
     if start["asked"] != asked:
-        raise RossamError(path, f"the run was begun with {start['asked']}, not {asked}", "keep that, or use a new folder")
+        raise RossamError(
+            path, f"the run was begun with {start['asked']}, not {asked}", "keep that, or use a new folder"
+        )
     if start["views"] is None:
         seconds = _seconds_per_view(run_config, options.out / TRIAL, train, 6 * asked["minutes"])
         left = 60 * asked["minutes"] - VALIDATIONS * validation_seconds
@@ -340,8 +293,12 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
     gain = paired_difference(after, before)
     ends = f" ({gain.low:+.3f} to {gain.high:+.3f})" if np.isfinite(gain.low) else ""
     best = validations.loc[validations["iou"].idxmax()]
-    print(f"\nvalidation IoU {before['iou'].mean():.3f} before, {after['iou'].mean():.3f} after: {gain.mean:+.3f}{ends}")
-    print(f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views")
+    print(
+        f"\nvalidation IoU {before['iou'].mean():.3f} before, {after['iou'].mean():.3f} after: {gain.mean:+.3f}{ends}"
+    )
+    print(
+        f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views"
+    )
     if gain.mean <= 0:
         print("Training did not help: try more data, a longer budget, or lower learning rates.")
 

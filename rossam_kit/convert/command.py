@@ -21,7 +21,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
 from rossam_core.progress import duration
 from rossam_core.records import Drop, FrameSet
-from rossam_core.settings import Method, flatten, parse_config
+from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
 from rossam_kit.options import (
     Annotations,
@@ -59,7 +59,9 @@ EXAMPLES = example(
 def convert_command(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder, or that of a conversion to go on with")],
-    profile: Annotated[str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")] = "demo",
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")
+    ] = "demo",
     source: Source = None,
     data: Data = None,
     annotations: Annotations = None,
@@ -75,11 +77,19 @@ def convert_command(
     ] = None,
     checkpoint: Checkpoint = None,
     format: Annotated[
-        list[Format], typer.Option(default_factory=list, show_default=False, metavar="NAME", help=f"export the masks as {', '.join(FORMATS)}; may be repeated")
+        list[Format],
+        typer.Option(
+            default_factory=list,
+            show_default=False,
+            metavar="NAME",
+            help=f"export the masks as {', '.join(FORMATS)}; may be repeated",
+        ),
     ],
     jitter: Annotated[
         int | None,
-        typer.Option(metavar="N", help="moved boxes tried for each box (default 4); 0: fastest, judges masks less well"),
+        typer.Option(
+            metavar="N", help="moved boxes tried for each box (default 4); 0: fastest, judges masks less well"
+        ),
     ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="this machine, or a Ray cluster")] = "local",
     workers: Annotated[

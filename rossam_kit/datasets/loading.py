@@ -23,6 +23,7 @@ from rossam_kit.datasets.ootb import read_ootb
 from rossam_kit.datasets.sampling import apply, draw_manifest, read_manifest
 from rossam_kit.datasets.sat_mtb import read_sat_mtb
 from rossam_kit.datasets.satsot import read_satsot
+from rossam_kit.datasets.splits import hold_out
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.datasets.viso import read_viso
 
@@ -147,19 +148,6 @@ def _hold_out(read: Callable[[str], FrameSet], split: Split) -> FrameSet:
         return read("test")
     frames = hold_out(read("train"))[split == "val"]
     return FrameSet(f"{frames.name} ({split})", frames, frames.drops, frames.classes)
-
-
-def hold_out(frames: FrameSet) -> tuple[FrameSet, FrameSet]:
-    """Frames to train on, and to validate on: every tenth video in the order of names, of fewer than ten the last.
-
-    Of a single video, the last tenth of its frames (at least one). An image that belongs to no video counts as one.
-    """
-    videos = frames.videos
-    held_out = {frame.key for frame in frames if frame.video in (videos[9::10] or videos[1:][-1:])}
-    if len(videos) == 1:
-        held_out = {frame.key for frame in frames[-max(len(frames) // 10, 1) :]}
-    parts = [[frame for frame in frames if (frame.key in held_out) == is_val] for is_val in (False, True)]
-    return frames.subset(parts[0]), frames.subset(parts[1])
 
 
 def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = None) -> Path:
