@@ -34,7 +34,7 @@ RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "v
 RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
 VALIDATIONS = 4
-"""While training, the last at its end."""
+"""At most, while training, the last at its end; those of a budget in minutes take a third of it at most."""
 TRIAL_STEPS = 5
 READ_GROUPS = ("data", "model", "training", "recipe_changes", "inference", "notice")
 OPTION_OF = {
@@ -223,18 +223,21 @@ def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validati
     """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
     training, path = run_config.training, options.out / START
     asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
-    start = read_json(path) if (options.out / RUN).exists() else {"asked": asked, "views": options.views}
+    begun = (options.out / RUN).exists()
+    start = read_json(path) if begun else {"asked": asked, "views": options.views, "validations": VALIDATIONS}
     if start["asked"] != asked:
-        raise RossamError(
-            path, f"the run was begun with {start['asked']}, not {asked}", "keep that, or use a new folder"
-        )
+        found = f"the run was begun with {start['asked']}, not {asked}"
+        raise RossamError(path, found, "keep that, or use a new folder")
     if start["views"] is None:
-        seconds = _seconds_per_view(run_config, options.out / TRIAL, train, 6 * asked["minutes"])
-        left = 60 * asked["minutes"] - VALIDATIONS * validation_seconds
+        budget = 60 * asked["minutes"]
+        seconds = _seconds_per_view(run_config, options.out / TRIAL, train, budget / 10)
+        start["validations"] = min(max(int(budget / 3 / validation_seconds), 1), VALIDATIONS)
+        left = budget - start["validations"] * validation_seconds
         start["views"] = max(int(left / seconds), 2 * training.batch)
-        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views in {asked['minutes']:g} minutes")
+        needed = duration(budget - left + start["views"] * seconds)
+        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} with validation")
     write_json(path, start)
-    every = max(math.ceil(start["views"] / VALIDATIONS), training.batch)
+    every = max(math.ceil(start["views"] / start["validations"]), training.batch)
     values = {"validate_every": every, "checkpoint_every": min(every, 1000)}
     values = {key: value for key, value in values.items() if f"training.{key}" not in overrides}
     update = {"training": training.model_copy(update=values | {"samples": start["views"]})}

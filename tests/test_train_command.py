@@ -7,18 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rossam_core.files import read_json
+from rossam_core import devices
+from rossam_core.files import checkpoint_path, read_json
 from rossam_core.training import run_folder as runs
 from rossam_kit import cli
 from rossam_kit.datasets.coco import read_coco, write_coco_index
 from rossam_kit.datasets.images import with_reading
-from rossam_kit.train_command import VALIDATIONS
+from rossam_kit.train_command import VALIDATIONS, _backbone
 
 SCRIPT = """
 import os, signal, sys
@@ -115,13 +117,14 @@ def test_a_killed_run_in_minutes_goes_on_with_the_views_decided_at_first(data, s
     killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     start = read_json(out / "start.json")
-    assert "views in 0.02 minutes" in killed.stdout and start["views"] >= 8
+    assert "views per second" in killed.stdout and start["views"] >= 8
     assert cli.main(arguments) == 0
-    assert "views in 0.02 minutes" not in capsys.readouterr().out
+    assert "views per second" not in capsys.readouterr().out
     assert read_json(out / "start.json") == start and runs.is_finished(out)
     assert runs.read_log(out)["samples"].max() == -(-start["views"] // 4) * 4
     other = tmp_path / "other"
-    assert cli.main(train(data, small, other, "--views", start["views"])) == 0
+    every = ["--set", f"training.validate_every={read_json(out / runs.RUN)['run']['training']['validate_every']}"]
+    assert cli.main(train(data, small, other, "--views", start["views"], *every)) == 0
     one, two = (load_file(runs.weights_file(folder, "last")) for folder in (out, other))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert cli.main(train(data, small, out, "--minutes", 1)) == 2
@@ -210,6 +213,20 @@ def test_bad_input_is_said_before_training(more, message, data, small, tmp_path,
     error = capsys.readouterr().err
     assert message in error and "Remedy:" in error
     assert not (tmp_path / "run/run.json").exists()
+
+
+def test_the_large_network_is_chosen_where_a_gpu_and_its_weights_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "resolve_device", lambda name: torch.device("cuda"))
+    options = SimpleNamespace(
+        out=tmp_path, checkpoint=None, backbone=None, method="ros-sam", recipe="paper", device=None
+    )
+    assert _backbone(options) == ("vit_t", "for vit_l fetch its weights first: rossam fetch sam_hq_vit_l")
+    place = checkpoint_path("sam_hq_vit_l.pth")
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert _backbone(options) == ("vit_l", "a GPU and sam_hq_vit_l.pth are there")
+    assert _backbone(SimpleNamespace(**vars(options) | {"method": "sam"}))[0] == "vit_t"
+    assert _backbone(SimpleNamespace(**vars(options) | {"backbone": "vit_b"})) == ("vit_b", "as asked for")
 
 
 def test_data_and_a_folder_of_something_else_are_asked_for(tmp_path, capsys):

@@ -20,10 +20,9 @@ def hold_out(frames: FrameSet) -> tuple[FrameSet, FrameSet]:
 
     Of a single video, the last tenth of its frames (at least one). An image that belongs to no video counts as one.
     """
-    videos = frames.videos
-    held_out = {frame.key for frame in frames if frame.video in (videos[9::10] or videos[1:][-1:])}
-    if len(videos) == 1:
-        held_out = {frame.key for frame in frames[-max(len(frames) // 10, 1) :]}
+    videos = {*(frames.videos[9::10] or frames.videos[1:][-1:])}
+    last_tenth = frames[-max(len(frames) // 10, 1) :] if len(frames.videos) == 1 else ()
+    held_out = {frame.key for frame in (*last_tenth, *(frame for frame in frames if frame.video in videos))}
     parts = [[frame for frame in frames if (frame.key in held_out) == is_val] for is_val in (False, True)]
     return frames.subset(parts[0]), frames.subset(parts[1])
 
