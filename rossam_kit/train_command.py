@@ -82,7 +82,7 @@ def train_command(
 
 def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
-    from rossam_core.training.run_folder import build_base, load_run
+    from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
     from rossam_kit.datasets.coco import write_coco_index
     from rossam_kit.datasets.splits import check_split, size_text, spread_objects
@@ -106,7 +106,7 @@ def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
         if rule == RULE:
             write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
         with atomic_path(folder / BEFORE) as temporary:
-            _scores(run_config, build_base(run_config), chosen).to_csv(temporary, index=False)
+            _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     log = fit(run_config, folder, train, chosen, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
