@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SCOPES = ("In one run, ", "In two runs, ")
 """How the sentence on a trained row with fewer runs than a verdict needs begins."""
 
+
 def compare(results: Sequence[RowResult], row: str, than: str) -> str:
     """One sentence: the paired difference in IoU of each object between two rows, named by their labels."""
     by_label = {result.spec.label: result for result in results}
@@ -40,7 +41,9 @@ def difference_sentence(row: str, than: str, difference: Interval) -> str:
     runs = {0: "", 1: ", one run"}.get(points.seeds, f", {points.seeds} runs")
     videos = f"{points.clusters} video{'s' if points.clusters > 1 else ''} or images" if points.clusters else ""
     if np.isnan(points.low):
-        return f"**{row}** minus **{than}**: {points.mean:+.1f} points of IoU, without an interval ({points.note}{runs})."
+        return (
+            f"**{row}** minus **{than}**: {points.mean:+.1f} points of IoU, without an interval ({points.note}{runs})."
+        )
     finding = "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "cannot be told from"
     scope = SCOPES[points.seeds - 1] if 0 < points.seeds < RUNS_NEEDED else ""
     interval = f"95% interval {points.low:+.1f} to {points.high:+.1f}, {points.n:,} objects, {videos}{runs}"
