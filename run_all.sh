@@ -2,6 +2,9 @@
 # One command from a fresh clone to a report. ./run_all.sh --help
 set -euo pipefail
 export ROSSAM_CALLED_FROM=$PWD
+for name in ROSSAM_CACHE ROSSAM_TEST_DATA; do  # one place each, wherever tests, JupyterLab and kernels run
+  case ${!name:-/} in /* | "~"*) ;; *) export "$name=$PWD/${!name}" ;; esac
+done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
@@ -89,7 +92,7 @@ install() {
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
   active=${VIRTUAL_ENV:-$CONDA_PREFIX}
-  if missing=$("$active/bin/python" rossam_core/environment.py $want 2>/dev/null); then
+  if missing=$("$active/bin/python" rossam_kit/environment.py $want 2>/dev/null); then
     python=$active/bin/python
   else
     echo "The active environment $active lacks:"
@@ -99,7 +102,7 @@ if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
 fi
 if [ -z "${python:-}" ]; then
   python=$PWD/.venv/bin/python
-  if ! "$python" rossam_core/environment.py $want >/dev/null 2>&1; then
+  if ! "$python" rossam_kit/environment.py $want >/dev/null 2>&1; then
     echo "Making the environment .venv (once; PyTorch is large)"
     base=$(find_python)
     "$base" -m venv --clear .venv
@@ -126,4 +129,4 @@ fi
 if [ $mode = lab ]; then
   exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"
 fi
-exec "$python" -m rossam_core.cli run "$@"
+exec "$python" -m rossam_kit.cli run "$@"

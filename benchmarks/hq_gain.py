@@ -9,9 +9,9 @@ import argparse
 import pandas as pd
 
 from rossam_core import Predictor, build_model, load_profile
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.evaluation.metrics import mask_iou
-from rossam_core.evaluation.statistics import bootstrap_mean
+from rossam_core.metrics import mask_iou
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.experiments.statistics import mean_interval
 
 SHOWN = ["SAM", "HQ-SAM", "alike", "SAM's area", "HQ-SAM's area"]
 
@@ -43,7 +43,7 @@ def main() -> None:
     objects = compare(Experiments(load_profile(options.profile, {"data.root": options.data} if options.data else {})))
     objects["gain"] = objects["HQ-SAM"] - objects["SAM"]
     for name, part in [("all", objects), *objects.groupby("class")]:
-        gain = bootstrap_mean(part, "gain")
+        gain = mean_interval(part, "gain")
         print(f"{name}, {len(part)}: gain {gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})", end="; ")
         print(", ".join(f"{column} {part[column].mean():.2f}" for column in SHOWN))
 

@@ -13,10 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from rossam_core.config import SyntheticConfig
-from rossam_core.data.sat_mtb import read_sat_mtb
-from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import write_twin
+from rossam_kit.config import SyntheticConfig
+from rossam_kit.datasets.sat_mtb import read_sat_mtb
+from rossam_kit.datasets.synthetic.video import generate
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.fake_datasets import write_twin
 
 VIDEOS = 10
 

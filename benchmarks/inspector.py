@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from rossam_core import load_profile
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.reporting.style import label
-from rossam_core.reporting.widgets import inspect
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.inspector.widgets import inspect
+from rossam_kit.report.style import label
 
 
 def milliseconds(act, rounds: int) -> np.ndarray:

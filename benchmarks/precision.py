@@ -12,7 +12,7 @@ import torch
 
 from rossam_core import build_model
 from rossam_core.devices import autocast, has_fast_bfloat16, resolve_device
-from rossam_core.model.rossam import set_trainable
+from rossam_core.model.build import set_trainable
 from rossam_core.model.segmenter import PromptableSegmenter
 
 NETWORKS = {

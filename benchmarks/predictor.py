@@ -17,9 +17,9 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from rossam_core import InferenceConfig, Predictor, build_model
-from rossam_core.config import SyntheticConfig
-from rossam_core.data.synthetic import generate
 from rossam_core.files import cache_dir
+from rossam_kit.config import SyntheticConfig
+from rossam_kit.datasets.synthetic.video import generate
 
 
 def their_sam(arch) -> Sam:

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from rossam_core import build_model
-from rossam_core.evaluation.statistics import bootstrap_mean
 from rossam_core.model.segmenter import PromptableSegmenter
+from rossam_kit.experiments.statistics import mean_interval
 from tools.pretrain.config import PretrainConfig
 from tools.pretrain.dataset import HeldOut, held_out_scenes, score
 
@@ -28,9 +28,9 @@ def by_size(table: pd.DataFrame, column: str) -> dict[str, float]:
 
 
 def interval(table: pd.DataFrame, column: str, scenes: HeldOut) -> str:
-    """Mean of a column of `score` and its 95% bootstrap interval over scenes."""
+    """Mean of a column of `score` and its 95% interval over scenes."""
     scene = np.repeat(np.arange(len(scenes.boxes)), [len(boxes) for boxes in scenes.boxes])
-    found = bootstrap_mean(table.assign(scene=scene), column, cluster="scene")
+    found = mean_interval(table.assign(scene=scene), column, cluster="scene")
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from rossam_core import fit
-from rossam_core.config import SyntheticConfig
-from rossam_core.data.synthetic import generate
 from rossam_core.devices import has_fast_bfloat16, resolve_device
-from rossam_core.evaluation.footprint import peak_resident
 from rossam_core.files import cache_dir, read_json
-from rossam_core.training import runs
+from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import RunConfig, recipe
+from rossam_kit.config import SyntheticConfig
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments.footprint import peak_resident
 
 
 def peak_gib(device: torch.device) -> float:

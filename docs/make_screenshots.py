@@ -1,7 +1,7 @@
 """The README's screenshots: the head of a report, and the inspector of notebook 09 in JupyterLab, by headless Chromium.
 
 In: a report that was built, and its profile. Out: `report.png` and `inspector.png` beside this file, under 400 KB each.
-Needs chromium, and the packages of `pip install -e ".[test]"`.
+Needs chromium with its driver, and the packages of `pip install -e ".[test]"`.
 Usage: python docs/make_screenshots.py [--report reports/demo] [--profile demo] [--out docs] [--only report|inspector]
 """
 
@@ -16,39 +16,39 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/browser")]
 
-import driver  # noqa: E402
+import browser  # noqa: E402
 
 MOST_BYTES = 400_000
-INSPECTOR = "document.querySelector('.rossam-inspector')"
-SHOWN = (
-    f"[...{INSPECTOR}?.querySelectorAll('img.widget-image, .wrapper img') ?? []].filter((image) => image.naturalWidth)"
-)
+PICTURES = "document.querySelectorAll('.rossam-inspector img')"
 
 
-def report_picture(page: driver.Page, report: Path, most: int = 1400) -> bytes:
+def report_picture(page, report: Path, most: int = 1400) -> bytes:
     """The report's head as it opens, down to the end of its first figure, 1280 px wide."""
     resize(page, 1280, most)
-    page.call("Page.navigate", url=(report / "index.html").resolve().as_uri())
-    page.wait("document.readyState === 'complete' && [...document.images].every((image) => image.complete)")
-    end = page.evaluate("document.querySelector('#top').getBoundingClientRect().bottom")
-    return page.screenshot((0, 0, 1280, min(round(end), most)))
+    page.get((report / "index.html").resolve().as_uri())
+    browser.wait_for(page, "return [...document.images].every((image) => image.complete)")
+    end = page.execute_script("return document.querySelector('#top').getBoundingClientRect().bottom")
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(page.get_screenshot_as_png())).crop((0, 0, 1280, min(round(end), most))).save(stream, "PNG")
+    return stream.getvalue()
 
 
-def inspector_picture(page: driver.Page, profile: str, folder: Path, seconds: float) -> bytes:
+def inspector_picture(page, profile: str, folder: Path, seconds: float) -> bytes:
     """The inspector alone, as JupyterLab shows it after all cells have run."""
     resize(page, 1640, 1100)
     parameters = {"profile": profile, "overrides": "{}", "report_dir": str(folder / "report")}
-    with driver.serve_notebook(folder, "09_inspect_predictions", parameters) as address:
-        driver.run_all_cells(page, address, seconds)
-        page.evaluate("void jupyterapp.commands.execute('application:toggle-left-area')")
-        page.wait(f"{SHOWN}.length > 2 && !!{INSPECTOR}.querySelector('.wrapper img')?.naturalWidth", 60, "pictures")
-        left, top, _, height = page.rectangle(INSPECTOR)
-        right = page.evaluate(f"Math.max(...{SHOWN}.map((image) => image.getBoundingClientRect().right))")
-        return page.screenshot((left, top, right + 12 - left, height))
+    notebook = browser.read_notebook("09_inspect_predictions", parameters)
+    with browser.serve_notebook(folder, notebook) as address:
+        browser.run_all_cells(page, address, seconds)
+        page.execute_script("void jupyterapp.commands.execute('application:toggle-left-area')")
+        loaded = f"[...{PICTURES}].every((image) => image.naturalWidth)"
+        browser.wait_for(page, f"return {PICTURES}.length > 3 && {loaded}", 60, "no pictures")
+        return browser.find(page, ".rossam-inspector").screenshot_as_png
 
 
-def resize(page: driver.Page, width: int, height: int) -> None:
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+def resize(page, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def save_small(png: bytes, path: Path) -> None:
@@ -74,11 +74,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["report", "inspector"])
     parser.add_argument("--seconds", type=float, default=600, help="that notebook 09 may take")
     options = parser.parse_args()
-    if not driver.find_chromium():
-        sys.exit("chromium is not installed (Debian: apt install chromium)")
+    if missing := browser.missing_programs():
+        sys.exit(missing)
     if options.only != "inspector" and not (options.report / "index.html").exists():
         sys.exit(f"{options.report}/index.html: no such report; run ./run_all.sh --profile {options.profile} first")
-    with tempfile.TemporaryDirectory() as folder, driver.open_tab(Path(folder)) as page:
+    with tempfile.TemporaryDirectory() as folder, browser.open_browser(Path(folder)) as page:
         if options.only != "inspector":
             save_small(report_picture(page, options.report), options.out / "report.png")
         if options.only != "report":

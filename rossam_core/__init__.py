@@ -8,17 +8,15 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_profile": "config",
-    "InferenceConfig": "config",
+    "InferenceConfig": "settings",
     "RossamError": "errors",
-    "build_model": "model.rossam",
-    "PromptableSegmenter": "model.rossam",
+    "build_model": "model.build",
+    "PromptableSegmenter": "model.build",
     "Predictor": "inference.predictor",
     "ObjectMask": "inference.predictor",
-    "mask_iou": "evaluation.metrics",
-    "boundary_iou": "evaluation.metrics",
-    "evaluate": "evaluation.scoring",
-    "fit": "training.loop",
+    "mask_iou": "metrics",
+    "boundary_iou": "metrics",
+    "fit": "training.train",
 }
 __all__ = sorted(_HOMES)
 

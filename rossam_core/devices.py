@@ -13,7 +13,7 @@ from typing import TypeVar
 import psutil
 import torch
 
-from .errors import RossamError
+from rossam_core.errors import RossamError
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

@@ -7,14 +7,22 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
+import cv2
 import filelock
 import platformdirs
 
-from .errors import RossamError
-from .progress import waiting
+from rossam_core.errors import RossamError
+from rossam_core.progress import waiting
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
+"""Packages besides OpenCV, which has several names, whose version may move a number."""
+DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
+"""The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
 
 @contextlib.contextmanager
@@ -39,6 +47,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(stream.fileno())  # on the disk before it takes the name: a power cut leaves the old file
         os.replace(temporary, path)
     except OSError as error:
+        home = Path(os.path.abspath(path)).parent
+        at = Path(os.path.abspath(error.filename)) if isinstance(error.filename, str) else home
+        if at.parent != home and at not in (home, *home.parents):
+            raise  # about another file, which the block uses
         raise RossamError(
             path,
             f"cannot be written: {error.strerror or error}",
@@ -47,6 +59,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def caching() -> Iterator[None]:
+    """Write into the cache inside the block; where it cannot be written, warn and go on without.
+
+    For what is only a copy, and is computed again next time.
+    """
+    try:
+        yield
+    except (OSError, RossamError) as error:
+        warnings.warn(f"not kept for next time, since the cache {cache_dir()} is not usable: {error}", stacklevel=3)
 
 
 @contextlib.contextmanager
@@ -115,13 +139,25 @@ def stable_hash(value) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def result_key(parts, version: str) -> str:
+    """Name of a cached result: hash of what it depends on.
+
+    Args:
+        parts: settings and fingerprints of the inputs, JSON-serialisable.
+        version: names the code that computes it; raised by hand with each change that moves the result, so that a
+            corrected docstring keeps it.
+
+    The versions of the libraries that move numbers are part of the hash.
+    """
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return stable_hash([parts, version, libraries, cv2.__version__])
+
+
 def cache_dir() -> Path:
     """Where generated data, finished runs and fetched checkpoints live: `ROSSAM_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser()
+    return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser().absolute()
 
 
-def source_digest(*rooms: str) -> str:
-    """Hex SHA-256 of the package's own source: the rooms named, and the modules that all rooms stand on."""
-    package = Path(__file__).parent
-    files = sorted(package.glob("*.py")) + [file for room in rooms for file in sorted((package / room).rglob("*.py"))]
-    return stable_hash([[str(file.relative_to(package)), sha256_of(file)] for file in files])
+def checkpoint_path(name: str) -> Path:
+    """Where the official checkpoint of that file name is, or is to go."""
+    return cache_dir() / "checkpoints" / name

@@ -1,8 +1,13 @@
 """The command line: bad input ends with one clear message and status 2, and --fresh removes nothing but its own."""
 
+import json
+
 import pytest
 
-from rossam_core import cli
+from rossam_core.errors import RossamError
+from rossam_core.files import cache_dir, write_json
+from rossam_kit import cli
+from rossam_kit.report import notebooks
 
 
 @pytest.mark.parametrize(
@@ -15,6 +20,12 @@ from rossam_core import cli
         (["run", "--only", "77"], "no notebook begins with '77'"),
         (["run", "--profile", "nwpu"], "--data"),
         (["run", "--set", "notebooks=[99_none]"], "99_none"),
+        (["run", "--only", "02", "--from", "04"], "two choices of notebooks"),
+        (["run", "--device", "cpu", "--set", "device=cuda"], "name one of them"),
+        (["run", "--data", "elsewhere"], "all data of profile demo is generated"),
+        (["run", "--profile", "nwpu", "--data", ".", "--set", "data.synthetic.seed=1"], "data.source is nwpu-vhr10"),
+        (["run", "--set", "data.sample.seed=1"], "has no effect: data.source is synthetic"),
+        (["fetch", "--from", "."], "nothing is fetched"),
     ],
 )
 def test_bad_options_are_told_with_their_remedy(arguments, told, capsys, tmp_path, monkeypatch):
@@ -34,3 +45,27 @@ def test_fresh_leaves_alone_what_is_not_a_report(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("")
     cli._forget(tmp_path, "demo")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_relative_paths_start_where_the_user_stands_for_the_command_line_and_the_kernels(tmp_path, monkeypatch):
+    given = {}
+
+    def run(names, parameters, report_dir, **options):
+        given.update(json.loads(parameters["overrides"]), report=report_dir, cache=cache_dir())
+        raise RossamError("run", "has begun", "none")
+
+    (tmp_path / "data").mkdir()
+    write_json(tmp_path / "data/test.json", {"images": [], "annotations": [], "categories": []})
+    monkeypatch.chdir(tmp_path / "data")
+    monkeypatch.setenv("ROSSAM_CALLED_FROM", str(tmp_path))
+    monkeypatch.setenv("ROSSAM_CACHE", "relcache")
+    monkeypatch.setattr(notebooks, "run", run)
+    options = ["data.source=coco", "data.root=data", "model={checkpoint: w.pth}"]
+    options += ["datasets={isaid: {source: isaid, root: patches}}", "datasets.viso={source: viso, root: clips}"]
+    sets = [part for option in options for part in ("--set", option)]
+    assert cli.main(["run", "--profile", "smoke", "--only", "00", "--report", "report", *sets]) == 2
+    assert given["report"] == tmp_path / "report" and given["cache"] == tmp_path / "relcache"
+    assert given["data.root"] == str(tmp_path / "data")
+    assert given["model"] == {"checkpoint": str(tmp_path / "w.pth")}
+    assert given["datasets"]["isaid"]["root"] == str(tmp_path / "patches")
+    assert given["datasets.viso"]["root"] == str(tmp_path / "clips")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rossam_core.config import load_profile, profile_names
 from rossam_core.errors import RossamError
+from rossam_kit.config import ImageOptions, load_profile, profile_names
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -67,3 +67,34 @@ def test_paths_in_a_profile_start_at_its_file_and_those_of_overrides_here(tmp_pa
 def test_a_profile_cannot_name_a_folder_outside_reports():
     with pytest.raises(RossamError, match="name"):
         load_profile("demo", {"name": "../.."})
+
+
+@pytest.mark.parametrize(
+    ("stretch", "kind", "values"),
+    [
+        ("percentiles", "percentiles", (2, 98)),
+        ("percentiles:0.5,99.5", "percentiles", (0.5, 99.5)),
+        ("0, 3000", "limits", (0, 3000)),
+        ([-10, 0.5], "limits", (-10, 0.5)),
+    ],
+)
+def test_a_stretch_is_percentiles_or_limits(stretch, kind, values):
+    data = load_profile("demo", {"data.stretch": stretch}).data
+    assert (data.stretch_kind, data.stretch_values) == (kind, values)
+    assert ImageOptions(stretch=data.stretch) == ImageOptions(stretch=stretch)
+
+
+@pytest.mark.parametrize(
+    "stretch", ["ful", "percentile", "percentiles:98,2", "percentiles:2,101", "5", "9,9", "0,inf", 7]
+)
+def test_a_stretch_of_another_kind_is_refused(stretch):
+    with pytest.raises(RossamError, match=r"data\.stretch: .*expected"):
+        load_profile("demo", {"data.stretch": stretch})
+
+
+@pytest.mark.parametrize(("bands", "numbers"), [("4,3,2", (4, 3, 2)), ([4, 3, 2], (4, 3, 2)), (5, (5,)), (None, None)])
+def test_bands_are_three_or_one(bands, numbers):
+    assert load_profile("demo", {"data.bands": bands}).data.bands == numbers
+    for wrong in ("1,2", "0,1,2", "r,g,b", 0):
+        with pytest.raises(RossamError, match=r"data\.bands: .*expected three numbers"):
+            load_profile("demo", {"data.bands": wrong})

@@ -32,6 +32,12 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_about_another_file_is_not_laid_to_the_one_that_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"), atomic_path(tmp_path / "copy.bin") as temporary:
+        temporary.write_bytes((tmp_path / "elsewhere/absent.bin").read_bytes())
+    assert list(tmp_path.iterdir()) == []
+
+
 HOLD = """
 import sys, time
 from rossam_core.files import exclusive

@@ -1,60 +1,68 @@
-"""A room imports only from the rooms above it, so that the data's way through the package stays one way."""
+"""The core depends on nothing else of the repository, the kit on the core, tools and notebooks on both."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "rossam_core"
-ROOMS = ["data", "model", "training", "inference", "evaluation", "conversion", "reporting"]
-FOUNDATION = {"config", "devices", "environment", "errors", "files", "progress"}
+ROOT = Path(__file__).parents[1]
+CORE_ORDER = ["model", "inference", "training"]
 
 
-def imports_of(path: Path) -> list[str]:
-    """Dotted names this module imports, relative ones resolved against the package."""
-    package = ["rossam_core", *path.relative_to(PACKAGE).parts[:-1]]
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports_of(text: str) -> set[str]:
+    """Dotted names that Python source imports; relative imports are not used in this repository."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            stem = [*base, *([node.module] if node.module else [])]
-            names += [".".join([*stem, alias.name]) for alias in node.names]
+            assert node.level == 0, ast.unparse(node)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def room_of(name: str) -> str | None:
-    parts = name.split(".")
-    return parts[1] if parts[0] == "rossam_core" and len(parts) > 1 and parts[1] in ROOMS else None
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_rooms_above_it(room):
-    allowed = set(ROOMS[: ROOMS.index(room) + 1]) - ({"data"} if room == "model" else set())
-    for path in sorted((PACKAGE / room).rglob("*.py")):
-        used = {room_of(name) for name in imports_of(path)} - {None}
-        assert used <= allowed, f"{path.relative_to(PACKAGE)} imports from {sorted(used - allowed)}"
+def top_level(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path.read_text(encoding="utf-8"))}
 
 
-def test_the_package_imports_no_tool():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        assert not any(name.split(".")[0] == "tools" for name in imports_of(path)), path.relative_to(PACKAGE)
+@pytest.mark.parametrize("path", modules("rossam_core"), ids=lambda path: path.stem)
+def test_the_core_imports_nothing_else_of_the_repository(path):
+    assert not top_level(path) & {"rossam_kit", "tools", "tests", "benchmarks"}
 
 
-@pytest.mark.parametrize("name", sorted(FOUNDATION))
-def test_the_foundation_stands_on_no_room(name):
-    path = PACKAGE / f"{name}.py"
-    assert {room_of(used) for used in imports_of(path)} <= {None}
+@pytest.mark.parametrize("path", modules("rossam_kit"), ids=lambda path: path.stem)
+def test_the_kit_imports_no_tools(path):
+    assert not top_level(path) & {"tools", "tests", "benchmarks"}
 
 
-def test_reporting_draws_without_torch():
-    for path in sorted((PACKAGE / "reporting").rglob("*.py")):
-        if path.stem != "widgets":
-            assert not any(name.split(".")[0] == "torch" for name in imports_of(path)), path.name
+@pytest.mark.parametrize("room", CORE_ORDER)
+def test_inside_the_core_model_comes_before_inference_and_inference_before_training(room):
+    later = {f"rossam_core.{name}" for name in CORE_ORDER[CORE_ORDER.index(room) + 1 :]}
+    for path in modules(f"rossam_core/{room}"):
+        used = {".".join(name.split(".")[:2]) for name in imports_of(path.read_text(encoding="utf-8"))}
+        assert not used & later, path.name
 
 
-def test_every_module_says_what_it_is_for():
-    for path in sorted(PACKAGE.rglob("*.py")):
+def test_notebooks_import_the_two_packages_only():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                used = {name.split(".")[0] for name in imports_of("".join(cell["source"]))}
+                assert not used & {"tools", "tests", "benchmarks"}, path.name
+
+
+def test_reports_are_drawn_without_torch():
+    for path in modules("rossam_kit/report"):
+        assert "torch" not in top_level(path), path.name
+
+
+@pytest.mark.parametrize("package", ["rossam_core", "rossam_kit", "tools"])
+def test_every_module_says_what_it_is_for(package):
+    for path in modules(package):
         text = path.read_text(encoding="utf-8")
-        assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path.relative_to(PACKAGE)} has no docstring"
+        assert not text.strip() or ast.get_docstring(ast.parse(text)), path

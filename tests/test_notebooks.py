@@ -45,7 +45,7 @@ def test_it_opens_with_what_it_shows_and_ends_with_what_to_try(notebook):
 
 
 def start(cache, report, *arguments):
-    run = ["rossam_core.cli", "run", "--profile", "smoke", "--report", str(report)]
+    run = ["rossam_kit.cli", "run", "--profile", "smoke", "--report", str(report)]
     command = [sys.executable, "-m", *run, *arguments]
     environment = {**os.environ, "ROSSAM_CACHE": str(cache), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     environment["OMP_NUM_THREADS"] = "1"  # sums in one order, however many notebooks run at a time
@@ -115,7 +115,7 @@ def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole,
 @pytest.mark.timeout(900)
 def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_path):
     few = ["--data", str(real_data), "--jobs", "2"]
-    few += ["--set", "data.limit_frames=12", "--set", "evaluation.bootstrap_samples=50"]
+    few += ["--set", "data.limit_frames=12"]
     short = ["--set", "training.samples=4", "--set", "training.batch=4", "--set", "training.validation_objects=4"]
     short += ["--set", "budgets={}"]
     process = start(tmp_path / "cache", tmp_path / "report", "--profile", "nwpu", "--from", "03", *few, *short)

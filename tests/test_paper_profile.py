@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from rossam_core.config import SyntheticConfig, load_profile
-from rossam_core.data.loading import keep_manifests, load_frames
-from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import write_twin
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.reporting import results, runs
+from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.loading import keep_manifests, load_frames
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.report import fine_tuning as runs
+from rossam_kit.report import results
+
+from .fake_datasets import write_twin
 
 SMALL = {
     "model.backbone": "vit_b",
@@ -22,7 +24,6 @@ SMALL = {
     "training.workers": 0,
     "training.lora_rank": 4,
     "training.validation_objects": 2,
-    "evaluation.bootstrap_samples": 50,
     "device": "cpu",
 }
 
@@ -75,7 +76,7 @@ def test_table_3_is_trained_and_scored_on_the_twin(twin, tmp_path):
     experiments = Experiments(profile, tmp_path)
     measured = experiments.results("table3")
     assert experiments.model("ros-sam").arch.depth == 2
-    rows = results.comparison_rows("table3", measured, profile)
+    rows = results.comparison_rows("table3", measured)
     assert [row.published.iou for row in rows] == [49.19, 49.43, 50.03, 50.54]
     assert all(0 <= row.iou.mean <= 1 for row in rows)
     log = runs.log(experiments, measured[-1].spec)

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import InferenceConfig
-from ..data import masks
-from ..data.boxes import check_boxes
-from ..data.images import to_rgb8
-from ..data.records import Box, Frame
-from ..devices import autocast, on_threads, resolve_device
-from ..errors import RossamError
-from ..model.hq_decoder import MaskLogits
-from ..model.rossam import ImageEmbeddings, PromptableSegmenter
-from . import crops
+from rossam_core import masks
+from rossam_core.boxes import check_boxes
+from rossam_core.devices import autocast, on_threads, resolve_device
+from rossam_core.errors import RossamError
+from rossam_core.inference import windows as crops
+from rossam_core.model.build import ImageEmbeddings, PromptableSegmenter
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.segmenter import Points
+from rossam_core.records import Box, Frame
+from rossam_core.settings import InferenceConfig
 
 MARGIN = 2
 """Frame pixels kept around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
@@ -151,7 +151,7 @@ class Predictor:
         """Masks of one frame.
 
         Args:
-            image: uint8 H×W×3 RGB; what `to_rgb8` converts (gray, 16-bit, RGBA) is converted.
+            image: uint8 H×W×3 RGB.
             boxes_xyxy: N×4 frame pixels, or empty.
 
         Returns:
@@ -214,18 +214,28 @@ class Predictor:
         (window,) = self._plan(boxes, size_hw)
         return self.encode_window(image, window)
 
-    def encode_window(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> EncodedCrop:
-        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `interpolation`: None = `config`'s."""
-        return EncodedCrop(window, self._encode([self._cut(image, window, interpolation)]), image.shape[:2])
+    def encode_window(
+        self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None
+    ) -> EncodedCrop:
+        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `config`: None = the predictor's."""
+        return EncodedCrop(window, self._encode([self._cut(image, window, config)]), image.shape[:2])
 
-    def decode_crop(self, encoded: EncodedCrop, box_xyxy: Box, threshold: float | None = None) -> ObjectMask:
+    def decode_crop(
+        self,
+        encoded: EncodedCrop,
+        box_xyxy: Box,
+        threshold: float | None = None,
+        points: Sequence[tuple[float, float, int]] = (),
+    ) -> ObjectMask:
         """The mask of any box in an encoded window, without encoding it again.
 
         Args:
             threshold: None = `config.mask_threshold`.
+            points: x, y in frame pixels, and label: 1 positive, 0 negative.
 
         Raises:
-            RossamError: the box lies outside the window; encode a window for it.
+            RossamError: the box or a point lies outside the window (encode a window for it), or the model was not
+                trained with points.
         """
         boxes = check_boxes([box_xyxy], encoded.size_hw, "Predictor.decode_crop")
         prompt = encoded.window.to_input(boxes)
@@ -236,8 +246,27 @@ class Predictor:
                 "call encode_crop with this box first",
             )
         threshold = self.config.mask_threshold if threshold is None else float(threshold)
-        logits, ious = self._decode(encoded.embeddings, prompt, np.zeros(1, dtype=np.int64))
+        prompt_points = self._prompt_points(encoded.window, points) if len(points) else None
+        logits, ious = self._decode(encoded.embeddings, prompt, np.zeros(1, dtype=np.int64), prompt_points)
         return _object_mask(logits[0], ious[0], boxes[0], encoded.window, encoded.size_hw, threshold)
+
+    def _prompt_points(self, window: crops.CropPlan, points: Sequence[tuple[float, float, int]]) -> Points:
+        """Points of one box (x, y, label; frame pixels), as `model.decode` takes them."""
+        if not self.model.supports_points:
+            raise RossamError(
+                f"model {self.model.method} ({self.model.backbone})",
+                "was trained with box prompts only",
+                "prompt with a box alone, or load official weights (vit_b, hiera_tiny or larger)",
+            )
+        coords, labels = np.split(np.asarray(points, dtype=np.float64), [2], axis=1)
+        x0, y0, x1, y1 = window.window_xyxy
+        outside = ((coords < (x0, y0)) | (coords > (x1, y1))).any(axis=1)
+        if outside.any():
+            found = f"point {tuple(coords[outside][0].tolist())} lies outside the encoded window {window.window_xyxy}"
+            raise RossamError("Predictor.decode_crop", found, "choose points inside the window")
+        inputs = (coords - (x0, y0)) * window.scale_xy
+        coords, labels = torch.from_numpy(inputs).float(), torch.from_numpy(labels[:, 0]).long()
+        return [(coords[None].to(self.device), labels[None].to(self.device))]
 
     def _predict(self, inputs: Inputs) -> Iterator[list[list[ObjectMask]]]:
         """Fill batches with windows in order, across frames; hand a frame back once all its masks are there: for each
@@ -291,9 +320,9 @@ class Predictor:
     def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
         return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
 
-    def _cut(self, image: np.ndarray, window: crops.CropPlan, interpolation: str | None = None) -> np.ndarray:
-        how = interpolation or self.config.interpolation
-        return crops.cut(image, window, self.model.input_size, how, self.model.pixel_mean)
+    def _cut(self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None) -> np.ndarray:
+        model = self.model
+        return crops.cut(image, window, model.input_size, config or self.config, model.pixel_mean, model.resize)
 
     @torch.inference_mode()
     def _encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:
@@ -304,15 +333,15 @@ class Predictor:
 
     @torch.inference_mode()
     def _decode(
-        self, embeddings: ImageEmbeddings, prompts: np.ndarray, owners: np.ndarray
+        self, embeddings: ImageEmbeddings, prompts: np.ndarray, owners: np.ndarray, points: Points | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts N×4 in input pixels, and whose image each belongs to (ascending) → logits N×S/4×S/4, IoU N."""
+        """Boxes N×4 in input pixels, the image each belongs to (ascending), points → logits N×S/4×S/4, IoU N."""
         self._evaluate()
         images, counts = np.unique(owners, return_counts=True)
         boxes = torch.from_numpy(prompts.astype(np.float32)).to(self.device).split(counts.tolist())
         with autocast(self.device, self.config.precision):
             chosen = embeddings.select(torch.from_numpy(images).to(self.device))
-            found = self.model.decode(chosen, list(boxes))
+            found = self.model.decode(chosen, list(boxes), points)
         logits = self._mask_source(found).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise RossamError(
@@ -347,7 +376,10 @@ def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list
 
 
 def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    image = to_rgb8(image, where)
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        finding = f"image is {image.dtype} of shape {image.shape}, expected uint8 H×W×3 with at least one pixel"
+        raise RossamError(where, finding, "convert it first (rossam_kit.datasets.images.to_rgb8)")
     size_hw = image.shape[:2]
     return image, check_boxes(boxes_xyxy, size_hw, where), size_hw
 

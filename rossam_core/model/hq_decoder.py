@@ -1,7 +1,6 @@
 """SAM's mask decoder with HQ-SAM's second output, for many prompts on many images at once.
 
-In: image embeddings, features for the HQ mask and box prompts, with the number of prompts of each image. Out: for
-every prompt SAM's single mask (output token 0), the HQ mask, and the predicted IoU of SAM's.
+For every prompt the decoder gives SAM's single mask (output token 0), the HQ mask, and the predicted IoU of SAM's.
 Parameter names are those of HQ-SAM's checkpoints (Ke et al., Segment Anything in High Quality, NeurIPS 2023).
 """
 
@@ -14,7 +13,7 @@ from segment_anything.modeling import MaskDecoder
 from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
-from .sam import Architecture, ChannelNorm, mask_decoder_settings
+from rossam_core.model.sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
 
 HF_TOKEN = 5
 """Place of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""
@@ -56,18 +55,24 @@ class BoxMaskDecoder(MaskDecoder):
             dense_prompt_embeddings: 1×C×1×1, SAM's embedding of "no mask given".
             image_index: ΣN int64, the image each prompt belongs to.
         """
-        image = image_embeddings + dense_prompt_embeddings
-        tokens, upscaled = self._attend(image[image_index], image_pe, sparse_prompt_embeddings)
+        image = (image_embeddings + dense_prompt_embeddings)[image_index]
+        tokens, upscaled = self.attend(image, image_pe, sparse_prompt_embeddings)
         return MaskLogits(self._sam_mask(tokens, upscaled), None, self._iou(tokens))
 
-    def _output_tokens(self) -> Tensor:
-        """IoU token, then one token a mask: T'×C."""
-        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+    def attend(self, image: Tensor, image_pe: Tensor, prompts: Tensor, *more_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Two-way attention between tokens and image.
 
-    def _attend(self, image: Tensor, image_pe: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Two-way attention between tokens and image: tokens ΣN×(T'+T)×C, upscaled features ΣN×C/8×4H×4W."""
+        Args:
+            image: ΣN×C×H×W.
+            prompts: ΣN×T×C.
+            more_tokens: 1×C output tokens besides SAM's own five (IoU, then four masks).
+
+        Returns:
+            Tokens ΣN×(T'+T)×C, the T' output tokens first, and upscaled features ΣN×C/8×4H×4W.
+        """
         n, c, h, w = image.shape
-        tokens = torch.cat([self._output_tokens().expand(n, -1, -1), prompts], dim=1)
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, *more_tokens])
+        tokens = torch.cat([output_tokens.expand(n, -1, -1), prompts], dim=1)
         tokens, image = self.transformer(image, image_pe, tokens)
         # ΣN×HW×C -> ΣN×C×H×W
         return tokens, self.output_upscaling(image.transpose(1, 2).reshape(n, c, h, w))
@@ -80,11 +85,16 @@ class BoxMaskDecoder(MaskDecoder):
 
 
 class HQMaskDecoder(BoxMaskDecoder):
-    """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with the early encoder's."""
+    """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with the early encoder's.
+
+    By default the HQ token passes through SAM's own transformer and upscaling, which both masks then share. After
+    `copy_sam_decoder` it passes through a copy of them, `hq_base`, as in ROS-SAM's released code.
+    """
 
     def __init__(self, arch: Architecture):
         super().__init__(arch)
         c = arch.prompt_dim
+        self.hq_base: BoxMaskDecoder | None = None
         self.hf_token = nn.Embedding(1, c)
         self.hf_mlp = MLP(c, c, c // 8, 3)
         self.compress_vit_feat = nn.Sequential(
@@ -126,14 +136,21 @@ class HQMaskDecoder(BoxMaskDecoder):
         image_index: Tensor,
     ) -> MaskLogits:
         """As `BoxMaskDecoder.forward`, with `hq`."""
-        image = image_embeddings + dense_prompt_embeddings
-        tokens, upscaled = self._attend(image[image_index], image_pe, sparse_prompt_embeddings)
+        image = (image_embeddings + dense_prompt_embeddings)[image_index]
+        base = self if self.hq_base is None else self.hq_base
+        tokens, upscaled = base.attend(image, image_pe, sparse_prompt_embeddings, self.hf_token.weight)
         fused = self.embedding_maskfeature(upscaled) + hq_features[image_index]
         hq = _weighted_sum(self.hf_mlp(tokens[:, HF_TOKEN]), fused)
+        if self.hq_base is not None:
+            tokens, upscaled = self.attend(image, image_pe, sparse_prompt_embeddings)
         return MaskLogits(self._sam_mask(tokens, upscaled), hq, self._iou(tokens))
 
-    def _output_tokens(self) -> Tensor:
-        return torch.cat([super()._output_tokens(), self.hf_token.weight])
+    def copy_sam_decoder(self, arch: Architecture) -> None:
+        """Give the HQ head a copy of SAM's decoder, with its present weights, to read from now on."""
+        self.hq_base = BoxMaskDecoder(arch)
+        fuse_channel_norms(self.hq_base)
+        own = self.state_dict()
+        self.hq_base.load_state_dict({name: own[name] for name in self.hq_base.state_dict()})
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:

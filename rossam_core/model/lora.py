@@ -1,4 +1,4 @@
-"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.3), and three others under the same name.
+"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.2.1), and three others under the same name.
 
 In: a model whose encoder attends through `q_proj` and `v_proj`. Out: the same model, adapted in place by peft, or
 with its adapters merged into plain Linears again. Whatever the kind, its parameters are the group `lora`.
@@ -12,7 +12,7 @@ from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, inject_adapter_i
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ..errors import RossamError
+from rossam_core.errors import RossamError
 
 AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"

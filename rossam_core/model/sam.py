@@ -2,7 +2,7 @@
 
 In: a backbone's name. Out: the three parts of SAM (image encoder, prompt encoder, mask decoder settings) whose
 parameter names are those of SAM's checkpoints, but for `attn.qkv`, which is `attn.{q,k,v}_proj` here so that LoRA
-can sit on Q and V alone (ROS-SAM, section 3.3). Every architectural constant stands in `ARCHITECTURES`.
+can sit on Q and V alone (ROS-SAM, section 3.2.1). Every architectural constant stands in `ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RossamError
+from rossam_core.errors import RossamError
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """RGB, 0-255: SAM's normalisation and the colour its input is padded with."""

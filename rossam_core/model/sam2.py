@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
-from ..errors import RossamError
-from .hq_decoder import MaskLogits
-from .segmenter import ImageEmbeddings, PromptableSegmenter
+from rossam_core.errors import RossamError
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.segmenter import ImageEmbeddings, Points, PromptableSegmenter
 
 STRIDE = 32
 """Input pixels a token of the last stage is wide, and a window of the first stage: inputs are a multiple of it."""
@@ -170,13 +170,16 @@ class Sam2Segmenter(PromptableSegmenter):
         )
         return ImageEmbeddings(final, None, high_resolution)
 
-    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
+    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
         if not len(prompts):
             empty = embeddings.final.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
             return MaskLogits(empty, None, empty[:, 0, 0])
+        coords, labels = self._points(points, prompts) or (None, None)
+        if coords is not None:
+            coords, labels = coords[:, None], labels[:, None]
         with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
-            sparse, dense = self.prompt_encoder(None, None, prompts[:, None], None)  # one box an "image" of its own
+            sparse, dense = self.prompt_encoder(coords, labels, prompts[:, None], None)  # each box as its own "image"
             image_pe = self._image_pe()
         masks, ious = [], []
         for part in torch.arange(len(prompts)).split(max(1, DECODED_PIXELS // self.input_size**2)):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from rossam_core.model.sam_keys import one_shared_embedding
+
 VIDEO_MEMORY = (
     "memory_attention.",
     "memory_encoder.",
@@ -22,8 +24,14 @@ VIDEO_MEMORY = (
     "no_mem_pos_enc",
     "no_obj_ptr",
     "no_obj_embed_spatial",
+    "memory_temporal_positional_encoding",
+    "no_memory_positional_encoding",
+    "no_object_pointer",
+    "object_pointer_proj.",
+    "occlusion_spatial_embedding_parameter",
+    "temporal_positional_encoding_projection_layer.",
 )
-"""How the names of what serves video only begin, in official checkpoints."""
+"""How the names of what serves video only begin, in official checkpoints and in transformers'."""
 
 _POINTS = "prompt_encoder.point_embed.weight"
 _OFFICIAL_POINTS = [f"sam_prompt_encoder.point_embeddings.{label}.weight" for label in range(4)]
@@ -62,19 +70,8 @@ def official_name(name: str) -> str:
     return name
 
 
-def is_official(state: Mapping[str, Tensor]) -> bool:
-    """Whether tensors have the official names."""
-    return any(name.startswith("image_encoder.trunk.") for name in state)
-
-
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under the official names, without the video memory, which we do not have."""
-    renamed = {official_name(name): value for name, value in state.items() if name != _POINTS}
-    return renamed | dict(zip(_OFFICIAL_POINTS, state[_POINTS].split(1), strict=True))
-
-
 def from_official(state: Mapping[str, Tensor], own: Iterable[str]) -> tuple[dict[str, Tensor], int]:
-    """Official tensors under our names.
+    """Official tensors, or transformers', under our names.
 
     Args:
         own: the names the model has.
@@ -86,6 +83,7 @@ def from_official(state: Mapping[str, Tensor], own: Iterable[str]) -> tuple[dict
     ours = {official_name(name): name for name in own}
     kept = {name: value for name, value in state.items() if not name.startswith(VIDEO_MEMORY)}
     ignored = len(state) - len(kept)
+    kept = one_shared_embedding(kept, "prompt_encoder.shared_embedding.positional_embedding")
     if all(name in kept for name in _OFFICIAL_POINTS):
         kept[official_name(_POINTS)] = torch.cat([kept.pop(name) for name in _OFFICIAL_POINTS])
     return {ours.get(name, name): value for name, value in kept.items()}, ignored

@@ -14,11 +14,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import RossamError
-from .hq_decoder import MaskLogits
-from .sam import PIXEL_MEAN, PIXEL_STD
+from rossam_core.errors import RossamError
+from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 
-GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head")
+BOX_ONLY = ("vit_t", "hiera_t")
+"""Backbones whose shipped weights were trained with box prompts only; the official ones know points, too."""
+Points = Sequence[tuple[Tensor, Tensor]]
+"""For each image: coordinates N×P×2, float, xy in input pixels (pixel edges), and labels N×P, int: 1 positive,
+0 negative, -1 padding. P points belong to each of the image's N boxes; P is the same for all images."""
+GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head", "decoder_copy")
 
 
 class ImageEmbeddings(NamedTuple):
@@ -50,6 +55,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
             (`longest_side`), or both sides are scaled to S (`square`).
         default_mask_source: which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference).
         has_hq_head: whether `decode` gives an HQ mask.
+        supports_points: whether the weights were trained with point prompts; fine-tuning uses boxes only.
     """
 
     pixel_mean = PIXEL_MEAN
@@ -60,6 +66,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
     def __init__(self, method: str, backbone: str, arch):
         super().__init__()
         self.method, self.backbone, self.arch = method, backbone, arch
+        self.supports_points = backbone not in BOX_ONLY
         self.input_size, self.mask_size = arch.input_size, arch.input_size // 4
         self.register_buffer("_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
@@ -80,15 +87,18 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         return embeddings
 
     @abc.abstractmethod
-    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> MaskLogits:
-        """Segment the object in each box.
+    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
+        """Segment the object in each box, which points may refine.
 
         Args:
             boxes: for each of the B images a float tensor N_i×4, xyxy in input pixels (pixel edges); N_i may be 0.
                 The networks themselves add half a pixel to every coordinate; `arch.box_offset` may undo it.
 
+            points: for each of the B images; None: no points.
+
         Raises:
-            RossamError: boxes for another number of images, another shape, or an integer type.
+            RossamError: boxes for another number of images, another shape, or an integer type; points of another
+                shape.
         """
 
     @abc.abstractmethod
@@ -137,3 +147,13 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         counts = torch.tensor([len(each) for each in boxes])
         index = torch.repeat_interleave(torch.arange(b), counts).to(device)
         return torch.cat(list(boxes)).to(device, torch.float32) + self.arch.box_offset, index
+
+    def _points(self, points: Points | None, boxes: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Checked points of all boxes (ΣN×4), as the network takes them: float32 ΣN×P×2 and int64 ΣN×P."""
+        if points is None:
+            return None
+        coords, labels = (torch.cat(list(parts)).to(boxes.device) for parts in zip(*points, strict=True))
+        if labels.ndim != 2 or coords.shape != (*labels.shape, 2) or len(labels) != len(boxes):
+            found = f"coordinates {tuple(coords.shape)}, labels {tuple(labels.shape)} for {len(boxes)} boxes"
+            raise RossamError("points", found, "pass (N×P×2, N×P) per image, padded to one P with label -1")
+        return coords.float() + self.arch.box_offset, labels.long()

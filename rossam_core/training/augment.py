@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..config import Config, InferenceConfig
-from ..data import masks as mask_forms
-from ..data.boxes import window_sides
-from ..data.records import Frame, ObjectAnnotation
+from rossam_core import masks as mask_forms
+from rossam_core.boxes import window_sides
+from rossam_core.records import Box, Frame, ObjectAnnotation
+from rossam_core.settings import Config, InferenceConfig
 
 NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
 
@@ -32,11 +32,8 @@ class AugmentConfig(Config):
     scale_of: Literal["frame", "input", "window"] = "frame"
     """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
     `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
-    `window`: one object, drawn at random, is seen as inference sees it (`window_side`; ours, `corrected`)."""
-    window_rate: float = Field(2.0, gt=0)
-    """Upsampling rate of that window, and of those that validation looks through (paper section 3.2.4: 2)."""
-    window_context: float = Field(InferenceConfig.model_fields["context"].default, ge=1)
-    """Those windows measure at least this many times the object's longer side, as in `InferenceConfig.context`."""
+    `window`: one object, drawn at random, is seen in the window that `RunConfig.inference` gives it (ours,
+    `corrected`)."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)
@@ -54,6 +51,10 @@ class AugmentConfig(Config):
     """Objects with fewer visible input pixels leave. Ours: 16, one cell of the mask decoder; released code: 1."""
     max_objects: int | None = Field(64, ge=1)
     """Objects a view keeps, drawn at random beyond that (ours, after SAM section 4: memory); None = all."""
+    prompt: Literal["annotated", "tight"] = "annotated"
+    """Box that prompts an object. `annotated`: its annotated box (paper, released code), where the view shows that
+    whole and upright (turned by multiples of 90 degrees); elsewhere, and for `tight`, the box of the visible mask.
+    The paper prompts by annotated boxes where a view cuts the object, too, but scores objects that are whole."""
     box_jitter: float = Field(0.0, ge=0, lt=0.5)
     """Every side of a prompt moves by up to this fraction of the box's width or height, uniformly (paper and
     released code: 0; `corrected`: 0.1, after SAM appendix A)."""
@@ -73,7 +74,7 @@ class Sample(NamedTuple):
 
     Attributes:
         image: float32 S×S×3, RGB 0-255.
-        boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; tight on `masks` without jitter.
+        boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; see `AugmentConfig.prompt`.
         masks: bool N×S×S, what is visible of each object.
         kept: indices into `frame.objects`, one a row of `boxes`.
         dropped: reason → number of the frame's objects that are not here.
@@ -88,9 +89,19 @@ class Sample(NamedTuple):
     matrix: np.ndarray
 
 
-def augment(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """One random training view of a frame, S×S with S = `size`; a pure function of its arguments."""
-    matrix = draw_matrix(frame, size, config, rng)
+def augment(
+    frame: Frame,
+    size: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    inference: InferenceConfig | None = None,
+) -> Sample:
+    """One random training view of a frame, S×S with S = `size`; a pure function of its arguments.
+
+    Args:
+        inference: windows that `scale_of` = `window` refers to; None = the defaults.
+    """
+    matrix = draw_matrix(frame, size, config, rng, inference or InferenceConfig())
     boxes, masks, kept, dropped = warp_objects(frame, matrix, size, config, rng)
     image = warp_image(frame.image(), matrix, size)
     if config.photometric:
@@ -100,36 +111,15 @@ def augment(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Gener
     return Sample(image, boxes, masks, kept, dropped, matrix)
 
 
-def centred_view(
-    frame: Frame, index: int, size: int, config: AugmentConfig, pad_value: tuple[float, float, float]
-) -> Sample:
-    """The view inference takes of object `index`: its window (`window_side`), centred on its box and moved inside the
-    frame; nothing else of `config` counts.
-
-    Returns:
-        A `Sample` with that one object; none where its mask is missing or empty.
-    """
-    box = np.array(frame.objects[index].box_xyxy)
-    low, high = np.floor(box[:2]), np.ceil(box[2:])  # xy
-    frame_wh = np.array(frame.size_hw[::-1])
-    window = window_side(box, frame.size_hw, size, config)
-    corner = np.clip((low + high - window) // 2, 0, np.maximum(frame_wh - window, 0))
-    matrix = np.hstack([np.eye(2), -corner[:, None]]) * (size / window)
-    exact = AugmentConfig(min_area=1, max_objects=None)
-    alone = frame.with_objects([frame.objects[index]])
-    boxes, masks, kept, dropped = warp_objects(alone, matrix, size, exact, np.random.default_rng(0))
-    image = warp_image(frame.image(), matrix, size)
-    image[~inside_frame(matrix, frame.size_hw, size)] = pad_value
-    return Sample(image, boxes, masks, tuple(index for _ in kept), dropped, matrix)
-
-
-def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, config: AugmentConfig) -> int:
-    """Frame pixels that inference shows of an object: size / `window_rate`, or `window_context` × its longer side."""
+def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, inference: InferenceConfig) -> int:
+    """Frame pixels that inference shows of an object, in a window of its own."""
     extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
-    return int(window_sides(extent, round(size / config.window_rate), size_hw, config.window_context))
+    return int(window_sides(extent, round(size / inference.rate), size_hw, inference))
 
 
-def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+def draw_matrix(
+    frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator, inference: InferenceConfig
+) -> np.ndarray:
     """Frame → input, float64 2×3: scale, turn (the canvas grows to hold the turned frame), mirror, crop.
 
     A canvas wider than S is cropped at a whole-pixel offset; a narrower one sits at the left (top), so that padding
@@ -142,7 +132,7 @@ def draw_matrix(frame: Frame, size: int, config: AugmentConfig, rng: np.random.G
     unit = {
         "frame": 1.0,
         "input": size / max(h, w),
-        "window": size / window_side(box, frame.size_hw, size, config),
+        "window": size / window_side(box, frame.size_hw, size, inference),
     }
     scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
@@ -195,7 +185,7 @@ def warp_objects(
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], Counter]:
     """Boxes float32 N×4, masks bool N×S×S, kept indices and reasons of the others (see `Sample`).
 
-    Boxes are refitted to the warped masks, since the box of a turned object is not its turned box.
+    The box of a turned object is not its turned box, so it is fitted to the warped mask.
     """
     dropped: Counter = Counter()
     found: dict[int, np.ndarray] = {}
@@ -215,7 +205,11 @@ def warp_objects(
                 found[index] = mask
     kept = tuple(sorted(found))
     masks = np.array([found[i] for i in kept], dtype=bool).reshape(-1, size, size)
-    boxes = np.array([mask_forms.box_of(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
+    boxes = [
+        _upright_box(frame.objects[i].box_xyxy, matrix, size) if config.prompt == "annotated" else None for i in kept
+    ]
+    boxes = [mask_forms.box_of(mask) if box is None else box for mask, box in zip(masks, boxes, strict=True)]
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     return boxes, masks, kept, dropped
 
 
@@ -290,6 +284,16 @@ def distort_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _corners(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     """A box's corners, float64 2×4."""
     return np.array([[x0, x1, x1, x0], [y0, y0, y1, y1]], dtype=float)
+
+
+def _upright_box(box_xyxy: Box, matrix: np.ndarray, size: int) -> np.ndarray | None:
+    """The box seen through the matrix, xyxy; None where it is turned, or does not lie in the view whole."""
+    if abs(matrix[0, :2]).min() > 1e-9 * _scale_of(matrix):
+        return None
+    corners = matrix[:, :2] @ _corners(*box_xyxy) + matrix[:, 2:]
+    box = np.concatenate([corners.min(axis=1), corners.max(axis=1)])
+    inside = box.min() >= -1e-6 and box.max() <= size + 1e-6
+    return box.clip(0, size) if inside else None
 
 
 def _scale_of(matrix: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Mask losses: weighted binary cross-entropy plus Dice, on sampled points or on every pixel.
 
-In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`) or
-their mean (`mask_loss`). Everything is computed in float32, also under autocast.
+In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`).
+Everything is computed in float32, also under autocast.
 
 `L = bce_weight · L_bce + dice_weight · L_dice` for each object, over P positions p of the mask plane. With
 `sampling="points"` the positions are drawn where the logits are least certain (Kirillov et al. 2020, PointRend,
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..config import Config
+from rossam_core.settings import Config
 
 
 class LossConfig(Config):
@@ -32,7 +32,7 @@ class LossConfig(Config):
     importance: float = Field(0.75, ge=0, le=1)
     """Share of points chosen by uncertainty; the others are uniform (released code, PointRend)."""
     foreground_weight: float = Field(1.0, ge=0)
-    """Cross-entropy weight of object pixels. Paper section 3.3: plain BCE, so 1; released code: 10."""
+    """Cross-entropy weight of object pixels. Paper section 3.2.3: plain BCE, so 1; released code: 10."""
     background_weight: float = Field(1.0, ge=0)
     """Cross-entropy weight of the other pixels (released code: 1)."""
     bce_weight: float = Field(1.0, ge=0)
@@ -64,16 +64,15 @@ def bce_loss(
     return (weights * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")).mean(dim=1)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Dice loss, one value an object (Milletari et al. 2016, with sums rather than squares, as in MaskFormer).
 
     `L_dice = 1 − (2 Σ_p σ(x_p) t_p + ε) / (Σ_p σ(x_p) + Σ_p t_p + ε)`
 
-    An empty target met by an empty prediction costs 0, thanks to ε.
+    An empty target met by an empty prediction costs 0, thanks to ε = 1 position.
 
     Args:
         logits, targets: N×P (or N×…, flattened); targets in [0, 1].
-        smooth: ε, in positions.
 
     Returns:
         float32 N in [0, 1].
@@ -83,7 +82,7 @@ def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor
     """
     probabilities, targets = logits.flatten(1).float().sigmoid(), targets.flatten(1).float()
     overlap = (probabilities * targets).sum(dim=1)
-    return 1 - (2 * overlap + smooth) / (probabilities.sum(dim=1) + targets.sum(dim=1) + smooth)
+    return 1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
 def sample_at(planes: Tensor, points_xy: Tensor) -> Tensor:
@@ -167,15 +166,3 @@ def object_losses(
             background_weight=config.background_weight,
         )
         return config.bce_weight * cross_entropy + config.dice_weight * dice_loss(logits, targets)
-
-
-def mask_loss(logits: Tensor, targets: Tensor, config: LossConfig, generator: torch.Generator | None = None) -> Tensor:
-    """`1/N Σ_n L_n`, the mean of `object_losses` over the N ≥ 1 objects: each counts the same, whatever its size.
-
-    >>> logits, targets = torch.full((2, 8, 8), 50.0), torch.ones(2, 32, 32, dtype=torch.bool)
-    >>> round(float(mask_loss(logits, targets, LossConfig(sampling="dense"))), 6)
-    0.0
-    """
-    if len(logits) == 0:
-        raise ValueError("the mean loss of no objects is not defined; skip the step, or sum object_losses")
-    return object_losses(logits, targets, config, generator).mean()

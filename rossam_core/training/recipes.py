@@ -1,25 +1,37 @@
 """What a training run is made of, and the three recipes: `paper`, `released`, `corrected`.
 
-In: a recipe's name and overrides. Out: a `TrainingConfig`; with a network and data it makes a `RunConfig`.
-Every place where paper, released code and good practice part is one field here, in `LossConfig` or in
-`AugmentConfig`, with the source of each value; the rows of Tables 3 and 4 and the bars of Figure 7 are overrides.
+A recipe's name and overrides make a `TrainingConfig`; with a network and data it makes a `RunConfig`. Every place
+where paper, released code and good practice differ is one field here, in `LossConfig` or in `AugmentConfig`, with the
+source of each value. A run states which parameter groups train and whether updates alternate; what each step updates
+follows from the two (`TrainingConfig.phases`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
-from ..config import Config, DataConfig, Method, Recipe, parse_config
-from ..errors import RossamError
-from ..model.lora import AdapterKind
-from .augment import AugmentConfig
-from .losses import LossConfig
+from rossam_core.errors import RossamError
+from rossam_core.model.lora import AdapterKind
+from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
+from rossam_core.training.augment import AugmentConfig
+from rossam_core.training.losses import LossConfig
 
 MaskName = Literal["sam", "hq", "both"]
+GroupName = Literal["lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head"]
+DECODER_OF: dict[MaskName, GroupName] = {"sam": "sam_decoder", "hq": "hq_head"}
+"""The decoder group that makes each mask."""
+
+
+class Phase(NamedTuple):
+    """What one step updates, and by which mask's loss."""
+
+    groups: tuple[GroupName, ...]
+    """Parameter groups that are updated; all others are frozen in this step."""
+    mask: MaskName
+    """Whose loss: SAM's mask, the HQ head's, or the sum of both losses."""
 
 
 class GroupConfig(Config):
@@ -32,36 +44,28 @@ class GroupConfig(Config):
     """Paper: not given, so constant; released code: `step` for the HQ head, constant for the encoder."""
 
 
-class PhaseConfig(Config):
-    """What one step updates, and by which mask's loss. Steps take the phases in turn."""
-
-    groups: tuple[str, ...] = Field(min_length=1)
-    """Parameter groups that are updated; all others are frozen in this step."""
-    mask: MaskName
-    """Whose loss: SAM's mask, the HQ head's, or the sum of both losses."""
-
-
 class TrainingConfig(Config):
     """One fine-tuning run, but for the network and the data. The defaults are the recipe `paper`."""
 
-    groups: dict[str, GroupConfig] = Field(
+    trained_groups: tuple[GroupName, ...] = ("lora", "last_block", "sam_decoder", "hq_head")
+    """Parameter groups that are updated (paper section 3.2: LoRA, last block and both decoders); all others keep their
+    weights. Empty: nothing trains, which only an untrained row of a table has."""
+    alternate: Literal["masks", "groups", "none"] = "masks"
+    """How steps take turns. `masks` (paper section 3.2.2): a step by SAM's mask, a step by the HQ mask; each updates
+    its own decoder and all other trained groups. `groups` (released code): a step for everything but the HQ head, a
+    step for the HQ head, always by the HQ mask. `none` (`corrected`): each step updates all groups by the sum of both
+    masks' losses, since one forward pass gives both masks."""
+    hq_decoder: Literal["shared", "copy"] = "shared"
+    """What the HQ head reads. `shared`: SAM's mask decoder, so that steps on SAM's mask move the HQ mask too (HQ-SAM's
+    architecture, paper section 3.2.2). `copy` (released code): a frozen copy of it, so that they do not."""
+    groups: dict[GroupName, GroupConfig] = Field(
         default_factory=lambda: {
             **{name: GroupConfig() for name in ("lora", "last_block", "sam_decoder", "hq_head")},
-            "encoder": GroupConfig(learning_rate=1e-4),
+            **{name: GroupConfig(learning_rate=1e-4) for name in ("encoder", "prompt_encoder")},
         }
     )
-    """Learning rate and schedule of each group that a phase names; more entries do no harm. `encoder`, which the paper
-    never trains, is for comparison (ours: 1e-4)."""
-    phases: tuple[PhaseConfig, ...] = Field(
-        (
-            PhaseConfig(groups=("lora", "last_block", "sam_decoder"), mask="sam"),
-            PhaseConfig(groups=("lora", "last_block", "hq_head"), mask="hq"),
-        ),
-        min_length=1,
-    )
-    """Alternation. Paper section 3.2.2: between SAM's mask and the HQ mask, the encoder in both. Released code: even
-    steps the encoder, odd steps the HQ head, always by the HQ mask, so SAM's decoder never trains. Corrected: one
-    phase with everything, since one forward pass gives both masks."""
+    """Learning rate and schedule of each group. `encoder`, which the paper never trains, is for comparison (ours:
+    1e-4); `prompt_encoder` trains in the released code only (1e-4)."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Released code: Adam (the paper names none). Corrected: AdamW."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -109,24 +113,41 @@ class TrainingConfig(Config):
     validate_every: int = Field(2000, ge=1)
     """Samples between two validations; one more at the end (ours)."""
     validation_objects: int = Field(128, ge=0)
-    """Objects of the validation frames that are looked at, evenly spaced, in `augment`'s windows (ours); 0 = no
-    validation, best = last."""
+    """Objects of the validation frames that are looked at, evenly spaced, in the windows of `RunConfig.inference`
+    (ours); 0 = no validation, best = last."""
     checkpoint_every: int = Field(2000, ge=1)
     """Samples between two checkpoints; a killed run goes on from the last one (ours)."""
     workers: int = Field(0, ge=0)
     """Processes that prepare views for each training process; 0 = it prepares them itself."""
 
     @model_validator(mode="after")
-    def _phases_name_known_groups(self) -> TrainingConfig:
-        missing = sorted({group for phase in self.phases for group in phase.groups} - set(self.groups))
+    def _trained_groups_have_rates(self) -> TrainingConfig:
+        missing = sorted(set(self.trained_groups) - set(self.groups))
         if missing:
-            raise ValueError(f"phases name {', '.join(missing)}, which `groups` gives no learning rate")
+            raise ValueError(f"trained_groups name {', '.join(missing)}, which `groups` gives no learning rate")
         return self
 
-    @property
-    def trained_groups(self) -> tuple[str, ...]:
-        """Groups that any phase updates, in the order they are named."""
-        return tuple(dict.fromkeys(group for phase in self.phases for group in phase.groups))
+    def phases(self, has_hq_head: bool) -> tuple[Phase, ...]:
+        """What successive steps update; they take the phases in turn.
+
+        A mask has a part in the loss if its decoder trains, or if no decoder does.
+
+        >>> recipe("paper").phases(has_hq_head=True)[0]
+        Phase(groups=('lora', 'last_block', 'sam_decoder'), mask='sam')
+        """
+        masks = [mask for mask in ("sam", "hq") if mask == "sam" or has_hq_head]
+        masks = [mask for mask in masks if DECODER_OF[mask] in self.trained_groups] or masks
+        others = tuple(group for group in self.trained_groups if group not in DECODER_OF.values())
+        if self.alternate == "masks":
+            return tuple(
+                Phase(others + tuple(group for group in (DECODER_OF[mask],) if group in self.trained_groups), mask)
+                for mask in masks
+            )
+        if self.alternate == "none" or not has_hq_head:
+            return (Phase(self.trained_groups, "both" if len(masks) == 2 else masks[0]),)
+        head = tuple(group for group in self.trained_groups if group == "hq_head")
+        rest = tuple(group for group in self.trained_groups if group != "hq_head")
+        return tuple(Phase(groups, "hq") for groups in (rest, head) if groups)
 
     def total_samples(self, frames: int) -> int:
         """Views of the whole run on `frames` frames: a multiple of the batch, at least one."""
@@ -148,7 +169,7 @@ class RunConfig(Config):
     """A fine-tuning run as `fit` takes it, and as its folder keeps it."""
 
     method: Method = "ros-sam"
-    """LoRA needs `ros-sam`, the HQ head and its mask `hq-sam` or `ros-sam`."""
+    """The HQ head and its mask need `hq-sam` or `ros-sam`; sam2 has no adapters."""
     backbone: str = "vit_t"
     """See `ModelConfig`."""
     checkpoint: str | None = "default"
@@ -159,23 +180,26 @@ class RunConfig(Config):
     """Constants of the backbone that are replaced, e.g. `{"depth": 2}` in tests; the checkpoint must fit them."""
     training: TrainingConfig = TrainingConfig()
     """What trains, on what, how long."""
-    data: DataConfig | None = None
-    """Frames to train and validate on; None where `fit` is given them."""
+    inference: InferenceConfig = InferenceConfig()
+    """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
+    and precision are the run's own."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
 
     @model_validator(mode="after")
-    def _sam2_trains_what_it_has(self) -> RunConfig:
-        if self.method != "sam2":
-            return self
-        lacking = [group for group in self.training.trained_groups if group in ("lora", "hq_head")]
-        lacking += sorted({f"the mask {phase.mask}" for phase in self.training.phases if phase.mask != "sam"})
-        if lacking:
-            raise ValueError(
-                f"the phases need {', '.join(lacking)}, which sam2 does not have: train last_block, encoder, "
-                "prompt_encoder or sam_decoder by the mask sam"
-            )
+    def _method_has_the_groups(self) -> RunConfig:
+        lacking = {"sam2": {"lora", "hq_head"}, "sam": {"hq_head"}}.get(self.method, set())
+        absent = [group for group in self.training.trained_groups if group in lacking]
+        if absent or not self.training.trained_groups:
+            finding = f"name {', '.join(absent)}, which {self.method} does not have" if absent else "are empty"
+            allowed = [group for group in get_args(GroupName) if group not in lacking]
+            raise ValueError(f"training.trained_groups {finding}: choose among {', '.join(allowed)}")
         return self
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """See `TrainingConfig.phases`."""
+        return self.training.phases(has_hq_head=self.method in ("hq-sam", "ros-sam"))
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -185,8 +209,11 @@ RECIPES: dict[str, dict[str, Any]] = {
             "lora": {"learning_rate": 1e-4},
             "last_block": {"learning_rate": 1e-4},
             "hq_head": {"learning_rate": 1e-3, "schedule": "step"},
+            "prompt_encoder": {"learning_rate": 1e-4},
         },
-        "phases": [{"groups": ["lora", "last_block"], "mask": "hq"}, {"groups": ["hq_head"], "mask": "hq"}],
+        "trained_groups": ("lora", "last_block", "prompt_encoder", "hq_head"),
+        "alternate": "groups",
+        "hq_decoder": "copy",
         "epochs": 48,
         "batch": 1,
         "fresh_hq_head": True,
@@ -209,7 +236,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "hq_head": {"learning_rate": 1e-3, "schedule": "cosine"},
             "encoder": {"learning_rate": 2e-4, "schedule": "cosine"},
         },
-        "phases": [{"groups": ["lora", "last_block", "sam_decoder", "hq_head"], "mask": "both"}],
+        "alternate": "none",
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "clip_norm": 1.0,
@@ -240,14 +267,3 @@ def recipe(name: Recipe, **overrides: Any) -> TrainingConfig:
         raise RossamError(f"recipe {name}", "is not known", f"use one of {', '.join(RECIPES)}")
     values = merged(TrainingConfig().model_dump(), RECIPES[name])
     return parse_config(TrainingConfig, merged(values, overrides), where=f"recipe {name}")
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`; where both hold a mapping, these are merged in turn."""
-    result = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Config):
-            value = value.model_dump()
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result

@@ -1,19 +1,20 @@
-"""A tab of a headless Chromium; without one, tests skip and say so."""
+"""A headless Chromium; tests skip with a reason where it, its driver or Selenium is missing."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("selenium", reason="selenium is not installed (pip install -e '.[test]')")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import driver
+import browser
 
 
 @pytest.fixture
 def page(tmp_path):
-    """A fresh tab of a fresh browser, 1600×1400."""
-    if not driver.find_chromium():
-        pytest.skip("chromium is not installed (Debian: apt install chromium): pages go unchecked in a browser")
-    with driver.open_tab(tmp_path) as tab:
-        yield tab
+    """A fresh browser, 1600×1400."""
+    if missing := browser.missing_programs():
+        pytest.skip(missing)
+    with browser.open_browser(tmp_path) as driver:
+        yield driver

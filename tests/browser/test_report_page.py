@@ -1,15 +1,17 @@
 """The report opened from disk: its viewer works, and nothing is asked of any network."""
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
 
-from rossam_core.config import load_profile
-from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.report import Part, build_report
+from rossam_kit.config import load_profile
+from rossam_kit.report.objects import cut_object
+from rossam_kit.report.report import Part, build_report
 
-SHOWN = "document.querySelector('.viewer svg image').getAttribute('href')"
-OUTLINES = "document.querySelectorAll('.viewer path.line').length"
+SHOWN = "return document.querySelector('.viewer svg image')?.getAttribute('href')"
 
 
 @pytest.fixture
@@ -28,22 +30,20 @@ def index(tmp_path, rng):
 
 
 def test_the_slider_changes_the_picture_and_no_request_leaves_the_machine(page, index):
-    page.call("Page.navigate", url=index.as_uri())
-    page.wait("document.readyState === 'complete' && !!document.querySelector('.viewer svg image')")
-    first = page.evaluate(SHOWN)
-    assert page.evaluate("[...document.images].every((image) => image.complete)")
+    page.get(index.as_uri())
+    first = browser.wait_for(page, SHOWN)
+    assert page.execute_script("return [...document.images].every((image) => image.complete)")
 
-    page.evaluate("document.querySelector('.viewer').scrollIntoView({block: 'center', behavior: 'instant'})")
-    left, top, width, height = page.evaluate(
-        "(({left, top, width, height}) => [left, top, width, height])"
-        "(document.querySelector('.viewer input[type=range]').getBoundingClientRect())"
-    )
-    page.drag((left + 8, top + height / 2), (left + 0.75 * width, top + height / 2))
-    assert page.wait(f"{SHOWN} !== {first!r}", 5)
-    assert page.evaluate("document.querySelector('.viewer .position').textContent") != "1 of 5"
+    slider = browser.find(page, ".viewer input[type=range]")
+    half = slider.size["width"] // 2
+    drag = ActionChains(page).move_to_element_with_offset(slider, 8 - half, 0).click_and_hold()
+    drag.move_to_element_with_offset(slider, half // 2, 0).release().perform()
+    assert browser.wait_for(page, SHOWN + f" !== {first!r}", 5)
+    assert page.find_element(By.CSS_SELECTOR, ".viewer .position").text != "1 of 5"
 
-    outlines = page.evaluate(OUTLINES)
-    page.evaluate("document.querySelector('.viewer .scores input[value=sam]').click()")
-    assert page.evaluate(OUTLINES) == outlines + 1
-    assert page.errors == []
-    assert page.requests and all(url.startswith(("file:", "data:", "blob:")) for url in page.requests), page.requests
+    outlines = len(page.find_elements(By.CSS_SELECTOR, ".viewer path.line"))
+    browser.find(page, ".viewer .scores input[value=sam]").click()
+    assert len(page.find_elements(By.CSS_SELECTOR, ".viewer path.line")) == outlines + 1
+    assert browser.console_errors(page) == []
+    requests = browser.requested_urls(page)
+    assert requests and all(url.startswith(("file:", "data:", "blob:")) for url in requests), requests

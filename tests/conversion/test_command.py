@@ -1,14 +1,24 @@
 """`rossam convert` end to end on a tiny COCO file with boxes and no masks."""
 
 import argparse
+import io
 import json
 
+import cv2
+import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 from tiny_tracks import make_frames
 
-from rossam_core.conversion.command import add_parser
-from rossam_core.data.coco import read_coco
 from rossam_core.errors import RossamError
+from rossam_core.model.build import build_model
+from rossam_core.model.weights import save_weights, weights_hash
+from rossam_kit import cli
+from rossam_kit.cli import _overrides
+from rossam_kit.config import load_profile
+from rossam_kit.convert.command import FORMATS, _predictor, _profile, add_parser
+from rossam_kit.datasets.coco import read_coco
 
 
 @pytest.fixture
@@ -32,14 +42,14 @@ def dataset(tmp_path):
 
 def call(*arguments):
     parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(), lambda pairs: dict(pair.split("=") for pair in pairs))
+    add_parser(parser.add_subparsers(), _overrides)
     options = parser.parse_args(["convert", *map(str, arguments)])
     return options.command(options)
 
 
 def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, capsys):
     out = tmp_path / "out"
-    every = [part for name in ("coco", "coco-polygons", "png", "authors", "yolo") for part in ("--format", name)]
+    every = [part for name in FORMATS for part in ("--format", name)]
     assert call("--source", "coco", "--data", dataset, "--out", out, "--method", "grabcut", "--workers", 1, *every) == 0
     told = capsys.readouterr().out
     assert told.splitlines()[0].split() == ["boxes", "masks", "empty", "failed", "time"]
@@ -103,3 +113,186 @@ def test_a_dataset_without_a_box_is_told(dataset, tmp_path):
     (dataset / "test.json").write_text(json.dumps(content))
     with pytest.raises(RossamError, match="hold no box"):
         call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
+
+
+def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(), dict)
+    options = parser.parse_args(["convert", "--out", str(tmp_path)])
+    assert _profile(options, {}).inference.growth == "context"
+    assert _profile(options, {"inference.growth": "none"}).inference.growth == "none"
+
+
+def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tmp_path):
+    file = dataset / "test.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        path = dataset / "images" / image["file_name"]
+        rgb = cv2.imread(str(path))[..., ::-1].astype(np.uint16) * 8
+        bands = np.concatenate([rgb[..., :1] * 0 + 7, rgb[..., ::-1]], axis=2)  # another band, then blue, green, red
+        image["file_name"] = f"{image['file_name'][:-4]}.tif"
+        tifffile.imwrite(path.with_suffix(".tif"), bands, photometric="minisblack", planarconfig="contig")
+    file.write_text(json.dumps(content))
+    arguments = ["--annotations", file, "--data", dataset / "images", "--out", tmp_path / "out", "--method", "box"]
+    arguments += ["--workers", 1, "--format", "authors"]
+    chosen = ["--bands", "4,3,2", "--stretch", "0,2040"]
+    assert call(*arguments, *chosen) == 0
+    plain = {path.read_bytes() for path in (dataset / "images").rglob("*.png")}
+    originals = [cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) for content in plain]
+    exported = sorted((tmp_path / "out/authors/train/img").glob("*.png"))
+    assert len(exported) == 6
+    for path in exported:
+        assert any((cv2.imread(str(path)) == original).all() for original in originals)
+    with pytest.raises(RossamError, match=r"data\.reading\.stretch: '0,2040' there, 'full' now"):
+        call(*arguments, "--bands", "4,3,2", "--stretch", "full")
+    with pytest.raises(RossamError, match="has 4 bands, and band 5 is asked for"):
+        call(*arguments[:-4], "--bands", "5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--method", "box", "--checkpoint", "w.pth"], "--checkpoint: has no effect: box has no network"),
+        (["--method", "grabcut", "--device", "cpu"], "--device: has no effect: grabcut has no network"),
+        (["--method", "ellipse", "--set", "inference.rate=4"], "--set inference.rate: has no effect: ellipse"),
+        (["--method", "box", "--set", "model.backbone=vit_b"], "--set model.backbone: has no effect: box"),
+        (["--method", "sam2", "--set", "model.backbone=hiera_t"], r"model.sam2_backbone and --checkpoint"),
+        (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
+        (["--method", "sam", "--set", "model.sam2_backbone=hiera_t"], "is SAM2's; sam has model.backbone"),
+        (["--method", "hq-sam", "--set", "model.recipe=released"], "model.recipe: has no effect on a conversion"),
+        (["--method", "sam", "--set", "training.samples=2"], "training.samples: has no effect on a conversion"),
+        (["--method", "sam", "--set", "seeds=[1]"], "seeds: has no effect on a conversion"),
+        (
+            ["--method", "box", "--set", "data.root=elsewhere"],
+            "--set data.root: has no effect: data.source is synthetic",
+        ),
+        (["--method", "box", "--set", "data.sample={fraction: 0.5}"], "data.sample: has no effect"),
+        (["--method", "box", "--data", "elsewhere"], "--data elsewhere: has no effect(.|\n)*--source"),
+        (["--method", "box", "--annotations", "a.json", "--split", "val"], "--split: has no effect with --annotations"),
+        (["--method", "box", "--annotations", "a.json", "--source", "viso"], "--source: has no effect with"),
+        (["--method", "box", "--annotations", "a.json", "--set", "data.limit_frames=2"], "data.limit_frames: has no"),
+        (["--method", "sam", "--device", "cpu", "--set", "device=cuda"], "--device: says cpu, --set device says cuda"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(arguments, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RossamError, match=problem):
+        call("--out", "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+ARCHITECTURE = {"depth": 2, "global_attention": [1], "input_size": 64}
+
+
+@pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam", "sam2"])
+def test_model_and_inference_settings_have_their_effect_on_every_method(method, tmp_path):
+    settings = {"inference.rate": 4, "device": "cpu", "model.checkpoint": None}
+    settings |= {"model.sam2_backbone": "hiera_tiny"} if method == "sam2" else {"model.architecture": ARCHITECTURE}
+    predictor = _predictor(method, load_profile("demo", settings))
+    assert (predictor.model.method, predictor.config.rate, predictor.device.type) == (method, 4, "cpu")
+    if method == "sam2":
+        assert predictor.model.backbone == "hiera_tiny"
+    else:
+        assert (predictor.model.arch.depth, predictor.model.input_size) == (2, 64)
+
+
+@pytest.mark.parametrize("method", ["sam", "sam2"])
+def test_a_checkpoint_named_on_the_command_line_is_that_of_the_method(method, tmp_path):
+    shrunk = {} if method == "sam2" else ARCHITECTURE
+    backbone = {"sam": "vit_t", "sam2": "hiera_t"}[method]
+    model = build_model(method, backbone, None, seed=7, **shrunk)
+    save_weights(model, tmp_path / "w.safetensors")
+    settings = {"model.checkpoint": str(tmp_path / "w.safetensors"), "model.architecture": ARCHITECTURE}
+    assert weights_hash(_predictor(method, load_profile("demo", settings), True).model) == weights_hash(model)
+
+
+def change(dataset, edit):
+    content = json.loads((dataset / "test.json").read_text())
+    edit(content)
+    (dataset / "test.json").write_text(json.dumps(content))
+    return content
+
+
+def test_every_box_of_the_input_is_accounted_for_on_the_screen_and_in_every_export(dataset, tmp_path, capsys):
+    def edit(content):
+        content["annotations"][0]["iscrowd"] = 1
+        content["annotations"][1]["bbox"] = [1, 2, 0, 4]
+        content["annotations"][2]["category_id"] = 9
+
+    change(dataset, edit)
+    every = [part for name in FORMATS for part in ("--format", name)]
+    arguments = ["--source", "coco", "--data", dataset, "--method", "box", "--workers", 1, "--limit", 5, "--jitter", 0]
+    out = tmp_path / "out"
+    assert call(*arguments, "--skip-bad", "--out", out, *every) == 0
+    printed = capsys.readouterr().out
+    assert "12 boxes in the input = 7 converted + 5 left out" in printed.splitlines()[-1]
+    assert "1 boxes: iscrowd: a region, not one object; --keep-crowd takes them as objects" in printed
+    table = pd.read_csv(out / "records.csv")
+    assert table["boxes"].sum() == len(table) == 12
+    dropped = table[table["status"] == "left out"]
+    assert dropped["place"].tolist() == [
+        "clip 0/001.png annotation 1",
+        "clip 0/001.png annotation 2",
+        "clip 0/002.png annotation 3",
+        "clip 1/000003 object 7",
+        "clip 1/000003 object 14",
+    ]
+    assert dropped["reason"].str.contains("iscrowd|zero area|points at nothing|beyond --limit 5").all()
+    for name in ("coco.json", "coco_polygons.json", "youtube_vis.json"):
+        drops = json.loads((out / name).read_text())["drops"]
+        assert [drop["where"] for drop in drops] == dropped["place"].tolist()
+    for name in ("mots", "labels", "authors/train", "yolo"):
+        assert pd.read_csv(out / name / "drops.csv")["place"].tolist() == dropped["place"].tolist()
+    assert call(*arguments, "--skip-bad", "--keep-crowd", "--out", tmp_path / "crowd") == 0
+    assert "12 boxes in the input = 8 converted + 4 left out" in capsys.readouterr().out
+
+
+def test_a_file_of_which_everything_is_left_out_is_an_error_that_says_why(dataset, tmp_path):
+    change(dataset, lambda content: [item.update(iscrowd=1) for item in content["annotations"]])
+    with pytest.raises(RossamError, match=r"each of the 12 boxes is left out \(12: iscrowd.*\n.*--keep-crowd"):
+        call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
+
+
+def test_the_remedies_for_boxes_of_another_convention_are_options(dataset, tmp_path, capsys):
+    def edit(content):
+        for item in content["annotations"]:
+            x, y, w, h = item["bbox"]
+            item |= {"bbox": [x, y, x + w, y + h], "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+
+    change(dataset, edit)
+    arguments = ["--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box", "--workers", 1]
+    with pytest.raises(RossamError, match="use --box-convention xyxy"):
+        call(*arguments)
+    assert call(*arguments, "--box-convention", "xyxy") == 0
+    assert pd.read_csv(tmp_path / "out/records.csv").loc[0, ["x0", "y0", "x1", "y1"]].tolist() == [7, 6, 19, 14]
+    with pytest.raises(RossamError, match=r"nwpu-vhr10: has no use for data\.keep_crowd"):
+        call("--source", "nwpu-vhr10", "--data", dataset, "--keep-crowd", "--out", tmp_path / "no")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_in_any_script_are_converted_and_printed_in_any_encoding(dataset, tmp_path, monkeypatch, encoding):
+    images = dataset / "images"
+    (images / "clip 0").rename(images / "飞机 é😀")
+
+    def edit(content):
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].replace("clip 0", "飞机 é😀")
+        content["videos"][0]["name"], content["categories"][0]["name"] = "船/舶", "Корабль"
+
+    change(dataset, edit)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", screen)
+    every = [part for name in FORMATS for part in ("--format", name)]
+    out = tmp_path / "出力"
+    arguments = ["--source", "coco", "--data", dataset, "--out", out, "--method", "box", "--workers", 1, "--jitter", 0]
+    assert cli.main([str(part) for part in ["convert", *arguments, *every]]) == 0
+    screen.flush()
+    assert "12 boxes in the input" in screen.buffer.getvalue().decode(encoding)
+    for name in ("yolo/images/飞机 é😀/001.png", "labels/飞机 é😀/001.png", "authors/train/img/船_舶_000001.png"):
+        assert (out / name).exists()
+    assert (out / "mots/MOTS-train/船_舶/gt/gt.txt").exists()
+    assert "Корабль" in (out / "yolo/data.yaml").read_text("utf-8")
+    assert json.loads((out / "coco.json").read_text())["images"][0]["file_name"] in {
+        "飞机 é😀/001.png",
+        "clip 1/001.png",
+    }

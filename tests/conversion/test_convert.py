@@ -15,14 +15,15 @@ import pytest
 import torch
 from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
 
-from rossam_core.config import InferenceConfig
-from rossam_core.conversion.convert import ConversionConfig, ShardWorker, convert
-from rossam_core.conversion.records import Conversion, shard_path, unpack
-from rossam_core.data.records import FrameSet
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import EllipseBaseline
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
+from rossam_core.records import FrameSet
+from rossam_core.settings import InferenceConfig
+from rossam_kit.convert import engines
+from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
+from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.experiments.baselines import EllipseBaseline
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
 
@@ -138,9 +139,54 @@ def test_processes_and_interruptions_change_no_byte(frames, tmp_path):
     assert all_bytes(broken) == all_bytes(whole)
 
 
-def test_a_worker_that_dies_is_told(frames, tmp_path):
-    with pytest.raises(RossamError, match="worker process: died"):
+def test_a_worker_that_ends_is_told_with_its_exit_status(frames, tmp_path):
+    with pytest.raises(RossamError, match="worker process: was ended with status 9") as error:
         convert(Fatal(), frames, tmp_path / "out", ONE, workers=2)
+    assert "memory" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "started", "cause"),
+    [
+        ([-15, -9], 2, "killed (signal 9), which the system does when memory runs out"),
+        ([-9], 0, "memory runs out"),
+        ([-15, -11], 2, "by signal 11 (Segmentation fault)"),
+        ([1, 1], 0, "could not import the script that called"),
+    ],
+)
+def test_each_death_of_a_worker_has_its_own_cause(statuses, started, cause):
+    assert cause in engines._death(statuses, started).found
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tiny_tracks import Notched, make_frames
+from rossam_kit.convert.convert import ConversionConfig, convert
+out = Path(sys.argv[1])
+convert(Notched(), make_frames(out / "data"), out / "masks", ConversionConfig(shard_frames=1, jitter=1), workers=2)
+"""
+
+
+def test_a_script_without_a_main_guard_is_named_as_the_cause(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    last = done.stderr[done.stderr.rindex("rossam_core.errors.RossamError") :]
+    assert "could not import the script that called" in last and '`if __name__ == "__main__":`' in last
+    assert "memory" not in last
+
+
+def test_a_predictor_that_no_other_process_can_import_is_named_as_the_cause(frames, tmp_path, monkeypatch):
+    class Local(Notched):
+        pass
+
+    with pytest.raises(RossamError, match=r"the predictor: cannot be brought to another process .*Local"):
+        convert(Local(), frames, tmp_path / "out", ONE, workers=2)
+    monkeypatch.setattr(engines, "_payload", b"cno_such_module\nThing\n.")
+    with pytest.raises(RossamError, match=r"the predictor: cannot be brought .*no_such_module"):
+        engines._do(None)
 
 
 KILLED = """
@@ -148,7 +194,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from tiny_tracks import Notched, make_frames
-from rossam_core.conversion.convert import ConversionConfig, convert
+from rossam_kit.convert.convert import ConversionConfig, convert
 class Slow(Notched):
     def predict(self, image, boxes):
         time.sleep(0.02)
@@ -192,7 +238,7 @@ def test_a_folder_of_other_files_is_left_alone(frames, tmp_path):
 
 def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path, monkeypatch):
     convert(Notched(), frames, tmp_path / "out", ONE)
-    monkeypatch.setattr("rossam_core.conversion.convert.source_digest", lambda *rooms: "later")
+    monkeypatch.setattr("rossam_kit.convert.convert.CONVERSION_VERSION", 99)
     monkeypatch.setattr(ShardWorker, "__call__", None)
     convert(Notched(), frames, tmp_path / "out", ONE)
     (tmp_path / "out/records.csv").unlink()

@@ -1,5 +1,6 @@
 """What is exported is read back as what was converted, exactly."""
 
+import dataclasses
 import json
 
 import cv2
@@ -8,14 +9,14 @@ import pandas as pd
 import pytest
 from tiny_tracks import SIZE_HW, Notched, make_frames
 
-from rossam_core.conversion import exports
-from rossam_core.conversion.convert import ConversionConfig, convert
-from rossam_core.data import masks
-from rossam_core.data.authors_format import read_authors_format
-from rossam_core.data.coco import read_coco
-from rossam_core.data.records import FrameSet, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import EllipseBaseline
+from rossam_core.records import FrameSet, ObjectAnnotation
+from rossam_kit.convert import exports
+from rossam_kit.convert.convert import ConversionConfig, convert
+from rossam_kit.datasets.authors_format import read_authors_format
+from rossam_kit.datasets.coco import read_coco
+from rossam_kit.experiments.baselines import EllipseBaseline
 
 CONFIG = ConversionConfig(shard_frames=2, jitter=0)
 
@@ -65,7 +66,7 @@ def test_label_maps_hold_every_visible_pixel_and_count_the_others(done, tmp_path
     listed = pd.read_csv(folder / "labels.csv", keep_default_na=False)
     assert len(listed) == len(done.table)
     for frame in done:
-        label_map = cv2.imread(str(folder / frame.video.replace(" ", "_") / f"{frame.index:06d}.png"), -1)
+        label_map = cv2.imread(str(folder / frame.video / f"{frame.index:03d}.png"), -1)
         assert label_map.dtype == np.uint16 and label_map.shape == SIZE_HW
         union = np.zeros(SIZE_HW, dtype=bool)
         for record in frame.objects:
@@ -90,7 +91,7 @@ def test_the_authors_format_holds_boxes_and_masks_side_by_side(done, frames, tmp
         assert stack.dtype == np.uint8 and set(np.unique(stack)) == {0, 255}
         assert np.array_equal(stack > 0, [record.full(SIZE_HW) for record in kept])
         assert np.array_equal(cv2.imread(str(folder / "img" / f"{name}.png"))[..., ::-1], frame.image())
-    assert pd.read_csv(folder / "left_out.csv")["object_id"].tolist() == [4, 5]
+    assert pd.read_csv(folder / "drops.csv")["place"].tolist() == ["clip 0/000001 object 4", "clip 0/000001 object 5"]
     read = read_authors_format(tmp_path, "train", cache=tmp_path / "cache")
     for back, found in zip(read, done, strict=True):
         kept = [record for record in found.objects if record.has_mask]
@@ -103,7 +104,7 @@ def test_yolo_polygons_fill_to_the_same_masks_holes_and_pieces_too(done, tmp_pat
     folder = exports.write_yolo(done, tmp_path / "yolo")
     listing = (folder / "data.yaml").read_text()
     for frame in done:
-        name = f"{frame.video.replace(' ', '_')}_{frame.index:06d}"
+        name = f"{frame.video}/{frame.index:03d}"
         kept = [record for record in frame.objects if record.has_mask]
         lines = (folder / "labels" / f"{name}.txt").read_text().splitlines()
         assert len(lines) == len(kept) and (folder / "images" / f"{name}.png").exists()
@@ -116,15 +117,16 @@ def test_yolo_polygons_fill_to_the_same_masks_holes_and_pieces_too(done, tmp_pat
             assert f'{number}: "{record.category}"' in listing
 
 
-def test_videos_that_would_share_a_name_are_told(done, frames, tmp_path):
-    import dataclasses
-
+def test_videos_that_would_share_a_name_get_different_ones(done, frames, tmp_path):
     twins = FrameSet("twins", [frames[0], dataclasses.replace(frames[0], video="clip_0")])
     both = convert(EllipseBaseline(), twins, tmp_path / "twins", CONFIG)
-    for write in (exports.write_label_maps, exports.write_authors_format, exports.write_yolo):
-        with pytest.raises(RossamError, match="both be named clip_0"):
-            write(both, tmp_path / "export")
-    exports.write_coco(both, tmp_path / "fine.json")
+    exports.write_authors_format(both, tmp_path / "authors")
+    exports.write_yolo(both, tmp_path / "yolo")
+    assert [p.name for p in sorted((tmp_path / "authors/img").iterdir())] == [
+        "clip_0_000001.png",
+        "clip_0_2_000001.png",
+    ]
+    assert len(list((tmp_path / "yolo").rglob("*.png"))) == 2
     with pytest.raises(RossamError, match="rle or polygons"):
         exports.write_coco(both, tmp_path / "bad.json", "bitmap")
 
@@ -136,5 +138,6 @@ def test_an_unreadable_image_is_left_out_with_its_boxes_listed(frames, tmp_path)
     content = json.loads(path.read_text())
     assert len(read_coco(path, content["info"]["image_root"], name="back")) == len(frames) - 1
     assert sum(drop["reason"].startswith("image: ") for drop in content["drops"]) == 2
-    for write in (exports.write_label_maps, exports.write_authors_format, exports.write_yolo):
-        write(done, tmp_path / write.__name__)
+    for write in (exports.write_label_maps, exports.write_authors_format, exports.write_yolo, exports.write_mots):
+        folder = write(done, tmp_path / write.__name__)
+        assert pd.read_csv(folder / "drops.csv")["reason"].str.startswith("image: ").sum() == 2

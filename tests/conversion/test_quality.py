@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.conversion import quality
-from rossam_core.conversion.records import record_of
 from rossam_core.inference.predictor import ObjectMask
+from rossam_kit.convert import quality
+from rossam_kit.convert.mask_records import record_of
 
 SIZE_HW = (100, 120)
 BOX = (10.0, 20.0, 30.0, 40.0)
@@ -133,7 +133,7 @@ def test_spearman_is_scipy_s_and_its_interval_that_of_resampled_videos(rng):
 
     truth = rng.normal(size=240)
     rows = table(iou=truth, predicted_iou=truth + np.repeat(rng.normal(size=60), 4))
-    found = quality.spearman(rows, "predicted_iou", samples=4000)
+    found = quality.spearman(rows, "predicted_iou")
     assert found.mean == pytest.approx(stats.spearmanr(rows["iou"], rows["predicted_iou"]).statistic)
     videos, draws = [group for _, group in rows.groupby("video")], []
     for _ in range(300):
@@ -146,7 +146,7 @@ def test_a_sign_that_is_wrong_way_round_agrees_negatively():
     rows = table(iou=np.linspace(0, 1, 12), predicted_iou=np.linspace(0, 1, 12), leakage=np.linspace(0, 1, 12))
     rows["review_score"] = 1 - rows["predicted_iou"]
     rows["fragments"] = 1.0
-    found = quality.agreement(rows, samples=50).set_index("sign")["spearman"]
+    found = quality.agreement(rows).set_index("sign")["spearman"]
     assert found["review_score"] == pytest.approx(1) and found["leakage"] == pytest.approx(-1)
     assert np.isnan(found["fragments"])
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from tiny_tracks import Notched, make_frames
 
-from rossam_core.conversion.convert import ConversionConfig, convert
-from rossam_core.conversion.review import write_review
-from rossam_core.data.records import ObjectAnnotation
+from rossam_core.records import ObjectAnnotation
+from rossam_kit.convert.convert import ConversionConfig, convert
+from rossam_kit.convert.review import write_review
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.evaluation.baselines import CropMask, box_pixels
+from rossam_core import masks
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.experiments.baselines import CropMask, box_pixels
 
 SIZE_HW = (48, 64)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rossam_core.data.spreadsheet import read_xlsx, write_xlsx
+from rossam_kit.datasets.spreadsheet import read_xlsx
+
+from ..fake_datasets import write_xlsx
 
 
 def missing(path: Path) -> None:

@@ -4,16 +4,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rossam_core.data import masks
-from rossam_core.data.authors_format import read_authors_format
-from rossam_core.data.coco import read_coco
-from rossam_core.data.isaid import read_isaid
-from rossam_core.data.nwpu_vhr10 import read_nwpu_vhr10
-from rossam_core.data.ootb import read_ootb
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.data.sat_mtb import read_sat_mtb
-from rossam_core.data.satsot import read_satsot
-from rossam_core.data.viso import read_viso
+from rossam_core import masks
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.datasets.authors_format import read_authors_format
+from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.isaid import read_isaid
+from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10
+from rossam_kit.datasets.ootb import read_ootb
+from rossam_kit.datasets.sat_mtb import read_sat_mtb
+from rossam_kit.datasets.satsot import read_satsot
+from rossam_kit.datasets.viso import read_viso
 
 SIZE = (48, 64)
 

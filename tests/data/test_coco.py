@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rossam_core.data import masks
-from rossam_core.data.coco import read_coco, read_coco_index, write_coco_index
-from rossam_core.data.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
+from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64).map(lambda v: v % 1000)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=6)
@@ -117,9 +117,154 @@ def test_boxes_of_two_corners_are_read_where_said(tmp_path, dataset):
     assert frames[1].boxes_xyxy.tolist() == [[1, 2, 5, 9]]
 
 
+def test_ids_classes_and_names_of_the_file_are_kept(tmp_path, dataset):
+    frames = read(tmp_path, dataset)
+    assert frames.classes == ((4, "Plane"), (5, "ship"))
+    assert frames.class_of(frames[1].objects[0]) == (4, "Plane")
+    assert frames[1].source == {"file_name": "b.png", "image_id": 7, "video_id": None}
+    assert frames[1].objects[1].source == {"annotation_id": 2, "category_id": 5}
+    write_coco_index(frames, tmp_path / "index.json")
+    again = read_coco_index(tmp_path / "index.json")
+    assert [(f.source, [o.source for o in f.objects]) for f in again] == [
+        (f.source, [o.source for o in f.objects]) for f in frames
+    ]
+    assert again.classes == frames.classes and again.input_boxes == frames.input_boxes == 4
+
+
+def test_regions_are_objects_where_wanted(tmp_path, dataset):
+    frames = read(tmp_path, dataset, keep_crowd=True)
+    assert [o.object_id for o in frames[0].objects] == [9, 8] and frames.drops == ()
+    dataset["annotations"][3]["iscrowd"] = "0"
+    assert read(tmp_path, dataset).object_count == 4
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason_where_wanted(tmp_path, dataset):
+    (tmp_path / "images/a.png").unlink()
+    dataset["annotations"][0] |= {"bbox": [9, 9, 0, 4], "segmentation": [[1, 2]]}
+    dataset["annotations"].append({"id": 1, "image_id": 99, "category_id": 4, "bbox": [1, 2, 3, 4]})
+    dataset["annotations"].append("nothing")
+    frames = read(tmp_path, dataset, skip_bad=True)
+    assert [o.object_id for f in frames for o in f.objects] == [2]
+    assert {drop.where: drop.boxes for drop in frames.drops} == {
+        "a.png": 0,
+        "b.png annotation 1": 1,
+        "a.png annotation 9": 1,
+        "a.png annotation 8": 1,
+        "annotations[4]": 1,
+        "annotations[5]": 1,
+    }
+    reasons = {drop.where: drop.reason for drop in frames.drops}
+    assert "has zero area" in reasons["b.png annotation 1"] and "has 1 points" in reasons["b.png annotation 1"]
+    assert "no such image file" in reasons["a.png annotation 9"]
+    assert frames.input_boxes == len(dataset["annotations"])
+
+
+def test_a_box_that_is_not_around_its_mask_is_dropped_and_many_are_refused(tmp_path, dataset):
+    dataset["annotations"][1]["bbox"] = [12, 0, 3, 2]
+    frames = read(tmp_path, dataset)
+    assert frames.drops[0].where == "b.png annotation 2" and "is not around its mask" in frames.drops[0].reason
+    assert frames.input_boxes == 4 and frames.object_count == 2
+    dataset["annotations"][0]["bbox"] = [12, 5, 3, 2]
+    with pytest.raises(RossamError, match=r"annotation 1: .*not around its mask .*so are 2 of 2"):
+        read(tmp_path, dataset)
+    assert len(read(tmp_path, dataset, skip_bad=True).drops) == 3
+
+
+@pytest.mark.parametrize(
+    ("box", "convention"),
+    [([4, 3, 14, 9], "xyxy"), ([9, 6, 10, 6], "cxcywh"), ([0.2, 0.3, 0.5, 0.6], "xywh-normalised")],
+)
+def test_boxes_of_another_convention_are_refused_with_its_name_and_read_by_it(tmp_path, dataset, box, convention):
+    polygon = [[4, 3, 14, 3, 14, 9, 4, 9]]
+    dataset["annotations"] = [{"id": 1, "image_id": 7, "category_id": 4, "bbox": box, "segmentation": polygon}]
+    with pytest.raises(RossamError, match=f"--box-convention {convention}"):
+        read(tmp_path, dataset)
+    (item,) = read(tmp_path, dataset, box_convention=convention)[1].objects
+    assert np.allclose(item.box_xyxy, (4, 3, 14, 9))
+
+
+def test_boxes_without_masks_that_look_like_another_convention_are_read_as_said(tmp_path, dataset):
+    dataset["annotations"] = [{"id": 1, "image_id": 7, "category_id": 4, "bbox": [11, 3, 19, 9]}]
+    with pytest.raises(RossamError, match="--box-convention xyxy, or --box-convention xywh if they are right"):
+        read(tmp_path, dataset)
+    assert read(tmp_path, dataset, box_convention="xywh")[1].boxes_xyxy.tolist() == [[11, 3, 30, 12]]
+
+
+def test_numbers_written_otherwise_are_read_as_what_they_are(tmp_path, dataset):
+    dataset["videos"] = [{"id": "1", "name": "clip"}]
+    dataset["images"][0] |= {"id": "7", "video_id": 1.0, "frame_id": "5", "height": "10", "width": 20.0}
+    dataset["images"][1] |= {"video_id": "1", "frame_id": 40.0}
+    dataset["annotations"][0] |= {"image_id": 7.0, "category_id": "4", "track_id": "77", "bbox": ["1", 2, 3, 4]}
+    dataset["annotations"][1] |= {"segmentation": [5, 4, 8, 4, 8, 6, 5, 6]}
+    frames = read(tmp_path, dataset)
+    assert [(f.key, f.image_path.name) for f in frames] == [("clip/000005", "b.png"), ("clip/000040", "a.png")]
+    assert [o.object_id for o in frames[0].objects] == [77, 2] and frames[0].objects[1].has_mask
+    assert frames[0].source["image_id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"frame_id": "third"}, "frame number is 'third'"),
+        ({"frame_id": 1.5}, "frame number is 1.5"),
+        ({"frame_id": True}, "frame number is True"),
+        ({"frame_index": -1}, "frame number is -1"),
+        ({}, "some have a number"),
+    ],
+)
+def test_frame_numbers_that_are_none_are_refused(tmp_path, dataset, fields, words):
+    dataset["videos"] = [{"id": 1, "name": "clip"}]
+    dataset["images"][0] |= {"video_id": 1} | fields
+    dataset["images"][1] |= {"video_id": 1} | ({} if fields else {"frame_id": 3})
+    if fields:
+        dataset["images"][1]["frame_id"] = 9
+    with pytest.raises(RossamError, match=words):
+        read(tmp_path, dataset)
+
+
+@pytest.mark.parametrize("key", ["track_id", "instance_id", "object_id"])
+def test_objects_of_a_video_are_tracked_by_what_the_file_names_them(tmp_path, dataset, key):
+    dataset["videos"] = [{"id": 1, "name": "clip"}]
+    for number, image in enumerate(dataset["images"]):
+        image |= {"video_id": 1, "frame_id": number}
+    dataset["annotations"][0][key] = dataset["annotations"][2][key] = 2
+    frames = read(tmp_path, dataset)
+    assert [(f.index, [o.object_id for o in f.objects]) for f in frames] == [(0, [2, 3]), (1, [2])]  # 2 is a track's
+
+
+def test_frames_without_numbers_are_counted_in_the_order_people_read(tmp_path, dataset):
+    dataset["videos"] = [{"id": 1, "name": "clip"}]
+    for image, name in zip(dataset["images"], ("f10.png", "f9.png"), strict=True):
+        (tmp_path / "images" / image["file_name"]).rename(tmp_path / "images" / name)
+        image |= {"file_name": name, "video_id": 1}
+    assert [f.image_path.name for f in read(tmp_path, dataset)] == ["f9.png", "f10.png"]
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_file"),
+    [("é.png", "e\u0301.png"), ("e\u0301.png", "é.png"), ("sub/飞机 1.png", "sub\\飞机 1.png"), ("b.png", "./b.png")],
+)
+def test_a_name_is_found_in_whichever_form_it_is_written(tmp_path, dataset, on_disk, in_file):
+    (tmp_path / "images/sub").mkdir()
+    (tmp_path / "images/b.png").rename(tmp_path / "images" / on_disk)
+    dataset["images"][0]["file_name"] = in_file
+    frame = next(f for f in read(tmp_path, dataset) if len(f.objects) == 2)
+    assert frame.image_path.exists() and frame.source["file_name"] == in_file
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "sub/../../secret.png"])
+def test_a_name_cannot_leave_the_image_folder(tmp_path, dataset, name):
+    (tmp_path / "secret.png").write_bytes((tmp_path / "images/b.png").read_bytes())
+    dataset["images"][0]["file_name"] = name
+    with pytest.raises(RossamError, match=r"outside the image folder"):
+        read(tmp_path, dataset)
+
+
 def test_keep_files_chooses_images_and_leaves_the_others_files_alone(tmp_path, dataset):
     (tmp_path / "images/b.png").unlink()
-    assert [f.video for f in read(tmp_path, dataset, keep_files=["a.png"])] == ["a"]
+    kept = read(tmp_path, dataset, keep_files=["a.png"])
+    assert [f.video for f in kept] == ["a"] and kept.input_boxes == 4
+    assert [drop.reason for drop in kept.drops] == [*["of an image that is not asked for"] * 2, kept.drops[2].reason]
     with pytest.raises(RossamError, match=r"image c\.png: is asked for but not in the file"):
         read(tmp_path, dataset, keep_files=["a.png", "c.png"])
 
@@ -193,6 +338,9 @@ BAD = {
     "other size": (("images", 0, {"height": 11}), "height×width is 11×20, the file's is 10×20"),
     "turned size": (("images", 0, {"height": 20, "width": 10}), "turned by its EXIF tag"),
     "track twice": (("annotations", 1, {"track_id": 1}), "object 1 occurs twice"),
+    "crowd": (("annotations", 0, {"iscrowd": "maybe"}), "iscrowd is 'maybe', expected 0 or 1"),
+    "true as an id": (("annotations", 0, {"id": True}), "annotations[0]: id is True"),
+    "size by name": (("images", 0, {"height": "tall"}), "height×width is tall×20"),
     "track by name": (("annotations", 1, {"track_id": "one"}), "track_id or id is 'one', expected a whole number"),
 }
 

@@ -6,10 +6,10 @@ import warnings
 
 import pytest
 
-from rossam_core.data.records import FrameSet
-from rossam_core.data.twins import WRITERS, write_twin
 from rossam_core.errors import RossamError
+from rossam_core.records import FrameSet
 
+from ..fake_datasets import WRITERS, write_twin
 from .broken import DAMAGE
 from .scenes import READERS, made_frames
 

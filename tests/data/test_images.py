@@ -1,6 +1,7 @@
 """Images of every kind become uint8 H×W×3 RGB in stored order, or a clear error."""
 
 import io
+import json
 import struct
 import warnings
 import zlib
@@ -10,8 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.data.images import ImageConversionWarning, image_size_hw, read_image, to_rgb8
 from rossam_core.errors import RossamError
+from rossam_kit.config import DataConfig, ImageOptions
+from rossam_kit.datasets import images
+from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
+from rossam_kit.datasets.images import (
+    ImageConversionWarning,
+    image_size_hw,
+    read_image,
+    read_window,
+    resolve_reading,
+    to_rgb8,
+)
+from rossam_kit.datasets.loading import load_frames
 
 
 @pytest.fixture
@@ -47,7 +59,10 @@ def test_gray_becomes_three_equal_channels(tmp_path, rgb):
     np.testing.assert_array_equal(image, rgb[..., [0, 0, 0]])
 
 
-@pytest.mark.parametrize(("largest", "bits"), [(255, 8), (256, 10), (1023, 10), (2000, 11), (4095, 12), (40000, 16)])
+DEPTHS = [(255, 8), (256, 10), (1023, 10), (2000, 11), (4095, 12), (40000, 16)]
+
+
+@pytest.mark.parametrize(("largest", "bits"), DEPTHS)
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_16_bit_gray_is_divided_by_the_bit_depth_it_uses(tmp_path, suffix, largest, bits):
     values = np.linspace(0, largest, 35).astype(np.uint16).reshape(5, 7)
@@ -95,8 +110,8 @@ def test_transparent_palette_entry_is_black(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected", "word"),
     [
-        ([0.0, 0.5, 1.0], [0, 128, 255], "times 255"),
-        ([0.0, 99.6, 255.0], [0, 100, 255], "rounded"),
+        ([0.0, 0.5, 1.0], [0, 128, 255], "[0, 1]"),
+        ([0.0, 99.6, 255.0], [0, 100, 255], "[0, 255]"),
         ([-100.0, 0.0, 100.0], [0, 128, 255], "[-100, 100]"),
         ([0.0, 500.0, 1000.0], [0, 128, 255], "[0, 1000]"),
         ([-3.0, -3.0, -3.0], [0, 0, 0], "[-3, -3]"),
@@ -205,7 +220,7 @@ def test_arrays_follow_the_same_rules_as_files(rgb):
     with pytest.warns(ImageConversionWarning, match="alpha"):
         opaque = np.dstack([rgb, np.full((5, 7), 255, np.uint8)])
         np.testing.assert_array_equal(to_rgb8(opaque, "image"), rgb)
-    with pytest.warns(ImageConversionWarning, match="times 255"):
+    with pytest.warns(ImageConversionWarning, match=r"\[0, 1\] to \[0, 255\]"):
         np.testing.assert_array_equal(to_rgb8(rgb / 255, "image"), rgb)
     np.testing.assert_array_equal(to_rgb8(rgb.astype(np.int64), "image"), rgb)
     with pytest.warns(ImageConversionWarning, match="16-bit"):
@@ -229,3 +244,168 @@ def test_arrays_follow_the_same_rules_as_files(rgb):
 def test_unusable_arrays_are_errors_that_name_the_image(array, words):
     with pytest.raises(RossamError, match=rf"(?s)image 3: .*{words}"):
         to_rgb8(array, "image 3")
+
+
+def test_16_bit_gray_with_a_transparent_value_hides_it(tmp_path):
+    values = np.array([[0, 1000, 4095], [7, 7, 2000]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=7)
+    image = read_with_warning(tmp_path / "a.png", "12-bit", "missing pixels")
+    np.testing.assert_array_equal(image[..., 0], np.rint(np.where(values == 7, 0, values) * 255.0 / 4095))
+
+
+def test_16_bit_colour_with_alpha_is_composited(tmp_path, rng):
+    values = rng.integers(0, 65536, (5, 7, 4)).astype(np.uint16)
+    values[0, 0] = 65535
+    cv2.imwrite(str(tmp_path / "a.png"), values[..., [2, 1, 0, 3]])
+    expected = np.rint(np.rint(values[..., :3] * 255.0 / 65535) * (values[..., 3:] / 65535))
+    np.testing.assert_array_equal(read_with_warning(tmp_path / "a.png", "16-bit", "alpha"), expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_bands_of_any_file_may_be_named(tmp_path, rgb, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(rgb).save(path)
+    turned = resolve_reading(ImageOptions(bands=(3, 1, 1)), [path])
+    with pytest.warns(ImageConversionWarning, match="bands 3, 1, 1 of 3"):
+        np.testing.assert_array_equal(read_image(path, turned), read_image(path)[..., [2, 0, 0]])
+    with pytest.raises(RossamError, match="has 3 bands, and band 4 is asked for"):
+        resolve_reading(ImageOptions(bands=4), [path])
+
+
+def test_windows_of_any_file_are_parts_of_it(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_window(tmp_path / "a.png", 2, 1, 6, 4), rgb[1:4, 2:6])
+
+
+def test_only_a_tiff_may_be_above_pillow_s_limit(tmp_path, rgb, monkeypatch):
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(rgb).save(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), rgb)
+    with pytest.raises(RossamError, match=r"a\.png: is too large(?s:.)*Remedy: save it as a tiled GeoTIFF"):
+        read_image(tmp_path / "a.png")
+
+
+# --- one stretch for a dataset ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["png", "tif"])
+def video(tmp_path, rng, request):
+    """A COCO folder with a video of three 12-bit frames, the second of a quarter of the light."""
+    (tmp_path / "set/images").mkdir(parents=True)
+    values = rng.integers(0, 4000, (3, 5, 7)).astype(np.uint16)
+    values[1] //= 4
+    values[0, 0, 0] = 4095
+    entries = []
+    for number, frame in enumerate(values, start=1):
+        name = f"{number}.{request.param}"
+        cv2.imwrite(str(tmp_path / "set/images" / name), frame)
+        entries.append({"id": number, "file_name": name, "video_id": 1})
+    content = {"images": entries, "annotations": [], "categories": [], "videos": [{"id": 1, "name": "v"}]}
+    (tmp_path / "set/test.json").write_text(json.dumps(content))
+    return tmp_path / "set", values
+
+
+def pixels_of(frames):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageConversionWarning)
+        return np.stack([frame.image()[..., 0] for frame in frames])
+
+
+def scaled(values, low, high):
+    return np.rint((values.clip(low, high) - low) * 255.0 / (high - low))
+
+
+def test_all_frames_of_a_video_have_one_gain(video, tmp_path):
+    folder, values = video
+    frames = read_coco(folder / "test.json", folder / "images", name="v")
+    np.testing.assert_array_equal(pixels_of(frames), scaled(values, 0, 4095))
+    write_coco_index(frames, tmp_path / "index.json")
+    again = read_coco_index(tmp_path / "index.json")
+    np.testing.assert_array_equal(pixels_of(again), pixels_of(frames))
+    assert again.fingerprint() == frames.fingerprint()
+    assert pixels_of([frames[1].with_objects([])]).tolist() == pixels_of([frames[1]]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("stretch", "limits"),
+    [("full", None), ("100,900", (100, 900)), ("percentiles", (2, 98)), ("percentiles:10,50", (10, 50))],
+)
+def test_the_stretch_of_a_profile_is_that_of_all_frames(video, tmp_path, stretch, limits):
+    folder, values = video
+    data = DataConfig(source="coco", root=folder, stretch=stretch, bands=1)
+    if limits is None:
+        limits = (0, 4095)
+    elif stretch.startswith("percentiles"):
+        limits = np.percentile(values, limits)
+    frames = load_frames(data, "test", tmp_path / "cache")
+    np.testing.assert_array_equal(pixels_of(frames), scaled(values, *limits))
+
+
+def test_all_splits_of_a_dataset_have_one_stretch(video, tmp_path):
+    folder, values = video
+    content = json.loads((folder / "test.json").read_text())
+    for split, chosen in (("train", slice(0, 1)), ("test", slice(1, 3))):
+        (folder / f"{split}.json").write_text(json.dumps(content | {"images": content["images"][chosen]}))
+    values[2] //= 8
+    cv2.imwrite(str(next((folder / "images").glob("3.*"))), values[2])
+    for split, chosen in (("train", slice(0, 1)), ("test", slice(1, 3))):
+        frames = load_frames(DataConfig(source="coco", root=folder), split, tmp_path / "cache")
+        np.testing.assert_array_equal(pixels_of(frames), scaled(values[chosen], 0, 4095))
+
+
+def test_the_fingerprint_moves_with_bands_and_stretch(video, tmp_path):
+    folder, _ = video
+    settings = [{}, {"stretch": "0,4095"}, {"stretch": "percentiles"}, {"stretch": "0,4000"}, {"bands": 1}]
+    prints = [
+        load_frames(DataConfig(source="coco", root=folder, **options), "test", tmp_path / "cache").fingerprint()
+        for options in settings
+    ]
+    assert len(set(prints)) == len(settings)
+
+
+def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, monkeypatch):
+    folder, values = video
+    paths = sorted((folder / "images").iterdir())
+    options = ImageOptions(stretch="percentiles:0,100")
+    first = resolve_reading(options, paths, tmp_path / "cache")
+    assert first.limits == {"uint16": (values.min(), 4095)}
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_Statistics", None)
+        assert resolve_reading(options, paths, tmp_path / "cache") == first
+    cv2.imwrite(str(paths[0]), np.full((5, 7), 5000, np.uint16))
+    assert resolve_reading(options, paths, tmp_path / "cache").limits["uint16"][1] == 5000
+
+
+def test_8_bit_images_are_not_decoded_for_their_stretch(tmp_path, rgb, monkeypatch):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_Statistics", None)
+    assert resolve_reading(ImageOptions(), [tmp_path / "a.png"]).limits == {}
+
+
+def test_8_bit_images_may_be_stretched_too(tmp_path, rgb):
+    dark = rgb // 4
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    reading = resolve_reading(ImageOptions(stretch="percentiles:0,100"), [tmp_path / "a.png"], tmp_path)
+    with pytest.warns(ImageConversionWarning, match="uint8 values"):
+        np.testing.assert_array_equal(
+            read_image(tmp_path / "a.png", reading), scaled(dark.astype(float), dark.min(), dark.max())
+        )
+
+
+def test_floats_of_a_dataset_share_their_range(tmp_path):
+    for name, values in (("a", [0.0, 0.5, 1.0]), ("b", [0.0, 200.0, 400.0])):
+        cv2.imwrite(str(tmp_path / f"{name}.tif"), np.array([values], np.float32))
+    reading = resolve_reading(ImageOptions(), sorted(tmp_path.glob("*.tif")), tmp_path)
+    with pytest.warns(ImageConversionWarning, match=r"\[0, 400\]"):
+        assert read_image(tmp_path / "a.tif", reading)[0, :, 0].tolist() == [0, 0, 1]
+        assert read_image(tmp_path / "b.tif", reading)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_a_damaged_image_does_not_keep_the_others_from_their_stretch(video):
+    folder, _ = video
+    paths = sorted((folder / "images").iterdir())
+    paths[2].write_bytes(paths[2].read_bytes()[:60])
+    assert resolve_reading(ImageOptions(), paths, folder).limits == {"uint16": (0, 4095)}
+    with pytest.raises(RossamError, match=paths[2].name):
+        read_image(paths[2])

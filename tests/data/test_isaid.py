@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.data.isaid import CLASS_SUFFIX, COLOURS, ID_SUFFIX, MIN_AREA, read_isaid
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.isaid import CLASS_SUFFIX, COLOURS, ID_SUFFIX, MIN_AREA, read_isaid
 
 
 @pytest.fixture

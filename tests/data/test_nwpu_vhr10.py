@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
-from rossam_core.data import masks, nwpu_vhr10
-from rossam_core.data.nwpu_vhr10 import CATEGORIES, SPLIT_FILE, read_ground_truth_txt, read_nwpu_vhr10
+from rossam_core import masks
 from rossam_core.errors import RossamError
+from rossam_kit.datasets import nwpu_vhr10
+from rossam_kit.datasets.nwpu_vhr10 import CATEGORIES, SPLIT_FILE, read_nwpu_vhr10
 
 IMAGES = "NWPU VHR-10 dataset/positive image set"
 
@@ -73,24 +73,6 @@ def test_the_packaged_split_covers_all_images_once():
     assert sorted(split["train"] + split["val"]) == [f"{number:03d}.jpg" for number in range(1, 651)]
 
 
-def test_ground_truth_lines_become_boxes_and_names(tmp_path):
-    (tmp_path / "001.txt").write_text("(563,478),(630,573),1 \n(652, 73),(694,123),10 \n\n")
-    assert read_ground_truth_txt(tmp_path / "001.txt") == [
-        ((563.0, 478.0, 630.0, 573.0), "airplane"),
-        ((652.0, 73.0, 694.0, 123.0), "vehicle"),
-    ]
-
-
-def test_every_bad_ground_truth_line_is_named(tmp_path):
-    (tmp_path / "001.txt").write_text("(1,2),(3,4),1\n(1,2),(3,4)\n(1,2),(3,4),11\n(5,2),(3,4),1\n")
-    with pytest.raises(
-        RossamError, match=r"3 problems(?s:.)*line 2: .*(?s:.)*line 3: class is 11(?s:.)*line 4: .*inverted"
-    ):
-        read_ground_truth_txt(tmp_path / "001.txt")
-    with pytest.raises(RossamError, match="cannot be read"):
-        read_ground_truth_txt(tmp_path / "002.txt")
-
-
 @pytest.fixture(scope="module")
 def real(real_data):
     return read_nwpu_vhr10(real_data)
@@ -123,30 +105,6 @@ def test_real_masks_are_not_empty_and_meet_their_boxes(real):
     furthest = np.abs(offsets).max(axis=1)
     assert (furthest <= 1).sum() == 3538 and furthest.max() == 4
     assert np.median(offsets, axis=0).tolist() == [0, 0, 1, 1]
-
-
-def test_boxes_of_the_two_real_sources_agree_as_documented(real, real_data):
-    frames = {frame.video: frame for frame in real}
-    files = sorted((real_data / "nwpu-vhr10/NWPU VHR-10 dataset/ground truth").glob("*.txt"))
-    ious, offsets, other_class, counts = [], [], [], np.zeros(2, int)
-    for file in files:
-        drawn = read_ground_truth_txt(file)
-        ours, theirs = frames[file.stem].boxes_xyxy, np.array([box for box, _ in drawn])
-        overlap = np.minimum(ours[:, None, 2:], theirs[:, 2:]) - np.maximum(ours[:, None, :2], theirs[:, :2])
-        shared = overlap.clip(0).prod(axis=-1)
-        areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (ours, theirs)]
-        iou = shared / (areas[0][:, None] + areas[1] - shared)
-        for i, j in zip(*linear_sum_assignment(-iou), strict=True):
-            ious.append(iou[i, j])
-            offsets.append(ours[i] - theirs[j])
-            if frames[file.stem].objects[i].category != drawn[j][1]:
-                other_class.append((file.stem, frames[file.stem].objects[i].category, drawn[j][1]))
-        counts += len(ours), len(theirs)
-    assert len(files) == 60 and counts.tolist() == [568, 569]
-    assert len(ious) == 567 and round(float(np.median(ious)), 2) == 0.80
-    assert round(float(np.mean(np.array(ious) > 0.5)), 2) == 0.93
-    assert np.median(offsets, axis=0).tolist() == [4, 3, 0, -1]
-    assert other_class == [("532", "storage_tank", "ship")] * 2
 
 
 def test_a_changed_annotation_file_is_read_with_a_warning_and_without_notes(real_data, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rossam_core.data.outlines import outline_path, outlines
+from rossam_kit.convert.outlines import outline_path, outlines
 
 
 def signed_area(loop):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rossam_core.data import masks
-from rossam_core.data.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core import masks
+from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
 
 
 @pytest.fixture

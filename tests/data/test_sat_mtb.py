@@ -5,9 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from rossam_core.data.sat_mtb import SHEETS, read_sat_mtb
-from rossam_core.data.spreadsheet import write_xlsx
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.sat_mtb import SHEETS, read_sat_mtb
+
+from ..fake_datasets import write_xlsx
 
 POLYGON = [10, 5, 20, 5, 20, 9, 10, 9]
 XML = """<annotation><size><width>40</width><height>30</height></size>
@@ -108,6 +109,13 @@ def test_boxes_given_by_width_and_height_are_a_problem(dataset):
     path.write_text(json.dumps(content))
     with pytest.raises(RossamError, match=r"000001\.json: bbox holds x, y, width, height"):
         read(dataset, "train")
+
+
+def test_a_track_of_two_classes_is_a_problem(dataset):
+    path = dataset / "SAT-MTB_Dataset/ship/02/mot/02"
+    path.write_text("1,7,10,5,10,4,1,2,0,0,0\n2,7,11,5,10,4,1,1,0,0,0\n")
+    with pytest.raises(RossamError, match="line 2: object 7 is airplane, before ship"):
+        read(dataset, "train", "mot")
 
 
 def test_unknown_splits_and_kinds_are_errors(dataset):

@@ -1,42 +1,44 @@
-"""Workbooks: ours are read back, and so is what other programs write."""
+"""Workbooks are read as text, and damaged ones are errors that say so."""
 
-import zipfile
-
+import openpyxl
 import pytest
 
-from rossam_core.data.spreadsheet import MAIN, read_xlsx, write_xlsx
 from rossam_core.errors import RossamError
+from rossam_kit.datasets.spreadsheet import read_xlsx
+
+from ..fake_datasets import write_xlsx
 
 
-def test_a_workbook_reads_back_as_text(tmp_path):
-    rows = [["", "a & b", '"<c>"'], [], ["train", 3, None, 4.5], [None] * 30 + ["far"]]
-    write_xlsx(tmp_path / "a.xlsx", {"one": rows, "two <&>": [["x"]]})
+def test_cells_come_as_text(tmp_path):
+    rows = [["", " a & b", '"<c>"'], [], ["train", 3, None, 4.5], [None, 1.0]]
+    write_xlsx(tmp_path / "a.xlsx", {"one": rows, "two <&>": [[], ["x"]]})
     sheets = read_xlsx(tmp_path / "a.xlsx")
-    assert sheets["one"] == [["", "a & b", '"<c>"'], [], ["train", "3", "", "4.5"], [""] * 30 + ["far"]]
-    assert sheets["two <&>"] == [["x"]]
+    assert sheets["one"] == [
+        ["", "a & b", '"<c>"', ""],
+        ["", "", "", ""],
+        ["train", "3", "", "4.5"],
+        ["", "1", "", ""],
+    ]
+    assert sheets["two <&>"] == [[""], ["x"]]
 
 
-def test_shared_strings_left_out_rows_and_rich_text_are_understood(tmp_path):
-    write_xlsx(tmp_path / "a.xlsx", {"one": [["x"]]})
-    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    parts["xl/sharedStrings.xml"] = (
-        f'<sst xmlns="{MAIN}"><si><t>ship</t></si><si><r><t>tr</t></r><r><t>ain </t></r></si></sst>'.encode()
-    )
-    parts["xl/worksheets/sheet1.xml"] = (
-        f'<worksheet xmlns="{MAIN}"><sheetData><row r="2"><c r="B2" t="s"><v>1</v></c><c r="C2"><v>7</v></c></row>'
-        '<row><c t="s"><v>0</v></c><c/></row></sheetData></worksheet>'
-    ).encode()
-    with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as archive:
-        for name, data in parts.items():
-            archive.writestr(name, data)
-    assert read_xlsx(tmp_path / "b.xlsx")["one"] == [[], ["", "train", "7"], ["ship", ""]]
+def test_formulas_without_a_computed_value_are_empty(tmp_path):
+    workbook = openpyxl.Workbook()
+    workbook.active["A1"], workbook.active["B1"] = "=1+1", "x"
+    workbook.save(tmp_path / "a.xlsx")
+    assert read_xlsx(tmp_path / "a.xlsx") == {"Sheet": [["", "x"]]}
 
 
-def test_what_is_no_workbook_is_an_error(tmp_path):
+@pytest.mark.parametrize("keep", [0, 100, 2000, 4000])
+def test_what_is_no_workbook_is_an_error(tmp_path, keep):
     with pytest.raises(RossamError, match="no such file"):
         read_xlsx(tmp_path / "gone.xlsx")
-    with zipfile.ZipFile(tmp_path / "other.xlsx", "w") as archive:
-        archive.writestr("a.txt", "a")
+    write_xlsx(tmp_path / "a.xlsx", {"one": [["x"]]})
+    data = (tmp_path / "a.xlsx").read_bytes()
+    (tmp_path / "a.xlsx").write_bytes(data[:keep])
+    with pytest.raises(RossamError, match=r"a\.xlsx: is not a readable \.xlsx workbook"):
+        read_xlsx(tmp_path / "a.xlsx")
+    damaged = data[:keep] + bytes(500) + data[keep + 500 :]
+    (tmp_path / "a.xlsx").write_bytes(damaged)
     with pytest.raises(RossamError, match="not a readable"):
-        read_xlsx(tmp_path / "other.xlsx")
+        read_xlsx(tmp_path / "a.xlsx")

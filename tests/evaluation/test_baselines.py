@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from rossam_core.data import masks
-from rossam_core.data.nwpu_vhr10 import read_nwpu_vhr10
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
-from rossam_core.evaluation.metrics import mask_iou
-from rossam_core.evaluation.scoring import evaluate
+from rossam_core.metrics import mask_iou
+from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10
+from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline, GrabCutBaseline
+from rossam_kit.experiments.scoring import evaluate
 
 ALL = [BoxBaseline, EllipseBaseline, GrabCutBaseline]
 

@@ -7,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.claims import ledger
-from rossam_core.evaluation.experiments import Experiments, RowSpec, table_specs
 from rossam_core.files import read_json
-from rossam_core.model.checkpoints import SHIPPED
-from rossam_core.reporting.results import comparison_rows
-from rossam_core.reporting.tables import comparison_table, published
+from rossam_core.model.weights import SHIPPED
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.experiments import Experiments, RowSpec, table_specs
+from rossam_kit.report.results import comparison_rows
+from rossam_kit.report.tables import comparison_table, published
 
 TINY = {
     "data.limit_frames": 2,
@@ -48,13 +47,6 @@ def test_every_row_the_paper_prints_is_there_in_its_order(table):
     assert ours == list(published(spec.published, dataset=spec.dataset)["row"])
 
 
-def test_every_claim_names_two_rows_that_exist():
-    specs = table_specs()
-    for claim in ledger().claims:
-        for table, label in (claim.better, claim.than):
-            assert specs[table].row(label).label == label
-
-
 def test_a_row_shared_by_two_tables_has_one_key(experiments):
     specs = table_specs()
     one, other = specs["table1"].row("SAM + inference pipeline"), specs["table2"].row("rate 2, bicubic, only one")
@@ -69,8 +61,7 @@ def test_a_sam2_row_is_answered_by_a_network_of_its_own(experiments):
 
 
 def test_sam2_is_fine_tuned_from_its_own_network(experiments):
-    phases = [{"groups": ["last_block", "sam_decoder"], "mask": "sam"}]
-    spec = RowSpec(label="SAM2, fine-tuned", method="sam2", training={"phases": phases})
+    spec = RowSpec(label="SAM2, fine-tuned", method="sam2", trains=("last_block", "sam_decoder"))
     run = experiments.run_config(spec, 0)
     assert (run.backbone, run.architecture) == ("hiera_t", {})
     assert experiments.result(spec).units()["iou"].between(0, 1).all()
@@ -80,16 +71,10 @@ def test_sam2_is_fine_tuned_from_its_own_network(experiments):
     assert experiments.predictor(spec).model.method == "sam2"
 
 
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [
-        ({}, r"row 'SAM2\+'.*\n.*need lora, hq_head, the mask hq, which sam2 does not have"),
-        ({"phases": [{"groups": ["sam_decoder"], "mask": "hq"}]}, "need the mask hq"),
-    ],
-)
-def test_sam2_has_no_adapters_and_no_hq_head_to_train(experiments, training, told):
-    with pytest.raises(RossamError, match=told):
-        experiments.result(RowSpec(label="SAM2+", method="sam2", training=training))
+def test_sam2_has_no_adapters_and_no_hq_head_to_train(experiments):
+    spec = RowSpec(label="SAM2+", method="sam2", trains=("lora", "last_block", "hq_head"))
+    with pytest.raises(RossamError, match=r"row 'SAM2\+'.*\n.*name lora, hq_head, which sam2 does not have"):
+        experiments.result(spec)
 
 
 def test_a_table_whose_data_is_not_there_says_so_in_every_cell(cache):
@@ -97,7 +82,7 @@ def test_a_table_whose_data_is_not_there_says_so_in_every_cell(cache):
     assert "table6" in experiments.tables and "table6_isaid" not in experiments.tables
     assert experiments.results("table6_isaid") == []
     missing = experiments.left_out("table6_isaid")
-    rows = comparison_rows("table6_isaid", [], experiments.profile, left_out=missing)
+    rows = comparison_rows("table6_isaid", [], left_out=missing)
     assert [row.published.iou for row in rows if row.published] == [53.19, 55.79, 63.96, 73.22]
     assert {row.reason for row in rows} == {"the profile nwpu has no isaid"}
     assert all(cell.text for row in comparison_table(rows).rows for cell in row)
@@ -109,7 +94,7 @@ def test_a_row_without_a_prior_keeps_its_place_with_the_reason(experiments, monk
     missing = waiting.left_out("table1")
     assert list(missing) == ["SAM2", "SAM2 + inference pipeline"]
     measured = [experiments.result(spec) for spec in experiments.specs["table1"].rows[:2]]
-    rows = comparison_rows("table1", measured, experiments.profile, left_out=missing)
+    rows = comparison_rows("table1", measured, left_out=missing)
     assert [row.setting for row in rows] == [row.label for row in experiments.specs["table1"].rows]
     assert [row.iou is None for row in rows] == [False, False, True, True] and "hiera_t" in rows[2].reason
     (tmp_path / "hiera_t.safetensors").touch()
@@ -153,7 +138,7 @@ def test_the_key_follows_settings_but_not_batch_sizes(experiments, cache):
 
 
 def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiments):
-    spec = RowSpec(label="ROS-SAM", method="ros-sam", training={})
+    spec = RowSpec(label="ROS-SAM", method="ros-sam", trains=("lora", "last_block", "sam_decoder", "hq_head"))
     result = experiments.result(spec)
     assert result.units()["iou"].between(0, 1).all()
     scored = {frame.key for frame in experiments.frames}
@@ -161,12 +146,23 @@ def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiment
     assert (experiments.run_dir(spec) / "gradient_audit.json").exists()
 
 
+def test_a_key_trains_nothing_and_every_seeds_prompts_are_counted(cache, monkeypatch):
+    experiments = Experiments(load_profile("smoke", TINY | {"seeds": [0, 1]}), cache)
+    spec = RowSpec(label="HQ head", method="hq-sam", training={"phases": [{"groups": ["hq_head"], "mask": "hq"}]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiments, "trained", lambda *_: pytest.fail("trained"))
+        key = experiments.key(spec)
+    result = experiments.result(spec)
+    assert result.key == key == experiments.key(spec)
+    assert result.objects == len(result.units()) == 2 * len(result.units().query("seed == 0"))
+
+
 def test_an_unknown_table_names_the_known_ones(experiments):
     with pytest.raises(RossamError, match="table1"):
         experiments.results("table9")
 
 
-@pytest.mark.parametrize("profile", ["smoke", "demo", "nwpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "demo", "full", "nwpu", "paper"])
 def test_a_row_that_names_its_rate_or_filter_has_it_whatever_the_profile_prefers(profile, tmp_path):
     settings = load_profile(profile).model_copy(update={"data": load_profile("smoke").data})
     experiments, named = Experiments(settings, tmp_path), 0

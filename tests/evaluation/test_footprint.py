@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.evaluation import footprint
-from rossam_core.evaluation.experiments import Experiments, RowSpec
-from rossam_core.evaluation.footprint import footprints, peak_resident
-from rossam_core.reporting import runs
+from rossam_kit.config import load_profile
+from rossam_kit.experiments import footprint
+from rossam_kit.experiments.experiments import Experiments, RowSpec
+from rossam_kit.experiments.footprint import footprints, peak_resident
+from rossam_kit.report import fine_tuning as runs
 
 MIB = 2**20
 TINY = {
@@ -60,7 +60,7 @@ def test_every_row_has_its_footprint_beside_its_quality_and_it_is_kept(tmp_path,
     specs = [
         RowSpec(label="Box", baseline="box"),
         RowSpec(label="SAM", method="sam"),
-        RowSpec(label="ROS-SAM", method="ros-sam", training={}),
+        RowSpec(label="ROS-SAM", method="ros-sam", trains=("lora", "last_block", "sam_decoder", "hq_head")),
     ]
     results = [experiments.result(spec) for spec in specs]
     box, sam, tuned = footprints(results)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.metrics import (
+from rossam_core.metrics import (
     all_boundary_below,
     band_width,
     boundary_band,
@@ -64,7 +64,6 @@ def test_equals_the_full_frame_definition(pair, d):
     assert np.array_equal(boundary_band(pred, d), naive_band(pred, d))
     assert mask_iou(pred, target) == iou
     assert boundary_iou(pred, target, band_px=d) == biou
-    assert boundary_iou(pred, target, band_px=d, variant="official") == min(iou, biou)
     wide = naive_iou(naive_band(pred, d + 2), naive_band(target, d + 2))
     assert score_masks(pred, target, band_px=d + 2, fit_px=d) == (iou, wide, biou)
 
@@ -137,11 +136,11 @@ def test_the_fitted_band_tells_a_wrong_outline_where_the_usual_one_cannot():
     assert boundary_iou(pred, target, band_px=fitted_band(1600)) < 0.5
 
 
-def test_the_official_variant_sees_the_hole_the_band_does_not():
+def test_the_band_does_not_see_a_hole_that_iou_sees():
     filled = rectangle((200, 200), 50, 50, 150, 150)
     ring = filled & ~rectangle((200, 200), 56, 56, 144, 144)
     assert boundary_iou(ring, filled, band_px=6) == 1
-    assert boundary_iou(ring, filled, band_px=6, variant="official") == mask_iou(ring, filled) < 0.25
+    assert mask_iou(ring, filled) < 0.25
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_unfit_masks_are_refused_naming_both(pred):
         mask_iou(pred, np.zeros((4, 6), bool))
 
 
-@pytest.mark.parametrize("options", [{"band_px": 0}, {"dilation_ratio": 0.0}, {"variant": "coco"}])
+@pytest.mark.parametrize("options", [{"band_px": 0}, {"dilation_ratio": 0.0}])
 def test_unfit_options_are_refused(options):
     with pytest.raises(RossamError):
         boundary_iou(np.ones((4, 4), bool), np.ones((4, 4), bool), **options)

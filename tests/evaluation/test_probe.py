@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from rossam_core.config import InferenceConfig
 from rossam_core.errors import RossamError
-from rossam_core.evaluation import probe as probing
+from rossam_core.settings import InferenceConfig
 from rossam_core.training.recipes import RunConfig, recipe
+from rossam_kit.experiments import probe as probing
 
 SMALL = {"depth": 4, "global_attention": [0, 3], "dim": 48, "input_size": 256}
 RUN = RunConfig(device="cpu", architecture=SMALL, training=recipe("paper", lora_rank=2, batch=8))

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline
-from rossam_core.evaluation.metrics import boundary_iou, fitted_band, mask_iou
-from rossam_core.evaluation.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
+from rossam_core.metrics import boundary_iou, fitted_band, mask_iou
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.experiments.baselines import BoxBaseline
+from rossam_kit.experiments.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
 
 SIZE = (40, 60)
 
@@ -112,16 +112,9 @@ def test_crowding_is_the_gap_between_boxes_in_pixels_and_in_own_sides(rng):
     assert np.allclose(crowding(many)[:, 1], (np.array(both) + np.diag([np.inf] * 40)).min(axis=1))
 
 
-def test_excluded_categories_are_neither_prompted_nor_scored(frames):
-    asked = []
-
-    class Watching(BoxBaseline):
-        def predict(self, image, boxes_xyxy):
-            asked.extend(boxes_xyxy.tolist())
-            return super().predict(image, boxes_xyxy)
-
-    table = evaluate(Watching(), frames, exclude_categories=["ship"])
-    assert asked == [] and table["iou"].isna().all()
+def test_objects_without_a_prediction_are_listed_and_not_scored(frames):
+    table = score([(frame, [None] * len(frame.objects)) for frame in frames], ("object",))
+    assert table["iou"].isna().all()
     assert table["status"].value_counts()["not prompted"] == 4
 
 
@@ -147,7 +140,7 @@ def test_a_predictor_that_skips_frames_or_boxes_is_refused(answer, frames):
 
 def test_bad_input_is_refused(frames):
     with pytest.raises(RossamError, match="union"):
-        evaluate(BoxBaseline(), frames, "union")
+        score([], ("union",))
     with pytest.raises(RossamError, match="size"):
         score([(frames[0], [Given(np.zeros((4, 4), bool))] * 2)])
     with pytest.raises(RossamError, match="1 masks for 2 objects"):
@@ -158,7 +151,7 @@ def test_bad_input_is_refused(frames):
 
 def test_size_bins_take_their_lower_bound_and_survive_a_file(frames):
     assert size_bin_labels((0, 256, 1024)) == ["0–256", "256–1024", "1024+"]
-    table = evaluate(BoxBaseline(), frames, size_bins=(0, 100, 600))
+    table = score(predict_frames(BoxBaseline(), frames), ("object",), size_bins=(0, 100, 600))
     assert table.set_index("object_id")["size_bin"].reindex([1, 2]).tolist() == ["100–600", "600+"]
     assert table["size_bin"].isna().sum() == table["area"].isna().sum()
     again = pd.read_csv(io.StringIO(table.to_csv(index=False)))

@@ -5,9 +5,10 @@ import pytest
 import torch
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
+from torchvision.transforms.functional import resize, to_tensor
 
-from rossam_core.config import InferenceConfig
-from rossam_core.inference import crops
+from rossam_core.inference import windows as crops
+from rossam_core.settings import InferenceConfig
 
 S = 256
 MODES = ("direct", "tiled", "shared", "object")
@@ -27,10 +28,10 @@ def only(plans):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("growth", ["none", "context", "sopseg"])
 @pytest.mark.parametrize("rate", [0.7, 1, 2, 3, 4])
-def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, adaptive, rate, rng):
-    config = InferenceConfig(mode=mode, adaptive=adaptive, rate=rate)
+def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, growth, rate, rng):
+    config = InferenceConfig(mode=mode, growth=growth, rate=rate)
     for size_hw in [(300, 500), (90, 700), (40, 30), (1, 1)]:
         boxes = random_boxes(rng, 60, size_hw)
         hulls = crops.pixel_hulls(boxes, size_hw)
@@ -40,7 +41,7 @@ def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, adaptive, r
             x0, y0, x1, y1 = window.window_xyxy
             assert 0 <= x0 < x1 <= size_hw[1] and 0 <= y0 < y1 <= size_hw[0]
             assert min(window.content_hw) >= 1 and max(window.content_hw) <= S
-            fixed = mode != "direct" and not adaptive
+            fixed = mode != "direct" and growth == "none"
             assert not fixed or (window.width, window.height) == tuple(min(round(S / rate), n) for n in size_hw[::-1])
             for i in window.indices:
                 side = max(window.width, window.height)
@@ -58,14 +59,27 @@ def test_an_object_window_is_centred_and_shifts_inside_at_borders():
     assert windows == [(136, 86, 264, 214), (0, 0, 128, 128), (272, 172, 400, 300), (0, 86, 128, 214)]
 
 
-def test_an_adaptive_window_grows_with_its_box_up_to_the_frame():
-    config = InferenceConfig(mode="object", rate=2, context=1.5)
-    assert only(crops.plan([[100, 100, 300, 150]], (800, 900), S, config)).width == 300
-    assert only(crops.plan([[10, 10, 390, 150]], (300, 400), S, config)).window_xyxy == (0, 0, 400, 300)
+@pytest.mark.parametrize(
+    ("growth", "sides"),
+    [
+        ("none", {10: 128, 31: 128, 32: 128, 100: 128, 200: 128, 390: 128}),
+        ("context", {10: 128, 31: 128, 32: 128, 100: 150, 200: 300, 390: 400}),
+        ("sopseg", {10: 20, 31: 62, 32: 64, 100: 166, 200: 316, 390: 400}),  # 1.5 d + 0.5 · 32 from 32 px on
+    ],
+)
+def test_a_windows_side_follows_the_longer_side_of_its_box_up_to_the_frame(growth, sides):
+    config = InferenceConfig(mode="object", rate=2, growth=growth, context=1.5)
+    for longer, side in sides.items():
+        window = only(crops.plan([[5, 100, 5 + longer, 104]], (300, 400), S, config))
+        assert (window.width, window.height) == (side, min(side, 300)), longer
+
+
+def test_the_papers_windows_are_fixed_by_default():
+    assert InferenceConfig().growth == "none"
 
 
 def test_a_tile_is_the_most_central_of_those_that_hold_the_box_whole(rng):
-    config = InferenceConfig(mode="tiled", rate=2, adaptive=False)
+    config = InferenceConfig(mode="tiled", rate=2)
     boxes = random_boxes(rng, 200, (333, 500), sides=(2, 60))
     hulls = crops.pixel_hulls(boxes, (333, 500))
     grid = [(x, y) for x in np.linspace(0, 372, 7).round() for y in np.linspace(0, 205, 5).round()]
@@ -99,7 +113,7 @@ def test_direct_is_sams_resize_longest_side(rng):
         window = only(crops.plan(boxes, size_hw, S, config))
         theirs = sam.apply_image(image)
         height, width = window.content_hw
-        ours = crops.cut(image, window, S, "bilinear", (1.5, 2.5, 3.5))
+        ours = crops.cut(image, window, S, config, (1.5, 2.5, 3.5))
         assert theirs.shape == (height, width, 3)
         np.testing.assert_array_equal(ours[:height, :width], theirs)
         assert (ours[height:] == (1.5, 2.5, 3.5)).all() and (ours[:, width:] == (1.5, 2.5, 3.5)).all()
@@ -112,9 +126,10 @@ def test_a_ramp_stays_where_it_is(interpolation, rate):
     """Pixels of value x at frame column x: input column u shows the frame coordinate below its centre."""
     step = 2 if rate < 1 else 1  # so that uint8 rounding goes both ways, or is not needed
     ramp = np.broadcast_to(step * np.arange(120, dtype=np.uint8)[None, :, None], (120, 120, 3))
-    window = only(crops.plan([[57, 58, 65, 64]], (120, 120), 32, InferenceConfig(rate=rate, adaptive=False)))
-    across = crops.cut(ramp, window, 32, interpolation)[..., 0] / step
-    down = crops.cut(ramp.swapaxes(0, 1), window, 32, interpolation)[..., 0].T / step
+    config = InferenceConfig(rate=rate, interpolation=interpolation)
+    window = only(crops.plan([[57, 58, 65, 64]], (120, 120), 32, config))
+    across = crops.cut(ramp, window, 32, config)[..., 0] / step
+    down = crops.cut(ramp.swapaxes(0, 1), window, 32, config)[..., 0].T / step
     for shown, start, scale in zip((across, down), (window.x0, window.y0), window.scale_xy, strict=True):
         error = shown - (start + (np.arange(32) + 0.5) / scale - 0.5)
         assert abs(error).max() < 0.51  # uint8 rounding
@@ -125,19 +140,68 @@ def test_a_ramp_stays_where_it_is(interpolation, rate):
 def test_a_fine_grating_averages_out_when_shrunk(interpolation):
     image = np.zeros((400, 400, 3), dtype=np.uint8)
     image[:, ::2] = 254
-    window = only(crops.plan([[190, 190, 210, 210]], (400, 400), 64, InferenceConfig(rate=0.3, adaptive=False)))
+    config = InferenceConfig(rate=0.3, interpolation=interpolation)
+    window = only(crops.plan([[190, 190, 210, 210]], (400, 400), 64, config))
     assert window.width == 213
-    contrast = abs(crops.cut(image, window, 64, interpolation) - 127).max() / 127
+    contrast = abs(crops.cut(image, window, 64, config) - 127).max() / 127
     assert contrast < 0.1  # without a widened kernel, all of it comes through
 
 
 def test_bicubic_overshoot_is_clamped():
     image = np.zeros((80, 80, 3), dtype=np.uint8)
     image[:, 40:] = 255
-    window = only(crops.plan([[36, 36, 44, 44]], (80, 80), 128, InferenceConfig(rate=4, adaptive=False)))
-    row = crops.cut(image, window, 128, "bicubic")[64, :, 0]
+    window = only(crops.plan([[36, 36, 44, 44]], (80, 80), 128, InferenceConfig(rate=4)))
+    row = crops.cut(image, window, 128, InferenceConfig(rate=4))[64, :, 0]
     assert row.min() == 0 and row.max() == 255
     assert (np.diff(row) >= 0).all()  # a wrapped overshoot would dip beside the edge
+
+
+def test_bicubic_overshoot_wraps_as_in_the_released_code(rng):
+    """Beside an edge 255 becomes 0 and 0 becomes 255; elsewhere the kernels agree to a few gray levels."""
+    image = np.zeros((80, 80, 3), dtype=np.uint8)
+    image[:, 40:] = 255
+    wrap = InferenceConfig(rate=4, overshoot="wrap")
+    window = only(crops.plan([[36, 36, 44, 44]], (80, 80), 128, wrap))
+    row = crops.cut(image, window, 128, wrap)[64, :, 0]
+    unclamped = F.interpolate(
+        torch.from_numpy(image[None, None, 24:56, 24:56, 0]).float(), (128, 128), mode="bicubic", align_corners=False
+    )[0, 0, 64].numpy()
+    assert unclamped.min() < -5 and unclamped.max() > 260
+    np.testing.assert_array_equal(row, unclamped.astype(np.int64) % 256)
+    smooth = np.broadcast_to(np.arange(80, dtype=np.uint8)[None, :, None] + 60, (80, 80, 3))
+    clamped = crops.cut(smooth, window, 128, InferenceConfig(rate=4))
+    assert abs(crops.cut(smooth, window, 128, wrap) - clamped)[:, 4:-4].max() <= 1
+
+
+def test_windows_are_cut_off_at_the_border_and_padded_with_zeros_as_in_the_released_code(rng):
+    image = rng.integers(1, 256, (300, 400, 3), dtype=np.uint8)
+    config = InferenceConfig(rate=2, border="clamp_and_pad")
+    boxes = [[190, 140, 210, 160], [0, 0, 8, 8], [392, 292, 400, 300], [0, 140, 10, 160]]
+    plans = crops.plan(boxes, (300, 400), S, config)
+    corners = [(136, 86, 264, 214), (0, 0, 68, 68), (332, 232, 400, 300), (0, 86, 69, 214)]
+    assert [window.window_xyxy for window in plans] == corners
+    for overshoot in ("clamp", "wrap"):
+        for window in plans:
+            assert window.scale_xy == (2, 2)
+            x0, y0, x1, y1 = window.window_xyxy
+            how = config.model_copy(update={"overshoot": overshoot, "interpolation": "bicubic"})
+            view = crops.cut(image, window, S, how, (9, 9, 9))
+            height, width = window.content_hw
+            assert (height, width) == (2 * (y1 - y0), 2 * (x1 - x0))
+            assert view.shape == (S, S, 3) and view[: height - 4, : width - 4].any(axis=2).all()
+            assert not view[height + 4 :].any() and not view[:, width + 4 :].any()
+            np.testing.assert_allclose(window.to_input(np.array([[x0, y0, x1, y1]])), [[0, 0, width, height]])
+
+
+@pytest.mark.parametrize("size_hw", [(100, 80), (90, 90), (333, 500)])
+def test_direct_is_sam2s_resize_to_a_square(size_hw, rng):
+    """Its transforms resize tensors in [0, 1] bilinearly with antialiasing, unrounded; `interpolation` is ignored."""
+    image = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    theirs = resize(to_tensor(image), [128, 128], antialias=True).permute(1, 2, 0).numpy() * 255
+    for interpolation in ("bicubic", "bilinear"):
+        config = InferenceConfig(mode="direct", interpolation=interpolation)
+        window = only(crops.plan([[5, 5, 20, 20]], size_hw, 128, config, "square"))
+        np.testing.assert_allclose(crops.cut(image, window, 128, config, resize="square"), theirs, atol=1e-3)
 
 
 def sam_postprocess(logits, window, size):
@@ -174,7 +238,7 @@ def test_restored_logits_do_not_alias_when_pixels_are_larger_than_cells():
 def test_there_and_back_nothing_drifts(rate, corner):
     """Logits that are linear in frame coordinates come back as the same function, to 1/200 of a pixel."""
     x, y = corner
-    window = only(crops.plan([[x, y, x + 28, y + 28]], (400, 500), S, InferenceConfig(rate=rate, adaptive=False)))
+    window = only(crops.plan([[x, y, x + 28, y + 28]], (400, 500), S, InferenceConfig(rate=rate)))
     cell = (np.arange(S // 4) + 0.5) * 4
     column = (window.x0 + cell / window.scale_xy[0]).astype(np.float32)
     row = (window.y0 + cell / window.scale_xy[1]).astype(np.float32)

@@ -14,13 +14,13 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, Sam
 from torch import nn
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, ObjectAnnotation
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
 
 S = 256
 
@@ -42,7 +42,7 @@ class FakeSegmenter(nn.Module):
     """Knows the answer: logits are a mask cell's signed distance to the edge of the box (`box`), or the
     brightness of the input in the cell (`bright`); positive inside."""
 
-    method, backbone, default_mask_source = "sam", "fake", "sam"
+    method, backbone, default_mask_source, supports_points = "sam", "fake", "sam", False
     input_size, mask_size, pixel_mean, resize = S, S // 4, (10.0, 20.0, 30.0), "longest_side"
 
     def __init__(self, kind="box", shift=0.0):
@@ -57,7 +57,7 @@ class FakeSegmenter(nn.Module):
     def prepare(self, embeddings):
         return embeddings
 
-    def decode(self, embeddings, boxes):
+    def decode(self, embeddings, boxes, points=None):
         assert len(embeddings.final) == len(boxes)
         cell = torch.arange(S // 4) * 4 + 2.0
         found = []
@@ -85,7 +85,7 @@ CORNERS = [[0, 0, 24, 20], [276, 0, 300, 20], [0, 177, 24, 200], [276, 177, 300,
 @pytest.mark.parametrize("rate", [1, 2, 3, 4])
 def test_a_mask_lands_on_exactly_the_pixels_it_was_predicted_on(mode, rate):
     boxes = [*CORNERS, [120, 30, 220, 60], [8, 50, 37, 160]]
-    found = predictor(mode=mode, rate=rate).predict(frame_image(200, 300), boxes)
+    found = predictor(mode=mode, rate=rate, growth="context").predict(frame_image(200, 300), boxes)
     assert [mask.box_xyxy for mask in found] == [tuple(box) for box in boxes]
     for mask in found:
         assert masks.box_of(mask.full()) == mask.box_xyxy
@@ -118,7 +118,7 @@ def test_odd_boxes_and_frames_have_their_mask():
     ]
     for mode in ("direct", "tiled", "shared", "object"):
         for image, box in cases:
-            (mask,) = predictor(mode=mode, shift=4.0).predict(image, [box])
+            (mask,) = predictor(mode=mode, shift=4.0, growth="context").predict(image, [box])
             height, width = image.shape[:2]
             visible = np.zeros((height, width), dtype=bool)
             x0, y0, x1, y1 = np.round(box).clip(0, (width, height) * 2).astype(int)
@@ -146,9 +146,9 @@ def test_an_empty_mask_is_kept_and_said():
 
 def test_a_fixed_window_that_cuts_a_box_is_said():
     box = [20, 20, 280, 60]
-    (mask,) = predictor(adaptive=False).predict(frame_image(200, 300), [box])
+    (mask,) = predictor(growth="none").predict(frame_image(200, 300), [box])
     assert mask.status == "cut" and masks.box_of(mask.full()) == (86, 20, 214, 60)
-    (mask,) = predictor(adaptive=True).predict(frame_image(200, 300), [box])
+    (mask,) = predictor(growth="context").predict(frame_image(200, 300), [box])
     assert mask.status == "ok" and masks.box_of(mask.full()) == tuple(box)
 
 
@@ -352,7 +352,7 @@ def sam_twin(ours):
 
 @pytest.mark.parametrize("size_hw", [(200, 300), (150, 111), (600, 400)])
 def test_direct_mode_is_sam_predictor(size_hw, tiny_models, rng):
-    """Same weights, bilinear resampling, frames enlarged and shrunk. Logits are cut at their median, where
+    """Same weights, default settings, frames enlarged and shrunk. Logits are cut at their median, where
     fresh weights make the raggedest masks."""
     image = noise_image(rng, size_hw)
     boxes = np.array([[0, 0, 40, 60], [30.5, 40.2, 90, 100], [5, 20, 110, 148]])
@@ -361,7 +361,7 @@ def test_direct_mode_is_sam_predictor(size_hw, tiny_models, rng):
     for box in boxes:
         (logits,), (iou,), _ = theirs.predict(box=box, multimask_output=False, return_logits=True)
         threshold = float(np.median(logits))
-        config = InferenceConfig(mode="direct", interpolation="bilinear", precision="float32", mask_threshold=threshold)
+        config = InferenceConfig(mode="direct", precision="float32", mask_threshold=threshold)
         (mask,) = Predictor(tiny_models["sam"], config, "cpu").predict(image, [box])
         np.testing.assert_allclose(mask.predicted_iou, iou, atol=1e-4)
         assert mask_overlap(mask.full(), logits > threshold) >= 0.999

@@ -1,13 +1,13 @@
 """Small segmenters with weights far from their initial zeros, and prompts for two images."""
 
-import re
-
 import pytest
 import torch
 import transformers
 
-from rossam_core.model.checkpoints import save_official
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
+from rossam_core.model.sam_keys import transformers_name
+
+from .official import save_official
 
 SIZE = 256
 
@@ -68,43 +68,6 @@ def boxes():
     return [first, first.flip(0) * 0.5 + 3]
 
 
-RENAMED = (  # SAM's and HQ-SAM's names -> transformers'
-    (r"^image_encoder\.", "vision_encoder."),
-    (r"patch_embed\.proj\.", "patch_embed.projection."),
-    (r"vision_encoder\.blocks\.", "vision_encoder.layers."),
-    (r"\.norm(\d)\.", r".layer_norm\1."),
-    (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
-    (r"\.neck\.0\.", ".neck.conv1."),
-    (r"\.neck\.1\.", ".neck.layer_norm1."),
-    (r"\.neck\.2\.", ".neck.conv2."),
-    (r"\.neck\.3\.", ".neck.layer_norm2."),
-    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
-    (r"\.point_embeddings\.", ".point_embed."),
-    (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
-    (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
-    (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),
-    (r"\.mask_downscaling\.4\.", ".mask_embed.layer_norm2."),
-    (r"\.mask_downscaling\.6\.", ".mask_embed.conv3."),
-    (r"\.hf_token\.", ".hq_token."),
-    (r"\.hf_mlp\.", ".hq_mask_mlp."),
-    (r"(iou_prediction_head|hq_mask_mlp|output_hypernetworks_mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
-    (r"(iou_prediction_head|hq_mask_mlp|output_hypernetworks_mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
-    (r"(iou_prediction_head|hq_mask_mlp|output_hypernetworks_mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
-    (r"\.output_upscaling\.0\.", ".upscale_conv1."),
-    (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
-    (r"\.output_upscaling\.3\.", ".upscale_conv2."),
-    (r"\.compress_vit_feat\.0\.", ".compress_vit_conv1."),
-    (r"\.compress_vit_feat\.1\.", ".compress_vit_norm."),
-    (r"\.compress_vit_feat\.3\.", ".compress_vit_conv2."),
-    (r"\.embedding_encoder\.0\.", ".encoder_conv1."),
-    (r"\.embedding_encoder\.1\.", ".encoder_norm."),
-    (r"\.embedding_encoder\.3\.", ".encoder_conv2."),
-    (r"\.embedding_maskfeature\.0\.", ".mask_conv1."),
-    (r"\.embedding_maskfeature\.1\.", ".mask_norm."),
-    (r"\.embedding_maskfeature\.3\.", ".mask_conv2."),
-)
-
-
 @pytest.fixture
 def to_transformers(tmp_path):
     """`to_transformers(model)`: a `SamModel` or `SamHQModel` with the same weights, all names matched."""
@@ -132,11 +95,8 @@ def to_transformers(tmp_path):
         else:
             theirs = transformers.SamModel(transformers.SamConfig(**configs))
         save_official(model, tmp_path / "official.pth")
-        state = {}
-        for name, value in torch.load(tmp_path / "official.pth", weights_only=True).items():
-            for pattern, replacement in RENAMED:
-                name = re.sub(pattern, replacement, name)
-            state[name] = value
+        official = torch.load(tmp_path / "official.pth", weights_only=True)
+        state = {transformers_name(name): value for name, value in official.items()}
         shared = "shared_image_embedding.positional_embedding"
         state["prompt_encoder.shared_embedding.positional_embedding"] = state[shared]
         theirs.load_state_dict(state, strict=True)

@@ -1,19 +1,22 @@
 """Weights survive the disk, and a file that does not fit says everything that is wrong with it."""
 
+import argparse
+import gzip
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rossam_core.errors import RossamError
-from rossam_core.model import checkpoints
-from rossam_core.model.checkpoints import (
-    OFFICIAL,
-    default_checkpoint,
-    load_checkpoint,
-    save_official,
-    save_weights,
-    weights_hash,
-)
-from rossam_core.model.rossam import METHODS, build_model
+from rossam_core.model import weights as checkpoints
+from rossam_core.model.build import METHODS, build_model
+from rossam_core.model.weights import default_checkpoint, load_checkpoint, official_files, save_weights, weights_hash
+
+from .official import save_official
 
 FRESH = {"checkpoint": None, "depth": 2, "global_attention": (0,), "input_size": 64, "decoder_mlp_dim": 64}
 
@@ -77,7 +80,7 @@ def test_an_hq_model_takes_a_sam_file_only_when_told_its_head_stays_fresh(tiny, 
     save_official(tiny("sam"), tmp_path / "sam.pth")
     model = build_model("hq-sam", "vit_t", seed=9, **FRESH)
     before, head = weights_hash(model), model.mask_decoder.hf_token.weight.clone()
-    with pytest.raises(RossamError, match=r"missing \(25\)(.|\n)*allow_missing"):
+    with pytest.raises(RossamError, match=r"missing \(25\)(.|\n)*use it with method sam"):
         load_checkpoint(model, tmp_path / "sam.pth")
     assert weights_hash(model) == before
     load_checkpoint(model, tmp_path / "sam.pth", allow_missing=["hq_head"])
@@ -88,7 +91,7 @@ def test_an_hq_model_takes_a_sam_file_only_when_told_its_head_stays_fresh(tiny, 
 def test_a_sam_takes_an_hq_file_only_when_told_to_leave_the_head(tiny, tmp_path):
     save_official(tiny("hq-sam"), tmp_path / "hq.pth")
     model = build_model("sam", "vit_t", seed=9, **FRESH)
-    with pytest.raises(RossamError, match=r"unexpected \(25\)"):
+    with pytest.raises(RossamError, match=r"unexpected \(25\)(.|\n)*use it with method hq-sam"):
         load_checkpoint(model, tmp_path / "hq.pth")
     load_checkpoint(model, tmp_path / "hq.pth", ignore=["hq_head"])
     assert weights_hash(model) == weights_hash(tiny("hq-sam"), without=["hq_head"])
@@ -126,24 +129,214 @@ def test_another_backbone_is_named(tiny, tmp_path):
         load_checkpoint(tiny("sam"), tmp_path / "b.pth")
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "old.pth"])
 @pytest.mark.parametrize("keep", [0, 100, 200_000])
 def test_a_truncated_file_is_an_error_that_names_it(tiny, tmp_path, name, keep):
     model, path = tiny("sam"), tmp_path / name
-    (save_weights if name.endswith("tensors") else save_official)(model, path)
+    if name == "old.pth":
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    else:
+        (save_weights if name.endswith("tensors") else save_official)(model, path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RossamError, match=rf"{name}: cannot be read .*{keep:,} bytes"):
+    with pytest.raises(RossamError, match=rf"{name}: is (empty|cut off or damaged) \({keep:,} bytes"):
         load_checkpoint(model, path)
 
 
-def test_files_that_are_no_weights_are_refused(tiny, tmp_path):
-    torch.save({"model": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "nested.pth")
-    with pytest.raises(RossamError, match="holds model, epoch"):
-        load_checkpoint(tiny("sam"), tmp_path / "nested.pth")
-    with pytest.raises(RossamError, match="no such file"):
-        load_checkpoint(tiny("sam"), tmp_path / "absent.pth")
-    with pytest.raises(RossamError, match="is a folder"):
-        load_checkpoint(tiny("sam"), tmp_path)
+ARGUMENTS = argparse.Namespace(lr=1e-4, out=Path("runs"), device=torch.device("cpu"))
+LIGHTNING = {"epoch": 3, "global_step": 10, "pytorch-lightning_version": "2.4.0"}
+WRAPPINGS = {
+    "DistributedDataParallel": lambda state: prefixed("module.", state),
+    "torch.compile": lambda state: prefixed("_orig_mod.", state),
+    "compiled, then distributed": lambda state: prefixed("module._orig_mod.", state),
+    "a compiled encoder": lambda state: {
+        name.replace("image_encoder.", "image_encoder._orig_mod."): value for name, value in state.items()
+    },
+    "a member called sam": lambda state: prefixed("sam.", state),
+    "two members deep": lambda state: prefixed("net.model.", state),
+    "a trainer's": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}, "epoch": 7},
+    "state_dict": lambda state: {"state_dict": state},
+    "model_state_dict, distributed": lambda state: {"model_state_dict": prefixed("module.", state), "best": 0.7},
+    "a moving average alone": lambda state: {"ema": {"module": state}, "epoch": 1},
+    "an unusual key": lambda state: {"segmenter": state, "step": 12},
+    "by parts": lambda state: {
+        part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
+        for part in ("image_encoder", "prompt_encoder", "mask_decoder")
+    },
+    "Lightning's": lambda state: LIGHTNING | {"state_dict": prefixed("model.", state)},
+    "with arguments": lambda state: {"model": state, "args": ARGUMENTS},
+    "with numpy": lambda state: {"model": state, "best": np.float64(0.7), "epoch": np.int64(3), "log": np.zeros(2)},
+    "beside plain values": lambda state: {**state, "epoch": 3, "name": "run 7"},
+    "q, k and v apart": lambda state: checkpoints._split_qkv(state),
+    "double precision": lambda state: {name: value.double() for name, value in state.items()},
+}
+
+
+def prefixed(prefix, state):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_weights_load_from_the_wrappings_people_have_them_in(tiny, tmp_path, wrapping, form):
+    model, other = tiny("hq-sam"), build_model("hq-sam", "vit_t", seed=9, **FRESH)
+    save_official(model, tmp_path / "a.pth")
+    wrapped = WRAPPINGS[wrapping](torch.load(tmp_path / "a.pth", weights_only=True))
+    torch.save(wrapped, tmp_path / "wrapped.ckpt", _use_new_zipfile_serialization=form == "zip")
+    assert load_checkpoint(other, tmp_path / "wrapped.ckpt") == {}
+    assert same(model, other)
+
+
+def test_the_kind_of_a_file_is_seen_in_its_bytes_not_its_name(tiny, tmp_path):
+    model = tiny("sam")
+    save_official(model, tmp_path / "a.pth")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    torch.save(state, tmp_path / "torch.safetensors")
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "official.pth")
+    for name in ("torch.safetensors", "official.pth"):
+        other = build_model("sam", "vit_t", seed=9, **FRESH)
+        load_checkpoint(other, tmp_path / name)
+        assert same(model, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_the_model_has_it(tiny, tmp_path, dtype):
+    model, other = tiny("sam"), build_model("sam", "vit_t", seed=9, **FRESH)
+    torch.save({name: value.to(dtype) for name, value in model.state_dict().items()}, tmp_path / "half.pth")
+    load_checkpoint(other, tmp_path / "half.pth")
+    for value, loaded in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert loaded.dtype == torch.float32 and torch.equal(loaded, value.to(dtype).float())
+
+
+def test_what_is_left_aside_is_said(tiny, tmp_path):
+    model, state = tiny("sam"), tiny("sam").state_dict()
+    average = {name: value + 1 for name, value in state.items()}
+    torch.save({"model": state, "ema": average, "optimizer": {}}, tmp_path / "both.pth")
+    lightning = {"state_dict": prefixed("model.", state) | {"loss.weight": torch.ones(2)}}
+    torch.save(lightning, tmp_path / "lightning.ckpt")
+    for name, aside in (("both.pth", "ema"), ("lightning.ckpt", "loss.weight")):
+        other = build_model("sam", "vit_t", seed=9, **FRESH)
+        with pytest.warns(UserWarning, match=f"{name}: left aside {aside}"):
+            assert load_checkpoint(other, tmp_path / name) == {"left_aside": aside}
+        assert same(model, other)
+
+
+@pytest.mark.parametrize(
+    ("method", "form"), [("sam", "folder"), ("sam", "shards"), ("sam", "file"), ("hq-sam", "bin"), ("hq-sam", "folder")]
+)
+def test_hugging_face_models_load_and_segment_as_in_transformers(
+    tiny, to_transformers, small_images, tmp_path, method, form
+):
+    as_theirs = {"decoder_mlp_dim": 2048, "box_offset": 0.0}
+    model, folder = tiny(method, **as_theirs), tmp_path / "downloaded"
+    theirs = to_transformers(model)
+    theirs.save_pretrained(folder, max_shard_size="1MB" if form == "shards" else "5GB")
+    assert (len(list(folder.glob("*.safetensors"))) > 1) == (form == "shards")
+    if form == "bin":
+        torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    path = folder / "model.safetensors" if form == "file" else folder
+    ours = build_model(method, "vit_t", **FRESH | as_theirs | {"checkpoint": path})
+    assert same(model, ours)
+    if method == "hq-sam":  # its numbers are compared in test_hq_decoder.py
+        return
+    boxes = torch.tensor([[[10.0, 12, 40, 50]], [[3.5, 5.25, 60, 33]], [[0, 0, 64, 64]]])
+    pixels = (small_images - ours._mean) / ours._std
+    with torch.inference_mode():
+        expected = theirs(pixel_values=pixels, input_boxes=boxes, multimask_output=False).pred_masks[:, 0, 0]
+        logits = ours(small_images, list(boxes))
+    assert expected.std() > 0.5  # so that the tolerance means something
+    torch.testing.assert_close(logits.sam, expected, atol=1e-3, rtol=0)
+
+
+NOT_WEIGHTS = {
+    "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 375042383\n",
+    "a web page": b"\n<!DOCTYPE html><html>Virus scan warning</html>",
+    "JSON text": b'{"message": "Not Found"}',
+    "a gzip archive": gzip.compress(b"weights"),
+    "a plain pickle": pickle.dumps({"a": 1}),
+    "no PyTorch or safetensors file": b"GGUF\x03\x00\x00\x00\x00",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_WEIGHTS)
+def test_files_that_are_no_weights_are_named_for_what_they_are(tiny, tmp_path, kind):
+    (tmp_path / "w.pth").write_bytes(NOT_WEIGHTS[kind])
+    with pytest.raises(RossamError, match=f"w.pth: is {kind}"):
+        load_checkpoint(tiny("sam"), tmp_path / "w.pth")
+
+
+def test_archives_and_folders_without_weights_are_named_for_what_they_are(tiny, tmp_path):
+    model = tiny("sam")
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(2))
+    with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
+        archive.writestr("program/constants.pkl", b"")
+    (tmp_path / "distributed").mkdir()
+    (tmp_path / "distributed/.metadata").touch()
+    (tmp_path / "empty").mkdir()
+    for name, finding in (
+        ("absent.pth", "no such file"),
+        ("arrays.npz", r"is a zip archive that holds a\.npy"),
+        ("program.pt", "is a TorchScript program"),
+        ("distributed", "is a distributed checkpoint"),
+        ("empty", r"holds nothing; neither a fine-tuning run \(run\.json\) nor a Hugging Face folder"),
+    ):
+        with pytest.raises(RossamError, match=f"{name}: {finding}"):
+            load_checkpoint(model, tmp_path / name)
+        with pytest.raises(RossamError, match=f"{name}: {finding}"):
+            build_model("sam", "vit_t", tmp_path / name)
+
+
+class Settings:
+    """Of a trainer; its class is no part of torch or numpy."""
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+def test_what_is_not_unpickled_is_said_in_one_sentence_with_its_name(tiny, tmp_path, form):
+    options = {"_use_new_zipfile_serialization": form == "zip"}
+    torch.save({"model": tiny("sam").state_dict(), "settings": Settings()}, tmp_path / "settings.pth", **options)
+    torch.save(tiny("sam"), tmp_path / "whole.pth", **options)
+    finding = {"zip": r"is a whole pickled model \(rossam_core", "old": r"holds objects \(rossam_core"}[form]
+    for name, expected in (("settings.pth", r"holds objects \(\S*Settings\) besides tensors"), ("whole.pth", finding)):
+        with pytest.raises(RossamError, match=f"{name}: {expected}") as error:
+            load_checkpoint(tiny("sam"), tmp_path / name)
+        text = str(error.value)
+        assert "torch.save(model.state_dict()" in text and len(text.splitlines()) == 2
+        assert "\x1b" not in text and "damaged" not in text and "weights_only" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        ({"epoch": 3, "loss": 0.1}, "holds epoch, loss; which of it is the weights is unclear"),
+        ({"first": {"a": torch.zeros(1)}, "second": {"a": torch.zeros(1)}}, "holds first, second; which"),
+        ([torch.zeros(1)], "holds a list, expected tensors by name"),
+        (
+            {"student.mask_decoder.a": torch.zeros(1), "teacher.mask_decoder.a": torch.zeros(1)},
+            r"holds 2 networks, below student\., teacher\.",
+        ),
+        ({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}, r"this is MobileSAM .*TinyViT"),
+        ({"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(96, 3, 7, 7)}, "dim 96.*the model is vit_t"),
+    ],
+)
+def test_contents_that_are_not_one_such_network_are_refused(tiny, tmp_path, content, finding):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(RossamError, match=finding):
+        load_checkpoint(tiny("sam"), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tiny, tmp_path, value):
+    model = tiny("sam")
+    before, state = weights_hash(model), dict(model.state_dict())
+    state["mask_decoder.iou_token.weight"] = torch.full_like(state["mask_decoder.iou_token.weight"], value)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(RossamError, match=r"NaN or infinite \(1\): mask_decoder.iou_token.weight(.|\n)*diverged"):
+        load_checkpoint(model, tmp_path / "w.pth")
+    state["mask_decoder.iou_token.weight"] = torch.zeros(1, 256, dtype=torch.int8)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(RossamError, match=r"stored as whole numbers \(quantised\) \(1\): mask_decoder.iou_token"):
+        load_checkpoint(model, tmp_path / "w.pth")
+    assert weights_hash(model) == before
 
 
 def test_a_known_name_with_another_hash_is_refused(tiny, tmp_path):
@@ -159,7 +352,7 @@ def test_default_checkpoints_come_from_the_cache_or_say_what_to_place_there(tmp_
 
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
     monkeypatch.setattr(checkpoints.pooch, "retrieve", offline)
-    for file in OFFICIAL:
+    for file in official_files():
         with pytest.raises(RossamError) as error:
             default_checkpoint(file.backbone, file.hq)
         place = tmp_path / "checkpoints" / file.name
@@ -182,11 +375,11 @@ def test_shipped_prior_serves_every_method_and_recipe(tiny, tmp_path, monkeypatc
     monkeypatch.setitem(checkpoints.SHIPPED, "vit_t", tmp_path / "vit_t.safetensors")
     settings = {name: value for name, value in FRESH.items() if name != "checkpoint"}
     for method in METHODS:
-        model = build_model(method, "vit_t", **settings)
+        model = build_model(method, "vit_t", for_training=True, **settings)
         assert weights_hash(model, without=["lora", "hq_head"]) == weights_hash(prior, without=["hq_head"])
         if method != "sam":
             assert torch.equal(model.mask_decoder.hf_token.weight, prior.mask_decoder.hf_token.weight)
-    released = build_model("ros-sam", "vit_t", recipe="released", **settings)
+    released = build_model("ros-sam", "vit_t", fresh_hq_head=True, for_training=True, **settings)
     assert not torch.equal(released.mask_decoder.hf_token.weight, prior.mask_decoder.hf_token.weight)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.model.rossam import GROUPS, METHODS, build_model, set_trainable
+from rossam_core.model.build import GROUPS, METHODS, build_model, set_trainable
 
 BOXES = [torch.tensor([[4.0, 5, 30, 40], [20, 10, 60, 22]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 9]])]
 
@@ -147,5 +147,54 @@ def test_bad_boxes_are_refused(tiny, small_images, boxes, message):
 def test_unknown_methods_and_recipes_are_refused():
     with pytest.raises(RossamError, match=r"sam3.*\n.*sam, hq-sam, ros-sam, sam2"):
         build_model("sam3", "hiera_t", checkpoint=None)
-    with pytest.raises(RossamError, match="recipe"):
-        build_model("sam", "vit_t", checkpoint=None, recipe="best")
+
+
+def test_ros_sam_without_fine_tuned_weights_is_refused():
+    with pytest.raises(RossamError, match=r"no fine-tuned weights.*\n.*fit.*or use hq-sam"):
+        build_model("ros-sam", "vit_t")
+    assert build_model("ros-sam", "vit_t", for_training=True).method == "ros-sam"
+
+
+@pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam"])
+def test_adapters_are_an_option_of_every_sam_method(tiny, method, small_images):
+    adapted, plain = tiny(method, adapter="lora"), tiny(method, adapter=None)
+    assert adapted.parameter_groups()["lora"] and not plain.parameter_groups()["lora"]
+    assert (adapted.has_hq_head, adapted.default_mask_source) == (plain.has_hq_head, plain.default_mask_source)
+
+
+def test_sam2_has_no_adapters():
+    with pytest.raises(RossamError, match="sam2: has no adapters"):
+        build_model("sam2", "hiera_t", checkpoint=None, adapter="lora")
+
+
+def test_a_copied_decoder_is_a_group_of_its_own_and_starts_as_the_original(tiny, small_images):
+    model = tiny("hq-sam")
+    prompts = [torch.tensor([[8.0, 8, 40, 50]])] * len(small_images)
+    with torch.no_grad():
+        shared = model(small_images, prompts)
+        model.mask_decoder.copy_sam_decoder(model.arch)
+        copied = model.eval()(small_images, prompts)
+    torch.testing.assert_close(copied.hq, shared.hq)
+    assert all(name.startswith("mask_decoder.hq_base.") for name, _ in model.parameter_groups()["decoder_copy"])
+
+
+def test_training_sams_decoder_moves_the_hq_mask_only_where_it_is_shared(tiny, small_images):
+    prompts, moved = [torch.tensor([[8.0, 8, 40, 50]])] * len(small_images), {}
+    for kind in ("shared", "copy"):
+        model = tiny("hq-sam", hq_decoder=kind)
+        with torch.no_grad():
+            before = model(small_images, prompts)
+            for _, parameter in model.parameter_groups()["sam_decoder"]:
+                parameter += 0.05
+            after = model(small_images, prompts)
+        assert not torch.equal(before.sam, after.sam)
+        moved[kind] = not torch.equal(before.hq, after.hq)
+    assert moved == {"shared": True, "copy": False}
+
+
+def test_with_a_copy_sams_mask_is_that_of_sam_alone(tiny, small_images):
+    hq, sam = tiny("hq-sam", hq_decoder="copy"), tiny("sam")
+    sam.load_state_dict({name: hq.state_dict()[name] for name in sam.state_dict()})
+    prompts = [torch.tensor([[8.0, 8, 40, 50]])] * len(small_images)
+    with torch.no_grad():
+        torch.testing.assert_close(hq(small_images, prompts).sam, sam(small_images, prompts).sam)

@@ -5,8 +5,9 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from rossam_core.errors import RossamError
-from rossam_core.model.checkpoints import save_official
 from rossam_core.model.sam import ARCHITECTURES, PIXEL_MEAN, PIXEL_STD, SplitAttention, architecture
+
+from .official import save_official
 
 TOLERANCE = 1e-4  # of logits, float32
 
@@ -56,6 +57,33 @@ def test_equals_segment_anything(vit_b, images, boxes, tmp_path):
     assert logits.std() > 0.5  # so that the tolerance means something
     assert (out.sam - logits).abs().max() <= TOLERANCE
     assert (out.iou - iou).abs().max() <= TOLERANCE
+
+
+@torch.no_grad()
+def test_points_refine_a_box_as_in_segment_anything(vit_b, images, boxes, tmp_path):
+    ours = vit_b("sam")
+    save_official(ours, tmp_path / "sam.pth")
+    theirs = reference_sam(ours.arch)
+    theirs.load_state_dict(torch.load(tmp_path / "sam.pth", weights_only=True), strict=True)
+    prompts = [boxes[0], boxes[1][:1]]
+    coords = [torch.tensor([[[30.0, 40], [55.5, 21]]]).repeat(3, 1, 1), torch.tensor([[[80.0, 20], [10, 12]]])]
+    labels = [torch.tensor([[1, 0]] * 3), torch.tensor([[0, 1]])]
+    out = ours.decode(ours.encode(images), prompts, list(zip(coords, labels, strict=True)))
+    records = [
+        {"image": image, "original_size": image.shape[1:], "boxes": box, "point_coords": at, "point_labels": signs}
+        for image, box, at, signs in zip(images, prompts, coords, labels, strict=True)
+    ]
+    expected = torch.cat([record["low_res_logits"] for record in theirs(records, multimask_output=False)])[:, 0]
+    assert (out.sam - expected).abs().max() <= TOLERANCE
+    assert (out.sam - ours(images, prompts).sam).abs().max() > 0.1  # the points do something
+
+
+def test_points_of_another_shape_are_refused(tiny, small_images):
+    model = tiny("hq-sam")
+    with torch.no_grad():
+        embeddings = model.encode(small_images[:1])
+    with pytest.raises(RossamError, match=r"coordinates \(1, 2, 2\), labels \(1, 1\) for 1 boxes"):
+        model.decode(embeddings, [torch.tensor([[1.0, 1, 9, 9]])], [(torch.zeros(1, 2, 2), torch.ones(1, 1))])
 
 
 @torch.no_grad()

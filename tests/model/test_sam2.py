@@ -5,15 +5,17 @@ import pytest
 import torch
 from transformers import Sam2Model
 
-from rossam_core.config import InferenceConfig
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model import checkpoints
-from rossam_core.model.checkpoints import load_checkpoint, save_official, save_weights, weights_hash
-from rossam_core.model.rossam import GROUPS, build_model, set_trainable
+from rossam_core.model import weights as checkpoints
+from rossam_core.model.build import GROUPS, build_model, set_trainable
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 from rossam_core.model.sam2 import HIERAS, transformers_config
 from rossam_core.model.sam2_keys import VIDEO_MEMORY
+from rossam_core.model.weights import load_checkpoint, save_weights, weights_hash
+from rossam_core.settings import InferenceConfig
+
+from .official import save_official
 
 TOLERANCE = 1e-4  # of logits, float32
 BOXES = [torch.tensor([[4.0, 5, 30, 40], [20, 10, 60, 22]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 9]])]
@@ -33,13 +35,14 @@ def same(a, b):
 # ---- parity
 
 
-def logits_of_transformers(ours, images, boxes):
+def logits_of_transformers(ours, images, boxes, **points):
     """`Sam2Model` on the same weights, called the plain way: pixels and boxes, as many of them for every image."""
     theirs = Sam2Model(transformers_config(ours.arch)).eval()
     positions = ours.state_dict()["prompt_encoder.shared_embedding.positional_embedding"]
     theirs.load_state_dict({**ours.state_dict(), "shared_image_embedding.positional_embedding": positions})
     pixels = (images - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
-    return theirs(pixel_values=pixels, input_boxes=torch.stack(boxes) + ours.arch.box_offset, multimask_output=False)
+    prompts = {"input_boxes": torch.stack(boxes) + ours.arch.box_offset, **points}
+    return theirs(pixel_values=pixels, **prompts, multimask_output=False)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,24 @@ def test_equals_transformers(perturb, images, boxes, backbone, overrides):
     assert out.sam.std() > 0.1  # so that the tolerance means something
     assert (out.sam - expected.pred_masks.flatten(0, 2)).abs().max() <= TOLERANCE * out.sam.abs().max().clamp(min=1)
     assert (out.iou - expected.iou_scores.flatten()).abs().max() <= TOLERANCE
+
+
+@torch.no_grad()
+def test_points_refine_a_box_as_in_transformers(perturb, images, boxes):
+    overrides = {"blocks": (1, 2, 3, 1), "global_attention": (4,), "input_size": 256}
+    ours = perturb(build_model("sam2", "hiera_tiny", None, **overrides))
+    coords = torch.tensor([[[30.0, 40], [55.5, 21]]]).repeat(3, 1, 1)
+    points = [(coords, torch.tensor([[1, 0]] * 3)), (coords + 7, torch.tensor([[0, 1]] * 3))]
+    prompts = {
+        "input_points": torch.stack([at for at, _ in points]),
+        "input_labels": torch.stack([s for _, s in points]),
+    }
+    out, expected = (
+        ours.decode(ours.encode(images), boxes, points),
+        logits_of_transformers(ours, images, boxes, **prompts),
+    )
+    assert (out.sam - expected.pred_masks.flatten(0, 2)).abs().max() <= TOLERANCE * out.sam.abs().max().clamp(min=1)
+    assert (out.sam - ours(images, boxes).sam).abs().max() > 0.05  # the points do something
 
 
 @torch.no_grad()
@@ -235,6 +256,17 @@ def test_official_files_round_trip_and_their_video_memory_is_counted(small, tmp_
     memory = {f"{start}rest" if start.endswith(".") else start: torch.zeros(1) for start in VIDEO_MEMORY}
     torch.save({"model": state | memory}, tmp_path / "whole.pt")
     assert load_checkpoint(other, tmp_path / "whole.pt") == {"ignored_video_memory": str(len(VIDEO_MEMORY))}
+    assert same(model, other)
+
+
+def test_hugging_face_folders_load(small, tmp_path):
+    model, other = small(), small(seed=9)
+    theirs = Sam2Model(transformers_config(model.arch))
+    state = model.state_dict()
+    state["shared_image_embedding.positional_embedding"] = state["prompt_encoder.shared_embedding.positional_embedding"]
+    theirs.load_state_dict(state, strict=True)
+    theirs.save_pretrained(tmp_path / "downloaded")
+    load_checkpoint(other, tmp_path / "downloaded")
     assert same(model, other)
 
 

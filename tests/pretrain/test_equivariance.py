@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.model.checkpoints import save_weights
-from rossam_core.model.rossam import build_model
+from rossam_core.model.build import build_model
+from rossam_core.model.weights import save_weights
 from tools.pretrain.equivariance import (
     LEFT_RIGHT,
     PLANES,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rossam_core.data.masks import box_of
+from rossam_core.masks import box_of
 from tools.pretrain import scenes as module
 from tools.pretrain import shapes, structures, textures
 from tools.pretrain.scenes import MIN_AREA, MIN_SIDE, sample_scene

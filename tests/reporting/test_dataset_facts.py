@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rossam_core.data.records import Frame, ObjectAnnotation
-from rossam_core.reporting import dataset_facts
+from rossam_core.errors import RossamError
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.report import dataset_facts, results
 
 
 def frame(index, *boxes, video="a"):
@@ -22,6 +23,12 @@ def test_motion_is_a_frame_number_and_in_box_sides():
 def test_another_class_under_the_same_number_is_another_object():
     car = Frame("made", "a", 2, "2.png", (9, 9), (ObjectAnnotation(1, "car", (50, 50, 52, 52)),))
     assert dataset_facts.motion([frame(1, (0, 0, 2, 2)), car]).empty
+
+
+def test_boxes_without_masks_are_named_as_the_cause():
+    for frames in ([], [frame(1, (0, 0, 2, 2))]):
+        with pytest.raises(RossamError, match="no object with a mask"):
+            results.busiest_frame(frames)
 
 
 def test_neighbours_are_measured_between_centres_and_lone_objects_have_none():

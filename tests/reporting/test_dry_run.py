@@ -2,14 +2,15 @@
 
 import pytest
 
-from rossam_core import cli
-from rossam_core.config import SyntheticConfig, load_profile
-from rossam_core.data.synthetic import generate
-from rossam_core.data.twins import write_twin
 from rossam_core.errors import RossamError
-from rossam_core.evaluation import planning
-from rossam_core.evaluation.probe import Probe
-from rossam_core.reporting.dry_run import checklist
+from rossam_kit import cli
+from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments import planning
+from rossam_kit.experiments.probe import Probe
+from rossam_kit.report.dry_run import checklist
+
+from ..fake_datasets import write_twin
 
 GPU = Probe("a GPU, bfloat16", (0.2, 0.3), (0.02, 0.03), 8, 1.0, 20.0, 70_000_000)
 DATASETS = ("sat-mtb", "isaid", "nwpu-vhr10", "satsot", "viso", "ootb")
@@ -114,7 +115,7 @@ def test_a_data_folder_that_does_not_exist_is_told(tmp_path):
 
 
 def test_the_command_line_lists_and_exits_with_one(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rossam_core.reporting.dry_run.probe", lambda *_: GPU)
+    monkeypatch.setattr("rossam_kit.report.dry_run.probe", lambda *_: GPU)
     arguments = ["run", "--profile", "nwpu", "--dry-run", "--report", str(tmp_path / "report")]
     assert cli.main(arguments) == 1
     assert "look again: ./run_all.sh --profile nwpu --dry-run" in capsys.readouterr().out

@@ -6,16 +6,16 @@ import nbformat
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.reporting import execution, jobs, notebooks
+from rossam_core.files import cache_dir
+from rossam_kit.report import execution, jobs, notebooks
 
 
-def write_notebook(folder, name, *sources):
+def write_notebook(folder, name, *sources, metadata=None):
     cells = [nbformat.v4.new_code_cell("profile = 'demo'", metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
-    )
+    usual = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=usual if metadata is None else metadata)
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
@@ -41,6 +41,53 @@ def test_an_unknown_parameter_is_an_error_and_nothing_runs(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_notebook_without_kernel_metadata_is_python(folder, tmp_path):
+    ran = tmp_path / "ran"
+    write_notebook(folder, "00_a", f"open({str(ran)!r}, 'w').write(profile)", metadata={})
+    assert notebooks.run(["00_a"], {"profile": "mine"}, tmp_path / "report", folder)[0].status == "done"
+    assert ran.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        ("", "cannot be read as a notebook"),
+        ("{", "cannot be read as a notebook"),
+        ("[1]", "cannot be read as a notebook"),
+        ('{"nbformat": 4, "nbformat_minor": 5, "metadata": {"language_info": {"name": "R"}}, "cells": []}', "is in R"),
+    ],
+)
+def test_a_file_that_is_no_python_notebook_is_named_so(folder, tmp_path, content, finding):
+    (folder / "00_a.ipynb").write_text(content)
+    with pytest.raises(RossamError, match=f"00_a.ipynb: {finding}"):
+        execution.execute("00_a", {}, tmp_path / "report", folder)
+    with pytest.raises(RossamError, match=r"00_b\.ipynb: no such notebook"):
+        execution.execute("00_b", {}, tmp_path / "report", folder)
+
+
+def test_of_boxes_without_masks_notebooks_and_cells_that_need_masks_are_left_out(folder, tmp_path, capsys):
+    write_notebook(folder, "00_a", "print('boxes')", "1 / 0")
+    write_notebook(folder, "01_b", "1 / 0", metadata={"rossam": {"needs_masks": True}})
+    with_tag = nbformat.read(folder / "00_a.ipynb", as_version=4)
+    with_tag.cells[2].metadata["tags"] = ["needs-masks"]
+    nbformat.write(with_tag, folder / "00_a.ipynb")
+    outcomes = notebooks.run(["00_a", "01_b"], {}, tmp_path / "report", folder, boxes_only=True)
+    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert "01_b  skipped: it needs masks, and the data has boxes only" in capsys.readouterr().out
+    assert "Left out: this needs masks" in (tmp_path / "report/notebooks/00_a.html").read_text()
+    assert notebooks.failed(tmp_path / "report") == []
+    again = notebooks.run(["00_a"], {}, tmp_path / "report", folder)
+    assert again[0].status == "failed" and "ZeroDivisionError" in again[0].message
+
+
+def test_notebooks_that_need_masks_are_marked():
+    every = [path.stem for path in sorted(execution.NOTEBOOKS.glob("*.ipynb"))]
+    without = [
+        name for name in every if not notebooks._metadata(execution.NOTEBOOKS / f"{name}.ipynb").get("needs_masks")
+    ]
+    assert without == ["00_setup", "01_data", "10_boxes_to_masks"]
+
+
 def test_parameters_take_effect_and_a_second_run_does_nothing(folder, tmp_path, capsys):
     counter = tmp_path / "counter"
     write_notebook(folder, "00_a", f"open({str(counter)!r}, 'a').write(profile + ' ')")
@@ -51,6 +98,14 @@ def test_parameters_take_effect_and_a_second_run_does_nothing(folder, tmp_path, 
     assert (tmp_path / "report/notebooks/00_a.html").exists()
     notebooks.run(["00_a"], {"profile": "other"}, tmp_path / "report", folder)
     assert counter.read_text() == "mine other "
+
+
+def test_a_relative_cache_folder_is_one_place_for_this_process_and_the_kernel(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROSSAM_CACHE", "relcache")
+    write_notebook(folder, "00_a", f"import os\nassert os.environ['ROSSAM_CACHE'] == {str(cache_dir())!r}")
+    assert [outcome.status for outcome in notebooks.run(["00_a"], {}, tmp_path / "report", folder)] == ["done"]
+    assert cache_dir() == tmp_path / "relcache"
 
 
 def test_a_failing_cell_is_named_and_the_rest_still_runs(folder, tmp_path, capsys):

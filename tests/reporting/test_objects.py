@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.metrics import mask_iou
-from rossam_core.reporting.objects import cut_object, quantile_rows, view_objects
+from rossam_core.metrics import mask_iou
+from rossam_kit.report.objects import cut_object, quantile_rows, view_objects
 
 
 def test_a_view_at_the_border_is_shifted_inside_and_scored_on_the_whole_mask(rng):
@@ -16,10 +16,10 @@ def test_a_view_at_the_border_is_shifted_inside_and_scored_on_the_whole_mask(rng
     target, mask = np.zeros((2, 100, 120), bool)
     target[0:10, 110:120] = mask[0:10, 105:120] = True
     mask[90, 5] = True  # far outside the crop
-    view = cut_object(image, (110, 0, 120, 10), target, {"sam": mask}, key="v/1 #1", category="ship", smallest=40)
-    assert view.image.shape == (40, 40, 3) and view.offset_xy == (80, 0)
-    assert view.box_xyxy == (30, 0, 40, 10) and view.area == 100
-    assert np.array_equal(view.image, image[:40, 80:])
+    view = cut_object(image, (110, 0, 120, 10), target, {"sam": mask}, key="v/1 #1", category="ship")
+    assert view.image.shape == (48, 48, 3) and view.offset_xy == (72, 0)
+    assert view.box_xyxy == (38, 0, 48, 10) and view.area == 100
+    assert np.array_equal(view.image, image[:48, 72:])
     assert view.iou["sam"] == mask_iou(mask, target) == pytest.approx(100 / 151)
     small = cut_object(image[:20, :30], (0, 0, 5, 5), None, {"sam": mask[:20, :30]}, key="k", category="c")
     assert small.image.shape == (20, 30, 3) and small.iou == {}

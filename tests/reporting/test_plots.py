@@ -11,11 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
-from rossam_core.evaluation import claims
-from rossam_core.evaluation.statistics import Interval
-from rossam_core.reporting import bands, plots, schematics
-from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.tables import ComparisonRow, Published
+from rossam_kit.experiments.statistics import Interval
+from rossam_kit.report import boundary_iou_demo as bands
+from rossam_kit.report import plots, schematics
+from rossam_kit.report.objects import cut_object
+from rossam_kit.report.tables import ForestRow
+
+SIZE_BINS = (0.0, 256.0, 1024.0, 9216.0)
 
 
 @pytest.fixture
@@ -39,23 +41,27 @@ def scores(rng):
     return pd.concat(parts)
 
 
-def judgements():
-    """One claim of each verdict, and one whose objects do not occur."""
-    found = [("reproduced", 0.08, 0.07, 0.09), ("not reproduced", 0.01, -0.02, 0.04), ("inconclusive", 0.05, 0.0, 0.1),
-             ("inconclusive", np.nan, np.nan, np.nan)]  # fmt: skip
-    claim = claims.Claim(says="The pipeline helps", source="abstract", better=("t", "a"), than=("t", "b"), at_least=6)
-    return [claims.Judgement(claim, Interval(mean, low, high, 9, 3), verdict) for verdict, mean, low, high in found]
+def interval(mean, half_width=2.0):
+    return Interval(mean, (((half_width / 1.959964) ** 2, 10**9),), 9, 3)
+
+
+FOREST = [
+    ForestRow("SAM", interval(40), 37.25, method="sam"),
+    ForestRow("SAM2", None, 36.8, method="sam2", reason="no weights"),
+]
+LEDGER = [
+    ForestRow("The pipeline helps", interval(8), verdict="reproduced"),
+    ForestRow("Rate 4 helps less", interval(-3), verdict="not reproduced"),
+    ForestRow("LoRA helps", interval(1), verdict="inconclusive"),
+    ForestRow("Rotation helps", interval(2), verdict="one run"),
+    ForestRow("Trains", Interval(np.nan, (), 0, 0), verdict="inconclusive", reason="no scored unit"),
+]
 
 
 def all_figures(views, scores):
     frame = SimpleNamespace(video="v", index=1, size_hw=(64, 80), image=lambda: np.zeros((64, 80, 3), np.uint8),
                             objects=[SimpleNamespace(has_mask=False, box_xyxy=(3, 3, 9, 9)),
                                      SimpleNamespace(has_mask=True, mask=lambda s: np.ones(s, bool))])  # fmt: skip
-    rows = [ComparisonRow("SAM", Published(37.25, 37.14), Interval(0.4, 0.3, 0.5, 9, 3), Interval(0.4, 0.3, 0.5, 9, 3)),
-            ComparisonRow("SAM2", Published(36.8, 36.7), reason="no weights")]  # fmt: skip
-    gains = pd.DataFrame({"method": ["sam", "ros-sam"], "step": ["inference pipeline", "fine-tuning"],
-                          "text": ["SAM over SAM, whole frame", "ROS-SAM over SAM"], "mean": [6, -2.0],
-                          "low": [4, -3.0], "high": [8, -1.0], "published": [6.16, np.nan]})  # fmt: skip
     levels = [scores.assign(disturbance=name, level=level) for name in ("jitter", "noise", "haze") for level in (0, 9)]
     strategy = plots.Strategy(
         np.array([[0, 0, 32, 32], [8, 8, 40, 40]]), 1, np.zeros((64, 64, 3), np.uint8), (9, 9, 30, 30)
@@ -63,20 +69,19 @@ def all_figures(views, scores):
     return {
         "contact_sheet": plots.contact_sheet([frame] * 4),
         "mask_comparison": plots.mask_comparison(views),
-        "filmstrip": plots.filmstrip(views, ["sam"], titles=["1", "2", "3"], interpolation="nearest"),
+        "filmstrip": plots.filmstrip(views, titles=["1", "2", "3"]),
         "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
-        "claim_intervals": plots.claim_intervals(judgements()),
+        "ledger": plots.forest(LEDGER, "points"),
         "overview": schematics.overview(),
         "decoders": schematics.decoders(),
         "encoder": schematics.encoder(),
-        "interval_bars": plots.interval_bars(rows),
-        "score_by_size": plots.score_by_size(scores, samples=20),
-        "score_by_crowding": plots.score_by_crowding(scores, samples=20),
-        "gain_bars": plots.gain_bars(gains),
-        "robustness_curves": plots.robustness_curves(pd.concat(levels), samples=20),
-        "bands": bands.band_figure(),
-        "class_bars": plots.class_bars(scores, samples=20),
-        "area_histogram": plots.area_histogram({"a": scores["area"].to_numpy()}, marks={"paper": 518}),
+        "forest": plots.forest(FOREST),
+        "score_by_size": plots.score_by_size(scores, SIZE_BINS),
+        "score_by_crowding": plots.score_by_crowding(scores),
+        "robustness_curves": plots.robustness_curves(pd.concat(levels)),
+        "bands": bands.band_figure(0.02),
+        "class_bars": plots.class_bars(scores),
+        "area_histogram": plots.area_histogram({"a": scores["area"]}, size_bins=SIZE_BINS, marks={"paper": 518}),
     }
 
 
@@ -115,18 +120,21 @@ def test_an_outline_lies_on_pixel_edges(views):
     assert ax.get_xlim() == (0, views[0].image.shape[1])
 
 
-def test_published_and_reason_are_both_shown(views, scores):
-    figure = all_figures(views, scores)["interval_bars"]
-    ax = figure.axes[0]
+def test_published_and_reason_are_both_shown():
+    ax = plots.forest(FOREST).axes[0]
     assert [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"] == [37.25, 36.8]
     assert "no weights" in [t.get_text() for t in ax.texts]
+    assert ax.get_xlim() == (0, 100) and "one score per frame" in ax.get_xlabel()
 
 
-def test_a_claims_mark_stands_at_its_difference_and_tells_its_verdict():
-    ax = plots.claim_intervals(judgements()).axes[0]
+def test_a_claims_mark_stands_at_its_difference_and_shows_its_verdict():
+    ax = plots.forest(LEDGER, "points").axes[0]
     marks = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in marks] == pytest.approx([8, 1, 5])
-    assert [line.get_fillstyle() for line in marks] == ["full", "none", "left"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([8, -3, 1, 2])
+    assert [line.get_fillstyle() for line in marks] == ["full", "none", "left", "bottom"]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linewidth() == 2.2] == pytest.approx(
+        [6, -5, -1, 0], abs=1e-6
+    )
 
 
 def test_nothing_in_a_drawing_of_the_method_overlaps_or_leaves_the_sheet():
@@ -148,18 +156,18 @@ def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():
 
 
 def test_objects_alone_in_their_frame_count_to_the_least_crowded(scores):
-    ax = plots.score_by_crowding(scores, samples=20).axes[0]
+    ax = plots.score_by_crowding(scores).axes[0]
     counted = [int(t.get_text().split("n = ")[1]) for t in ax.get_xticklabels()]
     assert len(counted) == 5 and sum(counted) == 59  # one has no score
 
 
 def test_made_predictions_are_equally_wrong_by_iou_and_the_fitted_band_alone_tells_them_apart():
-    table = bands.band_demonstration(widths=(24, 40, 58)).set_index(["width", "wrong"])
+    table = bands.band_demonstration(0.02, widths=(24, 40, 58)).set_index(["width", "wrong"])
     assert (table["biou"] == table["iou"]).all()
     for width in (24, 40, 58):
         box, bite = table.loc[(width, "box")], table.loc[(width, "bite")]
         assert abs(box["iou"] - bite["iou"]) < 1.5 and bite["biou_fit"] > box["biou_fit"] + 25
-    large = bands.band_demonstration(widths=(120,)).set_index("wrong")
+    large = bands.band_demonstration(0.02, widths=(120,)).set_index("wrong")
     assert large.loc["box", "biou"] < large.loc["box", "iou"] - 10
 
 
@@ -168,4 +176,4 @@ def test_nothing_to_draw_is_told():
         plots.contact_sheet([])
     empty = pd.DataFrame({"method": ["sam"], "area": [9.0], "video": ["a"], "iou": [np.nan]})
     with pytest.raises(RossamError, match="no row with a value"):
-        plots.score_by_size(empty)
+        plots.score_by_size(empty, SIZE_BINS)

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from rossam_core.config import load_profile
 from rossam_core.errors import RossamError
-from rossam_core.reporting.objects import cut_object
-from rossam_core.reporting.report import Part, build_report, markdown
+from rossam_kit.config import load_profile
+from rossam_kit.report.objects import cut_object
+from rossam_kit.report.report import Part, build_report, markdown
 
 EVIL = "<script>alert('x')</script>"
 NOTICE = "Measured on generated <video>."

@@ -6,19 +6,26 @@ import pandas as pd
 import pytest
 import torch
 
-from rossam_core.config import InferenceConfig, load_profile
-from rossam_core.data.masks import encode
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.evaluation.metrics import boundary_iou
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.rossam import build_model
-from rossam_core.reporting import widget_pictures as pictures
-from rossam_core.reporting.widget_source import ROS_SAM, experiments_source, frames_source
-from rossam_core.reporting.widget_state import Encodings, Focus, arrange, list_objects, with_scores
-from rossam_core.reporting.widgets import inspect
-from rossam_core.training.runs import load_run
+from rossam_core.masks import encode
+from rossam_core.metrics import boundary_iou
+from rossam_core.model.build import build_model
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
+from rossam_core.training.run_folder import load_run
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.inspector import widget_pictures as pictures
+from rossam_kit.inspector.widgets import (
+    Focus,
+    arrange,
+    experiments_source,
+    frames_source,
+    inspect,
+    list_objects,
+    with_scores,
+)
 
 SIZE = (200, 260)
 
@@ -79,15 +86,17 @@ def inspector(frames, predictors, encoder):
 
 
 @pytest.mark.parametrize(
-    ("box", "tile"), [((60, 60, 90, 90), 200), ((5, 5, 250, 100), round(200 * SIZE[0] / SIZE[1]))],
+    ("box", "tile"), [((60, 60, 90, 90), 300), ((5, 5, 250, 100), round(300 * SIZE[0] / SIZE[1]))],
     ids=["square", "whole frame"],
 )  # fmt: skip
-def test_the_legend_is_level_with_the_tiles(inspector, box, tile):
+def test_each_kind_of_picture_is_one_row_of_the_grid(inspector, box, tile):
     inspector.prompt(box)
-    _, picture = inspector.columns["sam"]
-    height = cv2.imdecode(np.frombuffer(picture.value, np.uint8), cv2.IMREAD_COLOR).shape[0]
-    assert height == 3 * tile + 2 * pictures.GAP
-    assert inspector.legend.value.count(f"height:{tile + pictures.GAP}px;") == 3
+    columns = 1 + len(inspector.ticks)
+    assert len(inspector.grid.children) == 4 * columns
+    assert [inspector.grid.children[row * columns] for row in range(4)] == inspector.legends
+    for number, image in enumerate(inspector.images["sam"], start=1):
+        assert inspector.grid.children[number * columns + 1] is image
+        assert cv2.imdecode(np.frombuffer(image.value, np.uint8), cv2.IMREAD_COLOR).shape == (tile, 300, 3)
 
 
 # --- which objects, in which order ----------------------------------------------------------------------------------
@@ -102,7 +111,7 @@ def test_objects_are_listed_with_area_and_size_also_where_they_have_no_mask(fram
     objects = list_objects(frames)
     assert objects["category"].tolist() == ["ship", "ship", "car", "plane"]
     assert objects["area"].fillna(-1).tolist() == [144, 1600, -1, 576]
-    assert objects["size_bin"].fillna("-").tolist() == ["0–256", "1024–9216", "-", "256–1024"]
+    assert objects["size_bin"].astype(object).fillna("-").tolist() == ["0–256", "1024–9216", "-", "256–1024"]
 
 
 def test_orders_are_those_of_the_judge_with_ties_as_in_the_data_and_unscored_last(frames):
@@ -127,19 +136,18 @@ def test_filters_combine_and_an_empty_choice_is_named(frames):
 
 def test_a_window_stays_while_it_holds_the_box_and_follows_settings(frames):
     focus = Focus(frames[0], 1, InferenceConfig())
-    before = focus.encoding_key("sam", 256)
-    focus.set_box((118, 95, 150, 139.5))
-    assert focus.encoding_key("sam", 256) == before
-    assert focus.encoding_key("hq-sam", 256) != before
-    focus.set_box((0, 0, 30, 30))
-    assert focus.encoding_key("sam", 256) != before
-    focus.set_box(focus.own_box)
+    before = focus.window(256)
+    focus.set_prompt((118, 95, 150, 139.5))
+    assert focus.window(256) is before
+    focus.set_prompt((0, 0, 30, 30))
+    assert focus.window(256) != before
+    focus.set_prompt(focus.own_box)
     assert focus.window(256).holds((120, 100, 160, 140))
-    for change in ({"rate": 4.0}, {"mode": "direct"}, {"interpolation": "bilinear"}):
-        focus.set_config(InferenceConfig(**change))
-        assert focus.encoding_key("sam", 256) != before
+    for change in ({"rate": 4.0}, {"mode": "direct"}):
+        focus.recentre(InferenceConfig(**change))
+        assert focus.window(256) != before
     with pytest.raises(RossamError, match="inverted"):
-        focus.set_box((9, 9, 3, 3))
+        focus.set_prompt((9, 9, 3, 3))
     assert focus.box_xyxy == focus.own_box
 
 
@@ -149,19 +157,16 @@ def test_shared_windows_are_planned_among_all_prompts_of_the_frame(frames):
     assert not Focus(frames[0], 0, InferenceConfig(rate=4)).window(256).holds((120, 100, 160, 140))
 
 
-def test_encodings_forget_the_least_recently_used_first():
-    kept, made = Encodings(limit=20), []
-    for key in ("a", "b", "a", "c", "a", "b"):
-        kept.get(key, lambda key=key: made.append(key) or key, lambda _: 10)
-    assert made == ["a", "b", "c", "b"]
-    assert kept.get("huge", lambda: "huge", lambda _: 99) == kept.get("huge", lambda: "new", lambda _: 99) == "huge"
-
-
 # --- the widget -----------------------------------------------------------------------------------------------------
 
 
 def shown(inspector):
-    return [picture.value for _, picture in inspector.columns.values()]
+    return [b"".join(image.value for image in images) for images in inspector.images.values()]
+
+
+def draw(inspector, box=(), points=()):
+    """What the browser sends when the prompt is edited in the picture."""
+    inspector.editor.prompt = {"box": list(box), "points": [list(point) for point in points]}
 
 
 def test_a_threshold_or_a_box_in_the_window_needs_no_encoder_and_changes_every_picture(inspector, encoder):
@@ -171,29 +176,68 @@ def test_a_threshold_or_a_box_in_the_window_needs_no_encoder_and_changes_every_p
     second = shown(inspector)
     inspector.sides[0].value -= 9
     third = shown(inspector)
-    drawn = inspector.editor.bboxes[0] | {"x": 40.0, "y": 50.0, "width": 120.0, "height": 90.0}
-    inspector.editor.bboxes = [*inspector.editor.bboxes, drawn]  # as the browser sends a box that was drawn
+    window = inspector.focus.window(256)
+    assert inspector.editor.region == list(window.window_xyxy)
+    box = (window.x0 + 11.5, window.y0 + 14, window.x0 + 45, window.y0 + 39)
+    draw(inspector, box)
     assert encoder.calls == calls
     assert all(len(set(pictures)) == 4 for pictures in zip(first, second, third, shown(inspector), strict=True))
-    x0, y0, x1, y1 = (side.value for side in inspector.sides)
-    zoom = 460 / 128
-    window = inspector.focus.window(256)
-    assert (x0, x1 - x0) == pytest.approx((window.x0 + 40 / zoom, 120 / zoom), abs=0.01)
-    assert (y0, y1 - y0) == pytest.approx((window.y0 + 50 / zoom, 90 / zoom), abs=0.01)
+    assert inspector.focus.box_xyxy == tuple(side.value for side in inspector.sides) == box
+    draw(inspector)  # the box was deleted
+    assert inspector.focus.box_xyxy == inspector.focus.own_box == tuple(inspector.editor.prompt["box"])
     inspector.sides[0].value = 1  # beyond the window
     assert encoder.calls == calls + 2 and inspector.error.value == ""
 
 
-def test_what_is_shown_is_what_the_predictor_gives(inspector, frames, predictors):
+@pytest.mark.parametrize("mode", ["object", "direct"])
+def test_what_is_shown_is_what_the_predictor_gives(frames, predictors, mode):
+    config = InferenceConfig(mode=mode)
+    sam2 = build_model("sam2", "hiera_t", checkpoint=None, seed=1)
+    made = {name: Predictor(p.model, config, "cpu") for name, p in predictors.items()}
+    made["sam2"] = Predictor(sam2, config, "cpu")
+    inspector = inspect(frames_source({"few": frames}, made, inference=config), order="data")
     for place in (0, 1):
         inspector.slider.value = place
-        (expected,) = predictors["sam"].predict(frames[0].image(), [frames[0].objects[place].box_xyxy])
-        assert np.array_equal(inspector.answers["sam"].full(), expected.full())
+        for name, predictor in made.items():
+            (expected,) = predictor.predict(frames[0].image(), [frames[0].objects[place].box_xyxy])
+            assert np.array_equal(inspector.answers[name].full(), expected.full()), name
 
 
-def test_a_box_under_way_is_no_error_and_an_object_seen_before_is_not_encoded_again(inspector, encoder):
-    inspector.editor.bboxes = [*inspector.editor.bboxes, {"x": 3, "y": 3, "width": 0, "height": 0, "label": "box"}]
-    assert inspector.error.value == "" and inspector.focus.box_xyxy == inspector.focus.own_box
+def test_points_are_off_for_models_trained_with_boxes_and_the_widget_says_so(inspector):
+    assert "weights of vit_t were trained with boxes only" in inspector.editor.points_off
+    before = shown(inspector)
+    draw(inspector, inspector.focus.own_box, [(25, 25, 1)])
+    assert inspector.error.value == "" and "box only" in inspector.heads["sam"].value
+    assert inspector.answers["sam"].box_xyxy == inspector.focus.own_box and shown(inspector) == before
+
+
+def test_points_reach_the_models_that_were_trained_with_them(inspector, predictors, encoder, frames, monkeypatch):
+    model = predictors["hq-sam"].model
+    monkeypatch.setattr(model, "supports_points", True)
+    inspector.ticks["sam"].value = False
+    assert inspector.editor.points_off == ""
+    inspector.ticks["sam"].value = True
+    box, calls, sent = inspector.focus.own_box, encoder.calls, []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *given: sent.append(given[2]) or decode(*given))
+    before = inspector.answers["hq-sam"].logit_crop, inspector.answers["sam"].logit_crop
+    draw(inspector, box, [(24.5, 26, 1), (40, 30, 0)])
+    assert encoder.calls == calls and inspector.error.value == ""
+    assert not np.array_equal(inspector.answers["hq-sam"].logit_crop, before[0])
+    assert np.array_equal(inspector.answers["sam"].logit_crop, before[1])
+    window = inspector.focus.window(256)
+    [(coords, labels)] = sent[0]
+    assert coords[0].tolist() == [[2 * (x - window.x0), 2 * (y - window.y0)] for x, y in ((24.5, 26), (40, 30))]
+    assert labels.tolist() == [[1, 0]]
+    (x, y, side) = (window.x0 + window.width + 5, 30, 1)
+    draw(inspector, box, [(24.5, 26, 1), (x, y, side)])
+    assert "outside the encoded window" in inspector.error.value
+    assert inspector.editor.prompt["points"] == [[24.5, 26, 1], [40, 30, 0]]  # as before the error
+    draw(inspector, box)
+    assert inspector.error.value == "" and np.array_equal(inspector.answers["hq-sam"].logit_crop, before[0])
+
+
+def test_an_object_seen_before_is_not_encoded_again(inspector, encoder):
     inspector.step(1)
     calls = encoder.calls
     inspector.step(-1)
@@ -201,11 +245,9 @@ def test_a_box_under_way_is_no_error_and_an_object_seen_before_is_not_encoded_ag
     assert encoder.calls == calls and inspector.slider.value == 0
 
 
-def test_rate_and_crop_size_are_one_setting(inspector):
+def test_the_window_follows_the_rate_and_its_size_is_shown(inspector):
     inspector.rate.value = 4
-    assert inspector.crop.value == 64 and inspector.focus.window(256).width == 64
-    inspector.crop.value = 100
-    assert inspector.rate.value == pytest.approx(2.56) and inspector.focus.window(256).width == 100
+    assert inspector.focus.window(256).width == 64 and "64 × 64 px" in inspector.status.value
     inspector.mode.value = "direct"
     assert inspector.focus.window(256).width == SIZE[1]
 
@@ -221,6 +263,7 @@ def test_errors_show_what_and_remedy_and_the_controls_stay_alive(inspector, fram
     assert inspector.error.value == "" and "1 of 1" in inspector.title.value
     inspector.dataset.value = "none"
     assert "no object there" in inspector.error.value
+    assert inspector.dataset.value == "none"
     inspector.dataset.value = "few"
     for tick in inspector.ticks.values():
         tick.value = False
@@ -233,11 +276,26 @@ def test_errors_show_what_and_remedy_and_the_controls_stay_alive(inspector, fram
     assert path.name in inspector.error.value
     (tmp_path / "away.png").rename(path)
     inspector.slider.value = 2
-    assert inspector.error.value == "" and "no true mask" in inspector.columns["hq-sam"][0].value
+    assert inspector.error.value == "" and "no true mask" in inspector.heads["hq-sam"].value
+    assert len(inspector.grid.children) == 3 * 2  # without a target there are no boundary errors
+
+
+def test_an_unexpected_error_is_shown_and_every_action_is_answered(inspector, predictors, monkeypatch):
+    answered = inspector.editor.answered
+    monkeypatch.setattr(predictors["sam"].model, "decode", lambda *_: 1 / 0)
+    good = inspector.focus.box_xyxy
+    draw(inspector, (10, 10, 40, 40))
+    assert "ZeroDivisionError" in inspector.error.value and "Remedy" in inspector.error.value
+    assert inspector.editor.answered == answered + 1 and inspector.focus.box_xyxy == good
+    assert inspector.editor.prompt["box"] == list(good)
+    monkeypatch.undo()
+    draw(inspector, (10, 10, 40, 40))
+    assert inspector.error.value == "" and inspector.focus.box_xyxy == (10, 10, 40, 40)
 
 
 def test_worst_first_is_judged_by_the_method_chosen(frames, predictors):
     inspector = inspect(frames_source({"few": frames}, predictors))
+    assert inspector.error.value == ""
     ious = inspector.objects["sam"].tolist()
     assert ious[:3] == sorted(ious[:3]) and np.isnan(ious[3])
     assert inspector.scores["sam"].iou == pytest.approx(ious[0])
@@ -264,7 +322,7 @@ def test_ros_sam_is_among_the_methods_once_its_run_is_finished_and_nothing_is_tr
     before = experiments_source(experiments)
     assert list(before.methods) == ["sam", "sam2", "hq-sam"] and "ROS-SAM" in before.notes[0]
     assert not (tmp_path / "runs").exists()
-    folder = experiments.run_dir(ROS_SAM)
+    folder = experiments.run_dir(experiments.specs["table5"].row("ROS-SAM"))
     after = experiments_source(Experiments(experiments.profile, tmp_path))
     trained = load_run(folder).state_dict()
     found = after.methods["ros-sam"]().model.state_dict()

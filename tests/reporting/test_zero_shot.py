@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rossam_core.config import SyntheticConfig, load_profile
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.data.synthetic import generate
 from rossam_core.errors import RossamError
-from rossam_core.evaluation.baselines import BoxBaseline, EllipseBaseline
-from rossam_core.evaluation.experiments import Experiments
-from rossam_core.reporting import plots, zero_shot
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.synthetic.video import generate
+from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.report import plots, zero_shot
 
 MADE = {
     "variant": "zero-shot",
@@ -66,7 +66,7 @@ def test_every_method_is_judged_on_the_same_boxes(clips):
     box, ellipse = (judged[judged["method"] == name] for name in ("box", "ellipse"))
     assert (box["fill"] == 1).all() and (box["leakage"] == 0).all() and (box["temporal_consistency"] > 0.9).all()
     assert (ellipse["fill"] < 0.85).all() and judged["iou"].between(0, 1).all()
-    table = zero_shot.signs_table(judged, load_profile("smoke"))
+    table = zero_shot.signs_table(judged)
     assert list(table["method"].unique()) == ["Filled box", "Inscribed ellipse"] and "true IoU" in table
     assert set(zero_shot.long_signs(judged)["sign"]) == set(zero_shot.SHOWN.values())
 
@@ -82,7 +82,7 @@ def test_clips_without_true_masks_have_signs_and_no_iou(clips):
     ]  # fmt: skip
     judged = zero_shot.judge(bare, {"ellipse": EllipseBaseline()})
     assert judged["iou"].isna().all() and judged["fill"].notna().all()
-    assert "true IoU" not in zero_shot.signs_table(judged, load_profile("smoke"))
+    assert "true IoU" not in zero_shot.signs_table(judged)
     views = zero_shot.views(bare[0].frames, {"ellipse": EllipseBaseline()})
     assert all(view.target is None and np.count_nonzero(view.masks["ellipse"]) for view in views)
     assert plots.filmstrip(views, titles=bare[0].titles).axes

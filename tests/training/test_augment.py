@@ -6,14 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from rossam_core.config import InferenceConfig
-from rossam_core.data import masks as mask_forms
-from rossam_core.data.records import Frame, ObjectAnnotation
-from rossam_core.inference.crops import cut, plan
+from rossam_core import masks as mask_forms
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_core.settings import InferenceConfig
 from rossam_core.training.augment import (
     AugmentConfig,
     augment,
-    centred_view,
     distort_colours,
     draw_matrix,
     inside_frame,
@@ -156,6 +154,29 @@ def test_every_object_is_kept_or_counted_with_its_reason(noise, make_frame, rng)
     assert len(kept) + dropped.total() == 5
 
 
+def loose(object_id, x0, y0, x1, y1):
+    """A rectangle whose annotated box is 2 px wider on each side."""
+    return ObjectAnnotation(object_id, "x", (x0 - 2, y0 - 2, x1 + 2, y1 + 2), [[x0, y0, x1, y0, x1, y1, x0, y1]])
+
+
+def test_prompts_are_annotated_boxes_where_the_view_shows_them_whole_and_upright(noise, make_frame, rng):
+    frame = make_frame(noise, [loose(1, 10, 12, 30, 20), loose(2, 50, 40, 80, 60), loose(3, 20, 40, 62, 50)])
+    corner, half = np.array([[1.0, 0, 0], [0, 1.0, 0]]), np.array([[-1.0, 0, 64], [0, -1.0, 64]])
+    tight = [[10, 12, 30, 20], [50, 40, 64, 60], [20, 40, 62, 50]]
+    boxes, *_ = warp_objects(frame, corner, 64, PLAIN, rng)
+    np.testing.assert_array_equal(boxes, [[8, 10, 32, 22], tight[1], [18, 38, 64, 52]])  # the second is cut
+    boxes, *_ = warp_objects(frame, corner, 64, PLAIN.model_copy(update={"prompt": "tight"}), rng)
+    np.testing.assert_array_equal(boxes, tight)
+    boxes, *_ = warp_objects(frame, half, 64, PLAIN, rng)
+    np.testing.assert_array_equal(boxes[0], [32, 42, 56, 54])
+    quarter = np.array([[0.0, -0.5, 40], [0.5, 0.0, 0]])  # x' = 40 - y / 2, y' = x / 2
+    boxes, *_ = warp_objects(frame, quarter, 64, PLAIN, rng)
+    np.testing.assert_array_equal(boxes[0], [29, 4, 35, 16])
+    turned = np.array([[0.8, -0.6, 30], [0.6, 0.8, 0]])
+    boxes, masks, *_ = warp_objects(frame, turned, 64, PLAIN, rng)
+    np.testing.assert_array_equal(boxes, [mask_forms.box_of(mask) for mask in masks])
+
+
 def test_a_view_is_a_pure_function_of_its_generators_seed(ellipse_frame):
     config = AugmentConfig(photometric=True, box_jitter=0.1)
     one, two, other = (augment(ellipse_frame, 64, config, np.random.default_rng(s)) for s in (3, 3, 4))
@@ -176,32 +197,6 @@ def test_crops_drawn_around_objects_always_show_one(make_frame):
 def test_scale_of_the_input_fits_the_longer_side(noise, make_frame, rng):
     sample = augment(make_frame(noise, []), 60, PLAIN.model_copy(update={"scale_of": "input"}), rng)
     np.testing.assert_allclose(sample.matrix[:, :2], np.eye(2) * 0.5)
-
-
-def test_a_centred_view_is_inferences_window(noise, make_frame):
-    """The same window bit for bit at rate 1. Beyond it two bicubic kernels differ (OpenCV −0.75, Pillow −0.5)."""
-    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
-    boxes = [(50, 40, 60, 50), (0, 0, 8, 8), (111, 81, 120, 90), (70.4, 30.2, 79.9, 41.5), (10, 10, 90, 60)]
-    frame = make_frame(smooth, [rectangle(i, *box) for i, box in enumerate(boxes)])
-    for rate, context, tolerance in ((1, 1.5, 0), (2, 1.5, 0.5), (2, 1.1, 0.5)):
-        config = InferenceConfig(rate=rate, context=context)
-        for index, window in enumerate(plan(frame.boxes_xyxy, frame.size_hw, 64, config)):
-            view = centred_view(frame, index, 64, AugmentConfig(window_rate=rate, window_context=context), (1, 2, 3))
-            (scale, _, tx), (_, _, ty) = view.matrix
-            assert (-tx / scale, -ty / scale, scale) == pytest.approx(
-                (window.x0, window.y0, 64 / max(window.width, window.height))
-            )
-            theirs = cut(smooth, window, 64, pad_value=(1, 2, 3))
-            if window.width == 64 / rate:
-                assert np.abs(view.image - theirs).mean() <= tolerance
-            assert view.kept == (index,)
-
-
-def test_a_frame_smaller_than_the_window_is_padded_at_the_bottom_right(make_frame):
-    frame = make_frame(np.full((20, 24, 3), 200, np.uint8), [rectangle(1, 5, 5, 15, 15)])
-    view = centred_view(frame, 0, 64, AugmentConfig(), (1, 2, 3))
-    assert (view.image[:40, :48] == 200).all()
-    assert (view.image[40:] == (1, 2, 3)).all() and (view.image[:, 48:] == (1, 2, 3)).all()
 
 
 def test_colours_stay_in_range_and_change_as_often_as_not(noise):
@@ -227,12 +222,20 @@ def test_a_scale_range_out_of_order_is_refused():
 
 
 def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_frame):
-    """A wide object's window holds 1.5 × its side; a small one's measures size / rate."""
+    """Fixed windows measure size / rate; those that grow hold 1.5 × the side of a wide object."""
     config = AugmentConfig(scale=(1, 1), scale_of="window", rotation=False)
-    for box, side in (((20, 30, 100, 60), 120), ((20, 30, 30, 40), 64)):
+    wide, small = (20, 30, 100, 60), (20, 30, 30, 40)
+    for box, growth, side in (
+        (wide, "context", 120),
+        (small, "context", 64),
+        (wide, "none", 64),
+        (small, "sopseg", 20),
+    ):
+        inference = InferenceConfig(rate=2, growth=growth)
         frame = make_frame(noise, [rectangle(1, *map(float, box))])
-        matrix = draw_matrix(frame, 128, config, np.random.default_rng(3))
-        assert window_side(np.array(box), frame.size_hw, 128, config) == side
+        matrix = draw_matrix(frame, 128, config, np.random.default_rng(3), inference)
+        assert window_side(np.array(box), frame.size_hw, 128, inference) == side
+        assert augment(frame, 128, config, np.random.default_rng(3), inference).matrix == pytest.approx(matrix)
         np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
 
 

@@ -3,18 +3,25 @@
 import doctest
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
-from rossam_core.data.records import FrameSet
 from rossam_core.errors import RossamError
-from rossam_core.model.rossam import build_model
-from rossam_core.training import loop, recipes, runs
-from rossam_core.training.loop import fit
-from rossam_core.training.recipes import RECIPES, recipe
-from rossam_core.training.runs import load_run
-from rossam_core.training.views import Views, loader
+from rossam_core.inference.predictor import Predictor
+from rossam_core.metrics import mask_iou
+from rossam_core.model.build import build_model
+from rossam_core.records import FrameSet
+from rossam_core.settings import InferenceConfig
+from rossam_core.training import recipes
+from rossam_core.training import run_folder as runs
+from rossam_core.training import train as loop
+from rossam_core.training.dataset import Views
+from rossam_core.training.recipes import RECIPES, RunConfig, recipe
+from rossam_core.training.run_folder import load_run
+from rossam_core.training.train import fit
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -71,9 +78,9 @@ def test_a_finished_run_is_not_run_again(finished, tiny_frames, monkeypatch):
 
 
 def test_phases_take_turns_and_rates_follow_the_samples_seen(tiny, tiny_frames, tmp_path):
-    phases = [{"groups": ["last_block"], "mask": "hq"}, {"groups": ["hq_head"], "mask": "hq"}]
     groups = {"hq_head": {"schedule": "step"}, "last_block": {"schedule": "cosine"}}
-    run = tiny.tiny_run(phases=phases, groups=groups, step_every=0.5, validation_objects=0)
+    trains = {"trained_groups": ["last_block", "hq_head"], "alternate": "groups"}
+    run = tiny.tiny_run(**trains, groups=groups, step_every=0.5, validation_objects=0)
     log = fit(run, tmp_path / "run", tiny_frames)
     assert log.rate_hq_head.dropna().tolist() == pytest.approx([1e-3, 1e-4, 1e-4])  # at 4, 12 and 20 of 24 samples
     cosine = [(1 + np.cos(np.pi * seen / 24)) / 2 * 1e-3 for seen in (0, 8, 16)]
@@ -103,13 +110,13 @@ def test_training_overfits_two_frames(tiny, tiny_frames, tmp_path):
     run = tiny.tiny_run(
         samples=8 * 120,
         batch=8,
-        phases=[
-            {"groups": ["lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head"], "mask": "both"}
-        ],
+        trained_groups=["lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head"],
+        alternate="none",
         groups={"encoder": {}, "prompt_encoder": {}},
         optimizer="adamw",
         clip_norm=1.0,
-        augment={"scale": (1.0, 1.0), "rotation": False, "window_rate": 1.0},
+        augment={"scale": (1.0, 1.0), "rotation": False},
+        inference={"rate": 1, "growth": "context"},
         validate_every=960,
         checkpoint_every=960,
         loss={"sampling": "dense"},
@@ -121,21 +128,75 @@ def test_training_overfits_two_frames(tiny, tiny_frames, tmp_path):
 
 
 def test_each_epoch_shows_every_frame_once_in_another_order(tiny, tiny_frames):
-    views = Views(tiny_frames, 64, tiny.tiny_run().training)
+    views = Views(tiny_frames, 64, tiny.tiny_run().training, InferenceConfig())
     first, second = ([views[i].frame for i in range(start, start + 6)] for start in (0, 6))
     assert sorted(first) == sorted(second) == sorted(frame.key for frame in tiny_frames)
     assert first != second
     assert views[3].digest == views[3].digest != views[9].digest
 
 
-def test_loader_workers_bring_the_same_views_in_the_same_order(tiny, tiny_frames):
-    training = tiny.tiny_run().training
-    plain, helped = (
-        [view.digest for batch in loader(Views(tiny_frames, 64, each), range(4, 12), 4) for view in batch]
-        for each in (training, training.model_copy(update={"workers": 2}))
+def test_loader_workers_bring_the_same_views_while_opencv_has_threads(tiny, tiny_frames, tmp_path):
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 3)  # the threads live from now on
+    alone, helped = (
+        fit(tiny.tiny_run(samples=12, workers=workers, validation_objects=0), tmp_path / str(workers), tiny_frames)
+        for workers in (0, 2)
     )
-    assert plain == helped
-    assert len(set(plain)) == 8
+    assert alone.data.tolist() == helped.data.tolist() and alone.data.nunique() == 3
+    assert alone.loss.tolist() == helped.loss.tolist()
+
+
+def test_steps_train_and_validations_evaluate(tiny, tiny_frames, tmp_path, monkeypatch):
+    """In training mode SAM2's decoder learns by its single mask; in evaluation it may answer with another one."""
+    modes = []
+
+    def recorded(decoder, masks, ious):
+        modes.append("another mask")
+        return masks, ious
+
+    monkeypatch.setattr(Sam2MaskDecoder, "_dynamic_multimask_via_stability", lambda *a: recorded(*a))
+    small = {"input_size": 64, "alternatives": 3, "prompt_dim": 32, "decoder_mlp_dim": 64}
+    training = tiny.tiny_run(trained_groups=["sam_decoder"], samples=4).training
+    run = RunConfig(
+        method="sam2", backbone="hiera_t", checkpoint=None, architecture=small, device="cpu", training=training
+    )
+    fit(run, tmp_path, tiny_frames, tiny_frames[:2], on_event=lambda kind, row: modes.append(kind))
+    assert modes[:2] == ["step", "another mask"] and "validation" in modes
+
+
+def test_validation_is_the_predictor_on_annotated_boxes_in_the_windows_that_are_scored(tiny, tiny_frames, tmp_path):
+    val, ious = tiny_frames[:2], {}
+    for rate in (1, 3):
+        run = tiny.tiny_run(samples=4, inference={"rate": rate})
+        log = fit(run, tmp_path / str(rate), tiny_frames, val)
+        config = InferenceConfig(rate=rate, mask_source="hq", precision="float32")
+        predictor = Predictor(load_run(tmp_path / str(rate), "last"), config, "cpu")
+        frames = [frame.with_objects([o for o in frame.objects if o.has_mask]) for frame in val]
+        scores = [
+            mask_iou(mask.full(), annotation.mask(frame.size_hw))
+            for frame, masks in predictor.predict_frames(frames)
+            for mask, annotation in zip(masks, frame.objects, strict=True)
+        ]
+        chosen = np.linspace(0, len(scores) - 1, 4).round().astype(int)
+        validation = log[log.kind == "validation"].iloc[-1]
+        assert validation.objects == 4
+        ious[rate] = validation.iou
+        assert ious[rate] == pytest.approx(np.mean([scores[i] for i in chosen]), abs=1e-6)
+    assert ious[1] != ious[3]
+
+
+def test_the_released_prompt_encoder_trains(tiny, tiny_frames, tmp_path):
+    run = tiny.tiny_run(
+        name="released",
+        samples=4,
+        validation_objects=0,
+        precision="bfloat16",
+    )
+    fit(run, tmp_path, tiny_frames)
+    base, ended = weights(runs.build_base(run)), weights(load_run(tmp_path, "last"))
+    moved = {name for name in base if name.startswith("prompt_encoder.") and not torch.equal(base[name], ended[name])}
+    corners = {f"prompt_encoder.point_embeddings.{corner}.weight" for corner in (2, 3)}
+    assert moved == corners | {"prompt_encoder.no_mask_embed.weight"}
 
 
 def test_a_live_listener_hears_every_line_of_the_log(tiny, tiny_frames, tmp_path):
@@ -159,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_saves_and_names_the_frame(tiny, tiny_fr
 
     monkeypatch.setattr(loop, "_losses", broken)
     run = tiny.tiny_run()
-    guilty = Views(tiny_frames, 64, run.training)[9].frame
+    guilty = Views(tiny_frames, 64, run.training, run.inference)[9].frame
     with pytest.raises(RossamError, match=rf"step 2 is not finite; frames: {guilty}\n"):
         fit(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
     state = runs.read_state(tmp_path / "run")
@@ -180,7 +241,7 @@ def test_a_batch_without_objects_moves_nothing(tiny, tiny_frames, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"phases": [{"groups": ["lara"], "mask": "hq"}], "groups": {"lara": {}}}, "lara.*match no parameter"),
+        ({"trained_groups": ["lara"]}, r"trained_groups\.0.*found 'lara'"),
         ({"batch": 3, "samples": 3, "_frames": 0}, "training split is empty"),
         ({"_val": 0}, "validation split is empty"),
     ],
@@ -190,12 +251,6 @@ def test_bad_settings_are_told_before_anything_trains(changes, message, tiny, ti
     with pytest.raises(RossamError, match=message):
         fit(tiny.tiny_run(**changes), tmp_path / "run", tiny_frames[:count], tiny_frames[:val])
     assert not (tmp_path / "run").exists()  # so that the mended settings may use it
-
-
-def test_the_hq_mask_of_plain_sam_is_refused(tiny, tiny_frames, tmp_path):
-    run = tiny.tiny_run(phases=[{"groups": ["last_block"], "mask": "hq"}]).model_copy(update={"method": "sam"})
-    with pytest.raises(RossamError, match="HQ mask, which sam does not make"):
-        fit(run, tmp_path / "run", tiny_frames, tiny_frames[:2])
 
 
 def test_frames_without_masks_are_refused(tiny, tiny_frames, tmp_path):
@@ -240,5 +295,3 @@ def test_recipes_differ_only_where_they_say_so():
         recipe("paper", bach=3)
     with pytest.raises(RossamError, match="is not known"):
         recipe("papre")
-    with pytest.raises(RossamError, match="gives no learning rate"):
-        recipe("paper", phases=[{"groups": ["prompt_encoder"], "mask": "sam"}])

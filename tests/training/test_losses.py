@@ -7,15 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rossam_core.training import losses
-from rossam_core.training.losses import (
-    LossConfig,
-    bce_loss,
-    dice_loss,
-    mask_loss,
-    object_losses,
-    sample_at,
-    uncertain_points,
-)
+from rossam_core.training.losses import LossConfig, bce_loss, dice_loss, object_losses, sample_at, uncertain_points
 
 
 def disc(size: int, radius: float, centre: float = 0.5) -> torch.Tensor:
@@ -51,7 +43,8 @@ def test_a_perfect_mask_costs_less_than_a_shifted_one_and_a_wrong_one_most(sampl
     config = LossConfig(sampling=sampling, points=400)
     target = disc(64, 0.25) > 0
     right, shifted, wrong = (
-        mask_loss(4 * x, target, config, generator) for x in (disc(16, 0.25), disc(16, 0.25, 0.6), -disc(16, 0.25))
+        object_losses(4 * x, target, config, generator).mean()
+        for x in (disc(16, 0.25), disc(16, 0.25, 0.6), -disc(16, 0.25))
     )
     assert 0 < right < shifted < wrong
 
@@ -64,7 +57,7 @@ def test_gradients_agree_with_finite_differences(sampling):
     logits = disc(4, 0.3).requires_grad_()
 
     def loss(x):
-        return mask_loss(x, target, config, torch.Generator().manual_seed(1))
+        return object_losses(x, target, config, torch.Generator().manual_seed(1)).mean()
 
     (gradient,) = torch.autograd.grad(loss(logits), logits)
     step = torch.zeros_like(gradient)
@@ -102,22 +95,21 @@ def test_sampling_reproduces_cell_centres_and_a_ramp_between_them():
     assert sample_at(ramp, torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])).tolist() == [[0.0, 7.0]]  # edges hold
 
 
-def test_the_same_generator_gives_the_same_points_and_each_object_counts_the_same(generator):
+def test_the_same_generator_gives_the_same_points(generator):
     config = LossConfig(points=100)
     logits, targets = disc(16, 0.3).repeat(3, 1, 1), (disc(64, 0.2) > 0).repeat(3, 1, 1)
     first = object_losses(logits, targets, config, torch.Generator().manual_seed(7))
     again = object_losses(logits, targets, config, torch.Generator().manual_seed(7))
     assert torch.equal(first, again)
-    torch.testing.assert_close(mask_loss(logits, targets, config, torch.Generator().manual_seed(7)), first.mean())
 
 
 @pytest.mark.parametrize("sampling", ["points", "dense"])
 def test_autocast_does_not_reach_the_loss(sampling):
     config = LossConfig(sampling=sampling, points=200)
     logits, target = (20 * disc(16, 0.3)).requires_grad_(), disc(64, 0.28) > 0
-    plain = mask_loss(logits, target, config, torch.Generator().manual_seed(0))
+    plain = object_losses(logits, target, config, torch.Generator().manual_seed(0)).mean()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = mask_loss(logits, target, config, torch.Generator().manual_seed(0))
+        inside = object_losses(logits, target, config, torch.Generator().manual_seed(0)).mean()
     assert inside.dtype == torch.float32
     assert torch.equal(plain, inside)
 
@@ -125,8 +117,6 @@ def test_autocast_does_not_reach_the_loss(sampling):
 def test_counts_that_differ_are_told_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(2, 4, 4\).*\(3, 16, 16\)"):
         object_losses(torch.zeros(2, 4, 4), torch.zeros(3, 16, 16), LossConfig())
-    with pytest.raises(ValueError, match="no objects"):
-        mask_loss(torch.zeros(0, 4, 4), torch.zeros(0, 16, 16), LossConfig())
 
 
 def test_the_docstrings_examples_hold():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from rossam_core.config import parse_config
 from rossam_core.errors import RossamError
-from rossam_core.training import loop, runs
+from rossam_core.settings import parse_config
+from rossam_core.training import run_folder as runs
+from rossam_core.training import train as loop
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.training import runs
+from rossam_core.training import run_folder as runs
 
 KILLS = [
     ("step", 1),  # before the first checkpoint
@@ -32,7 +32,7 @@ def run_in_process(tiny_script, tmp_path_factory):
     """Run the tiny script with a folder, an event and its number; returns the exit code."""
     data = tmp_path_factory.mktemp("frames")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["rossam_core.training.loop"])
+    server.set_forkserver_preload(["rossam_core.training.train"])
 
     def run(run_dir, *kill):
         arguments = [str(run_dir), str(data), *map(str, kill)]

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-from rossam_core.data import masks
-from rossam_core.data.records import Frame, FrameSet, ObjectAnnotation
-from rossam_core.training.loop import fit
+from rossam_core import masks
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
 from rossam_core.training.recipes import RunConfig, recipe
+from rossam_core.training.train import fit
 
 ARCHITECTURE = {
     "dim": 32,
@@ -53,7 +53,7 @@ def make_frames(root: Path, count: int = 6, name: str = "made") -> FrameSet:
 
 
 def tiny_run(**training) -> RunConfig:
-    """`paper` at the smallest size; keywords go to `recipe`."""
+    """`paper` at the smallest size; keywords go to `recipe`, `inference` to the run."""
     small = {
         "samples": 24,
         "batch": 4,
@@ -65,10 +65,9 @@ def tiny_run(**training) -> RunConfig:
         "checkpoint_every": 8,
         "precision": "float32",
     }
-    name = training.pop("name", "paper")
-    return RunConfig(
-        checkpoint=None, architecture=ARCHITECTURE, device="cpu", training=recipe(name, **(small | training))
-    )
+    name, inference = training.pop("name", "paper"), training.pop("inference", {})
+    settings = {"architecture": ARCHITECTURE, "inference": inference, "training": recipe(name, **(small | training))}
+    return RunConfig(checkpoint=None, device="cpu", **settings)
 
 
 def killer(event: str, number: int):

@@ -6,8 +6,7 @@ from pathlib import Path
 import yaml
 
 from rossam_core.errors import RossamError
-
-from .train import pretrain
+from tools.pretrain.train import pretrain
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from rossam_core.config import Config
 from rossam_core.model.sam2 import HIERAS
+from rossam_core.settings import Config
 
 EXTENDABLE = ("small_samples", "sam_samples", "hq_samples", "cooldown", "workers", "threads", "validate_every")
 """Settings that may differ when a run is resumed: how long it lasts, how often it is saved, how it is computed."""

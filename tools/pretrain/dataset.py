@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rossam_core.data.masks import box_of
 from rossam_core.devices import autocast
-from rossam_core.model.rossam import PromptableSegmenter
-
-from .config import PretrainConfig
-from .photos import read_photos
-from .scenes import sample_scene
+from rossam_core.masks import box_of
+from rossam_core.model.build import PromptableSegmenter
+from tools.pretrain.config import PretrainConfig
+from tools.pretrain.photos import read_photos
+from tools.pretrain.scenes import sample_scene
 
 HELD_OUT = 1_000
 """Number of the held-out stream; the phases' streams count from 0."""

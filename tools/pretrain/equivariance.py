@@ -25,8 +25,8 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2PositionalEmbedding
 
+from rossam_core.model.build import SamSegmenter
 from rossam_core.model.hq_decoder import MaskLogits
-from rossam_core.model.rossam import SamSegmenter
 from rossam_core.model.sam import ImageEncoder, SplitAttention
 from rossam_core.model.sam2 import Sam2Segmenter
 from rossam_core.model.segmenter import ImageEmbeddings, PromptableSegmenter

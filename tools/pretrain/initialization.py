@@ -12,10 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rossam_core.model.rossam import PromptableSegmenter, SamSegmenter
+from rossam_core.model.build import PromptableSegmenter, SamSegmenter
 from rossam_core.model.sam2 import Sam2Segmenter
-
-from .equivariance import tile_of
+from tools.pretrain.equivariance import tile_of
 
 TRANSFORMERS_DEVIATION = 0.02
 """Of every weight of a fresh `Sam2Model`."""

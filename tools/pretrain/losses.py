@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rossam_core.model.rossam import MaskLogits
+from rossam_core.model.build import MaskLogits
 from rossam_core.training.losses import dice_loss
-
-from .dataset import Batch
+from tools.pretrain.dataset import Batch
 
 
 def prompt_loss(logits: Tensor, targets: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from .shapes import Silhouette, box, rasterise, sample_silhouette
-from .structures import lay_crossing, lay_fields, lay_group
-from .textures import Fill, Photos, colour, near, ramp, sample_fill
+from tools.pretrain.shapes import Silhouette, box, rasterise, sample_silhouette
+from tools.pretrain.structures import lay_crossing, lay_fields, lay_group
+from tools.pretrain.textures import Fill, Photos, colour, near, ramp, sample_fill
 
 MIN_SIDE, MIN_AREA = 6, 14
 """An annotated object's longer box side and visible area are at least this many pixels."""

@@ -5,7 +5,7 @@ import sys
 import cv2
 import numpy as np
 
-from .shapes import FAMILIES, normalise, rasterise
+from tools.pretrain.shapes import FAMILIES, normalise, rasterise
 
 
 def families(columns: int = 12, side: int = 80) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .shapes import Silhouette, box, ellipse, sample_silhouette
+from tools.pretrain.shapes import Silhouette, box, ellipse, sample_silhouette
 
 
 def lay_fields(scene) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .photos import PhotoFill
+from tools.pretrain.photos import PhotoFill
 
 TILE = 512
 """Side of a noise tile in pixels."""

@@ -27,19 +27,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from rossam_core.config import parse_config
 from rossam_core.devices import autocast, resolve_device
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, read_json, write_json, write_text
-from rossam_core.model.checkpoints import load_checkpoint, save_weights
-from rossam_core.model.rossam import build_model, input_size, set_trainable
+from rossam_core.model.build import build_model, input_size, set_trainable
 from rossam_core.model.segmenter import PromptableSegmenter
-
-from .config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
-from .dataset import Batch, SceneBatches, held_out_scenes, scene_loader, score
-from .equivariance import decode_both_ways, mirror_gradients, mirror_weights
-from .initialization import initialize, start_hq_as_sam
-from .losses import LayoutHead, layout_loss, mask_losses
+from rossam_core.model.weights import load_checkpoint, save_weights
+from rossam_core.settings import parse_config
+from tools.pretrain.config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
+from tools.pretrain.dataset import Batch, SceneBatches, held_out_scenes, scene_loader, score
+from tools.pretrain.equivariance import decode_both_ways, mirror_gradients, mirror_weights
+from tools.pretrain.initialization import initialize, start_hq_as_sam
+from tools.pretrain.losses import LayoutHead, layout_loss, mask_losses
 
 CHECKPOINT_SECONDS = 600
 """A checkpoint is written at least this often, and at every evaluation."""

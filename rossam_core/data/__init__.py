@@ -1,1 +1,0 @@
-"""What a frame is and where frames come from."""

@@ -1,1 +1,0 @@
-"""How good masks are: metrics, scoring, baselines that learn nothing, and statistics."""

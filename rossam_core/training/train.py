@@ -1,0 +1,317 @@
+"""Fine-tuning, readable from top to bottom: `fit` takes a `RunConfig` and frames, and fills a run folder.
+
+In: frames with masks and a network. Out: the log as a DataFrame, and in the folder the trained groups' weights (see
+`runs`). One process or many, started by `accelerate launch`: step k trains on the samples k·B … (k+1)·B − 1,
+whoever computes them, and the update is that of the mean loss over all their objects.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from rossam_core.devices import autocast, resolve_device
+from rossam_core.errors import RossamError
+from rossam_core.files import write_json
+from rossam_core.inference.predictor import Predictor
+from rossam_core.metrics import mask_iou
+from rossam_core.model.build import PromptableSegmenter, set_trainable
+from rossam_core.progress import track
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.training import run_folder as runs
+from rossam_core.training.dataset import View, Views, batch_account, loader, point_generator
+from rossam_core.training.losses import object_losses
+from rossam_core.training.recipes import RunConfig, TrainingConfig
+
+
+def fit(
+    run: RunConfig,
+    run_dir: str | os.PathLike,
+    train_frames: FrameSet,
+    val_frames: FrameSet | None = None,
+    *,
+    on_event: runs.OnEvent | None = None,
+) -> pd.DataFrame:
+    """Train, or go on where a killed run stopped, or return the log of a run that has ended.
+
+    Args:
+        run: network and training.
+        run_dir: the run's folder; made where it is missing.
+        train_frames: those without a masked object are passed over.
+        val_frames: frames to choose the best weights on; None only without validation objects.
+        on_event: see `runs.OnEvent`; a live curve hangs on it. Called in the main process only.
+
+    Returns:
+        The log (`runs.read_log`).
+
+    Raises:
+        RossamError: no frames, no masks, a group that matches nothing, more processes than data, another run in the
+            folder, or a loss that is not finite: the frames are named, and the last good state is saved.
+    """
+    run_dir, training = Path(run_dir), run.training
+    accelerator = Accelerator(cpu=resolve_device(run.device).type == "cpu")
+    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    device = accelerator.device if world > 1 else resolve_device(run.device)
+    on_event = on_event if on_event is not None and main else _ignore
+
+    # Data: frames that have masks, and objects to validate on.
+    with accelerator.main_process_first():  # it may have to generate or fetch
+        train, val = _frames(run, train_frames, val_frames)
+    validation, batch = _validation_frames(val, training.validation_objects), training.batch
+    if batch % world or world > len(train):
+        raise RossamError(
+            f"{world} processes",
+            f"cannot share a batch of {batch} frames out of {len(train)} evenly",
+            "start fewer processes, or choose a batch that is a multiple of their number",
+        )
+    told = runs.describe(run, train, val)
+    runs.check_same_run(run_dir, told)
+    if (run_dir / runs.AUDIT).exists():
+        return runs.read_log(run_dir)
+
+    # Network: the base, the groups that each phase moves, one optimizer a group; a predictor to validate with.
+    with accelerator.main_process_first():
+        model = runs.build_base(run)
+    base_digests = runs.digests(model)
+    set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
+    phases = run.phases
+    predictor = _predictor(model, run, device)  # moves the model to the device, too
+    members = model.parameter_groups()
+    optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
+    touched: set[str] = set()  # names of parameters that got a gradient
+    first_step, best_iou = 0, -1.0
+
+    # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
+    state = runs.read_state(run_dir)
+    if state is not None:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                parameters[name].copy_(value)
+        for group, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][group])
+        first_step, best_iou, touched = state["step"], state["best_iou"], set(state["touched"])
+    accelerator.wait_for_everyone()
+    if main:
+        runs.open_run(run_dir, told)
+        runs.cut_log(run_dir, first_step)
+
+    def checkpoint(step: int) -> None:
+        if main:
+            weights = {name: p.detach() for group in training.trained_groups for name, p in members[group]}
+            optimizer_states = {group: optimizer.state_dict() for group, optimizer in optimizers.items()}
+            state = {"step": step, "best_iou": best_iou, "touched": sorted(touched)}
+            runs.write_state(run_dir, {**state, "weights": weights, "optimizers": optimizer_states}, on_event)
+            runs.save_trained(model, run_dir, "last", run, {"samples": step * batch})
+
+    # Steps: this process takes every world-th sample of each batch.
+    total = training.total_samples(len(train))
+    steps = range(first_step, total // batch)
+    mine = [step * batch + offset for step in steps for offset in range(rank, batch, world)]
+    batches = iter(loader(Views(train, model.input_size, training, run.inference), mine, batch // world))
+    for step in track(steps, desc=f"training {run.method}") if main else steps:
+        started = time.perf_counter()
+        phase = phases[step % len(phases)]
+        views = next(batches)
+
+        # Forward and backward: sums of losses, so that the mean over all processes' objects can be taken after.
+        active = [named for group in phase.groups for named in members[group]]
+        set_trainable(model, phase.groups)
+        model.train()
+        model.zero_grad(set_to_none=True)
+        loss_sum, bad_frames = torch.zeros((), device=device), []
+        micro = training.micro_batch or len(views)
+        for few in (views[i : i + micro] for i in range(0, len(views), micro)):
+            few = [view for view in few if len(view.boxes)]
+            if few:
+                losses = _losses(model, few, phase.mask, training, device)
+                bad_frames += [view.frame for view, loss in zip(few, losses, strict=True) if not loss.isfinite()]
+                losses.sum().backward()
+                loss_sum += losses.sum().detach()
+
+        # All processes' gradients, divided by all processes' objects.
+        objects = torch.tensor(float(sum(len(view.boxes) for view in views)), device=device)
+        loss_sum, objects = _reduce_gradients(accelerator, [p for _, p in active], loss_sum, objects)
+        seen = gather_object([view.account() for view in views])
+        with_gradient = [(name, p) for name, p in active if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for _, p in with_gradient])
+
+        # A loss or gradient that is not finite ends the run before it reaches the weights.
+        if not (torch.isfinite(loss_sum) and torch.isfinite(norm)):
+            checkpoint(step)
+            bad_frames = gather_object(bad_frames) or [account["frame"] for account in seen]
+            raise RossamError(
+                run_dir,
+                f"loss {loss_sum.item()} or gradient norm {norm.item()} of step {step} is not finite; "
+                f"frames: {', '.join(sorted(set(bad_frames)))}",
+                f"the weights before this step are kept in {runs.weights_file(run_dir, 'last').name}; look at these "
+                "frames, or lower the learning rate, set training.clip_norm or training.precision=float32",
+            )
+
+        # Update: rates follow the samples seen. A batch without an object moves nothing.
+        rates = {
+            group: training.groups[group].learning_rate * training.rate_factor(group, step * batch / total)
+            for group in phase.groups
+        }
+        if objects:
+            if training.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_([p for _, p in with_gradient], training.clip_norm, norm)
+            touched.update(name for name, p in with_gradient if name not in touched and p.grad.any())
+            for group in phase.groups:
+                optimizers[group].param_groups[0]["lr"] = rates[group]
+                optimizers[group].step()
+
+        # Log, validate, checkpoint.
+        samples = (step + 1) * batch
+        if main:
+            row = {"kind": "step", "step": step + 1, "samples": samples, "mask": phase.mask}
+            row |= {"loss": loss_sum.item() / max(objects.item(), 1), "objects": int(objects.item())}
+            row |= {"gradient_norm": norm.item()} | {f"rate_{group}": rate for group, rate in rates.items()}
+            row |= batch_account(seen) | {"seconds": round(time.perf_counter() - started, 4)}
+            runs.append_log(run_dir, row)
+            on_event("step", row)
+        last = step == steps[-1]
+        if validation and (last or _passes(samples, training.validate_every, batch)):
+            row = {"kind": "validation", "step": step + 1, "samples": samples}
+            row |= validate(predictor, validation, accelerator)
+            if row["iou"] > best_iou:
+                best_iou = row["iou"]
+                if main:
+                    runs.save_trained(model, run_dir, "best", run, {"samples": samples, "iou": best_iou})
+            if main:
+                runs.append_log(run_dir, row)
+                on_event("validation", row)
+        if last or _passes(samples, training.checkpoint_every, batch):
+            checkpoint(step + 1)
+
+    # End: what a writer killed near the end may have missed, and the audit, which marks the run as finished.
+    if main:
+        runs.save_trained(model, run_dir, "last", run, {"samples": total})
+        if not validation:
+            runs.save_trained(model, run_dir, "best", run, {"samples": total})
+        write_json(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
+    accelerator.wait_for_everyone()
+    return runs.read_log(run_dir)
+
+
+def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator) -> dict[str, float]:
+    """Mean IoU of the frames' objects, prompted by their annotated boxes in the windows that are scored.
+
+    Args:
+        frames: with the objects to validate on alone, each with a mask; this process predicts every world-th frame.
+
+    Returns:
+        `iou`, by which the best weights are chosen, `objects` seen, `seconds`.
+    """
+    started = time.perf_counter()
+    totals = torch.zeros(2, device=predictor.device, dtype=torch.float32)  # sum of IoU, objects
+    for frame, found in predictor.predict_frames(frames[accelerator.process_index :: accelerator.num_processes]):
+        ious = [
+            mask_iou(mask.full(), annotation.mask(frame.size_hw))
+            for mask, annotation in zip(found, frame.objects, strict=True)
+        ]
+        totals += totals.new_tensor([sum(ious), len(ious)])
+    iou, objects = accelerator.reduce(totals, reduction="sum").tolist()
+    return {"iou": iou / objects, "objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
+
+
+def _losses(
+    model: PromptableSegmenter, views: list[View], mask: str, training: TrainingConfig, device: torch.device
+) -> Tensor:
+    """Sum of the objects' losses of each view; points are drawn by the view's own generator."""
+    images = torch.stack([view.image for view in views]).permute(0, 3, 1, 2)  # B×S×S×3 → B×3×S×S
+    with autocast(device, training.precision):
+        logits = model(images.to(device), [view.boxes.to(device) for view in views])
+    counts = [len(view.boxes) for view in views]
+    planes = [getattr(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
+    sums = []
+    for view, *logits_of_view in zip(views, *planes, strict=True):
+        generator = point_generator(training.seed, view.index)
+        targets = view.masks.to(device)
+        sums.append(sum(object_losses(x, targets, training.loss, generator).sum() for x in logits_of_view))
+    return torch.stack(sums)
+
+
+def _reduce_gradients(
+    accelerator: Accelerator, parameters: list[Tensor], loss_sum: Tensor, objects: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum gradients, losses and counts over processes in one message, then divide the gradients by the count.
+
+    A parameter without a gradient in every process keeps none, so that optimizers pass it over as with one process.
+    """
+    if accelerator.num_processes > 1:
+        held = torch.tensor([float(p.grad is not None) for p in parameters], device=loss_sum.device)
+        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in parameters]
+        message = torch.cat([*grads, held, torch.stack([loss_sum.float(), objects])])
+        message = accelerator.reduce(message, reduction="sum")
+        *grads, held, totals = message.split([*(p.numel() for p in parameters), len(parameters), 2])
+        for p, grad, count in zip(parameters, grads, held, strict=True):
+            p.grad = grad.view_as(p).to(p.dtype) if count else None
+        loss_sum, objects = totals
+    for p in parameters:
+        if p.grad is not None:
+            p.grad /= objects.clamp(min=1)
+    return loss_sum, objects
+
+
+def _frames(run: RunConfig, train: FrameSet, val: FrameSet | None) -> tuple[FrameSet, FrameSet | None]:
+    """Frames to train on, all with masks, and frames to validate on, None where nothing is validated."""
+    if len(train) == 0:
+        raise RossamError(train.name, "the training split is empty", "check the dataset's folder and split files")
+    with_masks = train.subset([frame for frame in train if any(o.has_mask for o in frame.objects)])
+    if len(with_masks) == 0:
+        raise RossamError(
+            train.name,
+            f"none of the {train.object_count} objects in {len(train)} frames has a mask",
+            "train on a dataset with masks; one with boxes alone can be converted to masks by a trained network",
+        )
+    if run.training.validation_objects == 0:
+        return with_masks, None
+    if val is None or not any(o.has_mask for frame in val for o in frame.objects):
+        raise RossamError(
+            val.name if val is not None else "validation frames",
+            "the validation split is empty, or has no masks",
+            "give validation frames with masks, or set training.validation_objects to 0",
+        )
+    return with_masks, val
+
+
+def _validation_frames(val: FrameSet | None, count: int) -> list[Frame]:
+    """At most `count` objects with masks, evenly spaced over the split, in their frames; no other objects."""
+    if val is None:
+        return []
+    with_mask = [(f, o) for f, frame in enumerate(val) for o in frame.objects if o.has_mask]
+    places = np.linspace(0, len(with_mask) - 1, min(count, len(with_mask))).round().astype(int)
+    chosen: dict[int, list[ObjectAnnotation]] = {}
+    for f, annotation in (with_mask[i] for i in places):
+        chosen.setdefault(f, []).append(annotation)
+    return [val[f].with_objects(objects) for f, objects in chosen.items()]
+
+
+def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
+    """What validates: the run's windows, and the mask that it trains (SAM's only where no phase trains the HQ mask)."""
+    trains_sam_alone = {phase.mask for phase in run.phases} == {"sam"}
+    own = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
+    return Predictor(model, run.inference.model_copy(update=own), device)
+
+
+def _optimizer(training: TrainingConfig, members: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return kind([p for _, p in members], betas=training.betas, weight_decay=training.weight_decay, fused=True)
+
+
+def _passes(samples: int, every: int, batch: int) -> bool:
+    """Whether the batch that ends at `samples` passes a multiple of `every`."""
+    return samples // every > (samples - batch) // every
+
+
+def _ignore(kind: str, info: object) -> None:
+    """Default callback: do nothing."""

@@ -1,0 +1,1 @@
+"""Boxes of tracking datasets to masks."""

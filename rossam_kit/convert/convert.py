@@ -1,0 +1,358 @@
+"""Boxes to masks for a whole dataset: frame by frame, on one or many processes, and resumable to the same bytes.
+
+In: a predictor and a `FrameSet` of boxes. Out: a folder with exactly one record a box (`conversion.records`).
+
+A box that cannot be segmented keeps a record with the status `failed` and the reason. Frames go in shards; a shard is
+computed on its own, with a fixed number of threads and frame by frame, so neither the engine nor the number of
+workers nor a restart changes a byte. Only the process that was called writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from rossam_core.boxes import box_problems
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
+from rossam_core.progress import track
+from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.settings import Config
+from rossam_kit.convert import engines, quality
+from rossam_kit.convert import mask_records as records
+from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+
+Engine = Literal["local", "ray"]
+COLUMNS = (
+    *("shard", "video", "frame", "object_id", "category", "x0", "y0", "x1", "y1", "status", "reason", "area"),
+    *quality.SIGNS,
+    *("review_score", "review_rank", "looks", "annotation_id", "place", "boxes"),
+)
+
+CONVERSION_VERSION = 1
+"""To be raised with any change of code that moves a mask or a record: a conversion is not continued by another."""
+UPGRADED = ("version", "torch")
+"""What may have changed since a folder was finished: it is then only read. An unfinished one would be of two kinds."""
+
+
+class ConversionConfig(Config):
+    """How a dataset is converted; part of what a folder is made with."""
+
+    jitter: int = Field(4, ge=0)
+    """Moved boxes tried for each box (`jitter_stability`); each costs a decoding. 0 leaves the sign out. Ours."""
+    jitter_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Farthest a side moves, as a fraction of the box's width or height. Ours; annotators' boxes differ about so."""
+    seed: int = 0
+    """Of the jitter."""
+    shard_frames: int = Field(16, ge=1)
+    """Frames a shard: what a killed run loses at most a worker, and what a worker holds in memory."""
+    threads: int = Field(1, ge=1)
+    """Processor threads of a worker. Fixed, since sums over other numbers of threads may round otherwise."""
+
+
+def boxes_only(frames: FrameSet) -> FrameSet:
+    """The same frames without masks: what a tracking dataset offers."""
+    return frames.subset([f.with_objects([replace(o, segmentation=None) for o in f.objects]) for f in frames])
+
+
+def convert(
+    predictor,
+    frames: FrameSet,
+    out_dir: str | Path,
+    config: ConversionConfig | None = None,
+    *,
+    engine: Engine = "local",
+    workers: int = 1,
+    progress: Callable[[int], Any] | None = None,
+) -> Conversion:
+    """Make a mask for every box of `frames`; masks that `frames` may hold are not looked at.
+
+    Started again on its folder after whatever ended it, it goes on where it was; on a finished folder it only reads.
+
+    Args:
+        predictor: a `Predictor`, or anything with `.predict(image, boxes_xyxy)`, such as a baseline.
+        out_dir: a new or empty folder, or one that the same conversion has begun.
+        engine: `local`, or `ray` (actors; needs `pip install rossam-core[cluster]`, and the images under the same
+            paths on every node).
+        workers: processes; with one, `local` works in this process. On GPUs, one a GPU.
+        progress: called with the number of frames done, now and then (`tqdm.update` fits); None: `progress.track`
+            shows the shards.
+
+    Returns:
+        The conversion, read from its folder.
+
+    Raises:
+        RossamError: the folder was made with other settings, weights, data or code, all differences told; it holds
+            other files; Ray is asked for and missing; a box belongs to a frame that stands there twice.
+    """
+    folder, config = Path(out_dir), config or ConversionConfig()
+    _refuse_repeated_frames(frames)
+    size = config.shard_frames
+    named = [f.with_objects([replace(o, category=frames.class_of(o)[1]) for o in f.objects]) for f in frames]
+    shards = [named[start : start + size] for start in range(0, len(frames), size)]
+    _open(folder, {**_description(predictor, frames, config), "shards": len(shards)})
+    missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
+    if progress:
+        progress(len(frames) - sum(len(shards[n]) for n in missing))
+    if missing:
+        worker = engines.Work(ShardWorker(predictor, config), _on_gpu(predictor), config.threads)
+        done = engines.run(engine, worker, [(n, shards[n]) for n in missing], workers)
+        for number, data in done if progress else track(done, total=len(missing), desc="boxes to masks"):
+            write_bytes(records.shard_path(folder, number), data)
+            if progress:
+                progress(len(shards[number]))
+    if not (folder / records.RECORDS).exists():
+        _write_table(folder, shards, frames.drops)
+    return Conversion(folder)
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """A predictor's answer for one box: its mask, and the masks of its jittered boxes."""
+
+    mask: Any
+    others: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class ShardWorker:
+    """Converts shards, wherever it runs; picklable."""
+
+    predictor: Any
+    config: ConversionConfig
+
+    def __call__(self, frames: Sequence[Frame]) -> bytes:
+        """The bytes of the shard of these frames."""
+        with _threads(self.config.threads if hasattr(self.predictor, "model") else None):
+            return records.pack([self.convert_frame(frame) for frame in frames])
+
+    def convert_frame(self, frame: Frame) -> FrameRecord:
+        """A frame's records, one a box in order, whatever goes wrong with the image or a box."""
+        boxes = frame.boxes_xyxy
+        faults = dict(box_problems(boxes, frame.size_hw))
+        usable = [i for i in range(len(boxes)) if i not in faults]
+        answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
+        objects = tuple(
+            _record(thing, frame, answers.get(i, f"box {faults.get(i)}")) for i, thing in enumerate(frame.objects)
+        )
+        path = Path(os.path.abspath(frame.image_path))
+        place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
+        return FrameRecord(*place, objects, frame.source, frame.reading)
+
+    def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
+        """For each usable box an answer, or the reason why there is none."""
+        try:
+            image = frame.image()
+        except RossamError as error:
+            return [f"image: {error.found}"] * len(usable)
+        if image.shape[:2] != tuple(frame.size_hw):
+            found = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
+            return [found] * len(usable)
+        boxes, config = frame.boxes_xyxy[usable], self.config
+        variants = np.empty((len(boxes), config.jitter, 4))
+        for row, i in enumerate(usable):
+            key = (config.seed, frame.video, frame.index, frame.objects[i].object_id)
+            variants[row] = quality.jittered(boxes[row], config.jitter, config.jitter_fraction, frame.size_hw, key)
+        try:
+            return _predict(self.predictor, image, boxes, variants)
+        except RossamError:
+            return [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
+
+    def _alone(self, image: np.ndarray, box: np.ndarray, variants: np.ndarray) -> Answer | str:
+        """One box by itself, after its frame as a whole could not be answered."""
+        try:
+            return _predict(self.predictor, image, box, variants)[0]
+        except RossamError as error:
+            return f"{error.where}: {error.found}"
+
+
+def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:
+    """Answers for N boxes (N×4) and their variants (N×K×4)."""
+    if hasattr(predictor, "predict_variants"):
+        return [Answer(own, others) for own, *others in predictor.predict_variants(image, boxes, variants)]
+    n, k, _ = variants.shape
+    masks = predictor.predict(image, boxes)
+    others = predictor.predict(image, variants.reshape(-1, 4)) if k else []
+    return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
+
+
+def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
+    place = (int(thing.object_id), thing.category, tuple(float(side) for side in thing.box_xyxy))
+    if isinstance(answer, str):
+        return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=thing.source)
+    mask = answer.mask
+    logits = getattr(mask, "logit_crop", None)
+    piece, _ = _piece(mask)
+    signs = dict.fromkeys(quality.SIGNS)
+    if piece.any():
+        signs |= quality.shape_signs(piece, mask.offset_xy, thing.box_xyxy, frame.size_hw)
+        signs["jitter_stability"] = quality.jitter_stability(_piece(mask), [_piece(other) for other in answer.others])
+        if np.isfinite(mask.predicted_iou):
+            signs["predicted_iou"] = float(mask.predicted_iou)
+    if piece.any() and logits is not None:
+        signs["threshold_stability"] = quality.threshold_stability(logits, mask.threshold)
+        signs["touches_window"] = quality.touches_window(piece, mask.offset_xy, frame.size_hw)
+    status = mask.status if mask.status in ("ok", "cut", "empty") else "ok"
+    reason = {"ok": mask.status if mask.status != "ok" else "", "cut": "cut: its window does not hold the box whole",
+              "empty": "no pixel is above the threshold"}[status]  # fmt: skip
+    rounded = {name: None if value is None else round(float(value), 4) for name, value in signs.items()}
+    return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, thing.source)
+
+
+def _piece(mask) -> quality.Piece:
+    """Of an `ObjectMask` or a baseline's `CropMask`."""
+    return (mask.piece if hasattr(mask, "logit_crop") else mask.crop), mask.offset_xy
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads of torch and OpenCV inside the block; None leaves them as they are."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[str, Any]:
+    """Everything that may move a byte of the result."""
+    told: dict[str, Any] = {"format": records.FORMAT, "conversion": config.model_dump(mode="json")}
+    if hasattr(predictor, "model"):
+        import torch
+
+        from rossam_core.devices import has_fast_bfloat16
+        from rossam_core.model.weights import weights_hash
+
+        device, inference = predictor.device, predictor.config.model_dump(mode="json")
+        if inference["precision"] == "auto":
+            inference["precision"] = "bfloat16" if has_fast_bfloat16(device.type) else "float32"
+        processor = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        model = predictor.model
+        told |= {
+            "model": {"method": model.method, "backbone": model.backbone, "weights": weights_hash(model)},
+            "inference": inference,
+            "device": processor,
+            "torch": torch.__version__,
+        }
+    else:
+        told["model"] = {"method": type(predictor).__name__, **{k: str(v) for k, v in vars(predictor).items()}}
+    told["data"] = {
+        "name": frames.name,
+        "frames": len(frames),
+        "boxes": frames.object_count,
+        "left_out": frames.input_boxes - frames.object_count,
+        "classes": [list(entry) for entry in frames.classes],
+        "fingerprint": _fingerprint(frames),
+        "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
+    }
+    return told | {"version": CONVERSION_VERSION}
+
+
+def _fingerprint(frames: FrameSet) -> str:
+    """Hash of frames, boxes, drops and the images' bytes; of an image that cannot be read, that it cannot."""
+    lines = []
+    for frame in track(frames, desc="looking through the images"):
+        try:
+            image = sha256_of(frame.image_path)
+        except OSError as error:
+            image = type(error).__name__
+        boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
+        place = [frame.dataset, frame.key, list(frame.size_hw), frame.source, frame.reading.model_dump(mode="json")]
+        lines.append(stable_hash([place, image, boxes]))
+    return stable_hash([lines, [[drop.where, drop.reason, drop.boxes] for drop in frames.drops]])
+
+
+def _open(folder: Path, description: Mapping[str, Any]) -> None:
+    """Begin the folder, or make sure that it was begun by the same conversion."""
+    path = folder / records.MANIFEST
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            remedy = "name a new folder, or one that a conversion has begun"
+            raise RossamError(folder, f"is not empty, and has no {records.MANIFEST}", remedy)
+        write_json(path, description)
+        return
+    there = read_json(path)
+    if not isinstance(there, dict) or there.get("format") != records.FORMAT:
+        raise RossamError(path, f"is not a manifest of format {records.FORMAT}", "name another folder")
+    shards = [records.shard_path(folder, n).exists() for n in range(description["shards"])]
+    differences, finished = ProblemList(path), all(shards) and (folder / records.RECORDS).exists()
+    old, new = (dict(_flat(value)) for value in (there, description))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and not (key in UPGRADED and finished):
+            differences.add(key, f"{old.get(key)!r} there, {new.get(key)!r} now")
+    differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
+    for leftover in (folder / records.SHARDS).glob(".*"):
+        leftover.unlink()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:
+    """Read all shards once, compare them with the input, and write `records.csv`."""
+    rows, memory = [], quality.TrackMemory()
+    for number, frames in enumerate(shards):
+        path = records.shard_path(folder, number)
+        found = records.unpack(path)
+        expected = [(frame.key, [o.object_id for o in frame.objects]) for frame in frames]
+        if [(frame.key, [r.object_id for r in frame.objects]) for frame in found] != expected:
+            raise RossamError(path, "does not hold one record for each box of the input", "delete it and start again")
+        for frame in found:
+            for record in frame.objects:
+                memory.add(frame.video, record)
+                sides = dict(zip(("x0", "y0", "x1", "y1"), record.box_xyxy, strict=True))
+                rows.append(
+                    {"shard": number, "video": frame.video, "frame": frame.index, "object_id": record.object_id}
+                    | {"category": record.category, **sides, "status": record.status, "reason": record.reason}
+                    | {"area": record.area, **record.signs}
+                    | {"annotation_id": record.source.get("annotation_id", ""), "boxes": 1}
+                )
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = table.astype(dict.fromkeys(quality.SIGNS, "float64"))
+    table["temporal_consistency"] = memory.values().round(4)
+    table["review_score"] = quality.review_score(table).round(6)
+    table["review_rank"] = table["review_score"].rank(ascending=False, method="first").astype(int)
+    table["looks"] = ["; ".join(words for _, words in quality.looks(row)) for row in table.to_dict("records")]
+    left_out = [{"status": records.LEFT_OUT, "place": d.where, "reason": d.reason, "boxes": d.boxes} for d in drops]
+    if left_out:
+        table = table.astype(dict.fromkeys(records.INTEGERS, "Int64") | dict.fromkeys(records.TEXTS, "object"))
+        table = pd.concat([table, pd.DataFrame(left_out)])
+    with atomic_path(folder / records.RECORDS) as temporary:
+        table.to_csv(temporary, index=False, errors="surrogateescape")
+
+
+def _refuse_repeated_frames(frames: FrameSet) -> None:
+    seen, problems = set(), ProblemList(frames.name)
+    for frame in frames:
+        if frame.key in seen:
+            problems.add(f"frame {frame.key}", "occurs twice")
+        seen.add(frame.key)
+    problems.raise_if_any("give each frame of a video its own number")
+
+
+def _on_gpu(predictor) -> bool:
+    return hasattr(predictor, "model") and predictor.device.type == "cuda"

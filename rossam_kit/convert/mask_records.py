@@ -1,0 +1,242 @@
+"""What a conversion leaves on disk: one record a box, in shards of whole frames, and the folder that holds them.
+
+In: masks as they are made. Out: `FrameRecord`s read back one shard at a time, and a table with a row a box.
+
+    manifest.json         settings, weights and data the folder was made with
+    shards/000000.gz …    one JSON line a frame, its boxes in the order of the input (gzip)
+    records.csv           one row a box: place, status, reason, signs of quality, score; then what was left out
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pycocotools import mask as coco_mask
+
+from rossam_core import masks
+from rossam_core.errors import RossamError
+from rossam_core.files import read_json
+from rossam_core.records import Box, Drop, Frame
+from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
+
+MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
+FORMAT = "rossam-masks-2"
+TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
+INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
+LEFT_OUT = "left out"
+"""Status in `records.csv` of what a reader or an option left out: such a row stands for `boxes` boxes of the input."""
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """What became of one box.
+
+    Attributes:
+        object_id, category, box_xyxy: as in the input.
+        status: `ok`; `cut` (the window did not hold the box whole); `empty` (no pixel); `failed` (no mask could be
+            made). `reason` says more, and is empty where there is nothing to say.
+        offset_xy: frame pixel of the piece's first pixel.
+        piece_rle: COCO run-length encoding of the rectangle that holds the mask; None where there is no mask.
+        signs: quality sign → value (`quality.SIGNS`); None where it cannot be had.
+        source: ids the input gives it (`ObjectAnnotation.source`).
+    """
+
+    object_id: int
+    category: str
+    box_xyxy: Box
+    status: str
+    reason: str = ""
+    offset_xy: tuple[int, int] = (0, 0)
+    piece_rle: Mapping[str, Any] | None = None
+    signs: Mapping[str, float | None] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_mask(self) -> bool:
+        return self.piece_rle is not None
+
+    @property
+    def area(self) -> int:
+        """Mask pixels."""
+        return int(coco_mask.area(dict(self.piece_rle))) if self.has_mask else 0
+
+    def piece(self) -> np.ndarray:
+        """The mask in its tight rectangle, bool h×w (0×0 without a mask)."""
+        return coco_mask.decode(dict(self.piece_rle)).astype(bool) if self.has_mask else np.zeros((0, 0), dtype=bool)
+
+    def full(self, size_hw: tuple[int, int]) -> np.ndarray:
+        """The mask in its frame, bool H×W."""
+        mask, piece, (x, y) = np.zeros(size_hw, dtype=bool), self.piece(), self.offset_xy
+        mask[y : y + piece.shape[0], x : x + piece.shape[1]] = piece
+        return mask
+
+    def rle(self, size_hw: tuple[int, int]) -> dict[str, Any]:
+        """COCO run-length encoding of the mask in its frame."""
+        return masks.to_rle({"size": list(size_hw), "counts": self.runs(size_hw)}, size_hw)
+
+    def runs(self, size_hw: tuple[int, int]) -> list[int]:
+        """Run lengths of the mask in its frame, background first (COCO's counts), made without a full mask."""
+        piece, (x, y), (height, width) = self.piece(), self.offset_xy, size_hw
+        columns = np.zeros((piece.shape[1], height), dtype=np.int8)  # COCO counts down the columns
+        columns[:, y : y + piece.shape[0]] = piece.T
+        changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + x * height
+        runs = np.diff(changes, prepend=0, append=height * width)
+        return (runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs).tolist()
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One frame of the input and its records, in the order of its boxes."""
+
+    dataset: str
+    video: str
+    index: int
+    image_path: Path
+    size_hw: tuple[int, int]
+    objects: tuple[MaskRecord, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
+    reading: DatasetReading = AS_IT_IS
+
+    @property
+    def key(self) -> str:
+        return f"{self.video}/{self.index:06d}"
+
+    def frame(self) -> Frame:
+        """The frame without its objects, e.g. for `image()`."""
+        return Frame(self.dataset, self.video, self.index, self.image_path, self.size_hw, reading=self.reading)
+
+
+def record_of(
+    object_id: int, category: str, box_xyxy: Box, status: str, reason: str, piece: np.ndarray,
+    offset_xy: tuple[int, int], signs: Mapping[str, float | None], source: Mapping[str, Any] | None = None,
+) -> MaskRecord:  # fmt: skip
+    """A record whose piece (bool h×w at `offset_xy`) is trimmed to the mask's tight rectangle."""
+    corner, rle = (0, 0), None
+    if piece.any():
+        x0, y0, x1, y1 = (int(side) for side in masks.box_of(piece))
+        corner, rle = (int(offset_xy[0]) + x0, int(offset_xy[1]) + y0), masks.encode(piece[y0:y1, x0:x1])
+    return MaskRecord(object_id, category, box_xyxy, status, reason, corner, rle, signs, source or {})
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+def pack(frames: list[FrameRecord]) -> bytes:
+    """A shard's bytes: the same frames give the same bytes."""
+    lines = "".join(json.dumps(_to_json(frame), sort_keys=True, separators=(",", ":")) + "\n" for frame in frames)
+    return gzip.compress(lines.encode("utf-8"), mtime=0)
+
+
+def unpack(path: Path) -> list[FrameRecord]:
+    """Frames of a shard; a damaged one is a `RossamError` that names it."""
+    try:
+        text = gzip.decompress(path.read_bytes()).decode("utf-8")
+        return [_from_json(json.loads(line)) for line in text.splitlines()]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        remedy = "delete this file and start the same conversion again; the other shards are kept"
+        raise RossamError(path, f"is not a whole shard ({error!r})", remedy) from error
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / SHARDS / f"{number:06d}.gz"
+
+
+def _to_json(frame: FrameRecord) -> dict[str, Any]:
+    objects = [
+        {
+            "id": record.object_id,
+            "category": record.category,
+            "box_xyxy": list(record.box_xyxy),
+            "status": record.status,
+            "reason": record.reason,
+            "offset_xy": list(record.offset_xy),
+            "piece": record.piece_rle,
+            "signs": dict(record.signs),
+            "source": dict(record.source),
+        }
+        for record in frame.objects
+    ]
+    place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
+    place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
+    return place | frame.reading.as_entry() | {"objects": objects}
+
+
+def _from_json(line: dict[str, Any]) -> FrameRecord:
+    objects = tuple(
+        MaskRecord(
+            item["id"], item["category"], tuple(item["box_xyxy"]), item["status"], item["reason"],
+            tuple(item["offset_xy"]), item["piece"], item["signs"], item["source"],
+        )
+        for item in line["objects"]
+    )  # fmt: skip
+    size_hw = tuple(line["size_hw"])
+    place = (line["dataset"], line["video"], line["index"], Path(line["image"]), size_hw)
+    return FrameRecord(*place, objects, line["source"], DatasetReading.of_entry(line))
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+class Conversion:
+    """A finished conversion, read from its folder; one shard is in memory at a time.
+
+    Raises:
+        RossamError: the folder holds no finished conversion.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        for name in (MANIFEST, RECORDS):
+            if not (self.folder / name).exists():
+                raise RossamError(self.folder, f"has no {name}: no finished conversion", "run `convert` on it (again)")
+        self.manifest = read_json(self.folder / MANIFEST)
+
+    def __iter__(self) -> Iterator[FrameRecord]:
+        for number in range(self.manifest["shards"]):
+            yield from unpack(shard_path(self.folder, number))
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a box in the order of the input: `shard`, `video`, `frame`, `object_id`, `category`, the box,
+        `status`, `reason`, `area`, the signs, `review_score`, `review_rank` (1 = look at it first), `looks` (what
+        stands out)."""
+        converted = self._rows[self._rows["status"] != LEFT_OUT].reset_index(drop=True)
+        return converted.astype(dict.fromkeys(INTEGERS, "int64"))
+
+    @cached_property
+    def left_out(self) -> list[Drop]:
+        """What the input holds and `table` does not: place, reason and number of boxes."""
+        rows = self._rows[self._rows["status"] == LEFT_OUT]
+        return [Drop(row.place, row.reason, row.boxes) for row in rows.itertuples()]
+
+    @cached_property
+    def classes(self) -> list[tuple[int | str, str]]:
+        """Id and name of each class of the input, used or not, in its order."""
+        return [(number, name) for number, name in self.manifest["data"]["classes"]]
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        path = self.folder / RECORDS
+        numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
+        # in a text column "NA" is a name, and nothing is an empty text
+        options = {"keep_default_na": False, "na_values": {name: [""] for name in numbers}}
+        kinds = dict.fromkeys(TEXTS, "str") | dict.fromkeys(INTEGERS, "Int64")
+        return pd.read_csv(path, dtype=kinds, encoding_errors="surrogateescape", **options)
+
+    def find(self, row) -> tuple[FrameRecord, MaskRecord]:
+        """The frame and the record a row of `table` is about."""
+        for frame in unpack(shard_path(self.folder, int(row.shard))):
+            if (frame.video, frame.index) == (row.video, row.frame):
+                for record in frame.objects:
+                    if record.object_id == row.object_id:
+                        return frame, record
+        raise RossamError(self.folder, f"has no object {row.object_id} in {row.video}/{row.frame}", "convert it again")

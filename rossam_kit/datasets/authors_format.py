@@ -1,0 +1,154 @@
+"""The format that the authors' released code trains and tests on: an image, its boxes, and its masks as arrays.
+
+In: a folder with `<split>/img/*.png`, `<split>/boxes/*.npy` and `<split>/onehotmask/*.npy`. Out: a `FrameSet`.
+Files of one stem belong together: boxes float N×4 (x0, y0, x1, y1), masks N×H×W of 0 and 255 in the same order.
+A mask array is opened without being loaded, and becomes run-length encodings object by object.
+
+A stem that ends in a number, `airplane_03_000012`, is a frame of the video before it; any other is a video of its
+own. The format has no classes: one is taken from the stem's beginning (`airplane`, `plane`, `ship`, `train`, `car`),
+else it is `object`.
+
+Coordinates: boxes are taken as pixel-edge coordinates as they stand; nothing states whether the first pixel is 0
+or 1: see `FIRST_PIXEL`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from rossam_core import masks
+from rossam_core.boxes import are_around, other_convention
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.datasets.reading import (
+    IMAGE_SUFFIXES,
+    Report,
+    find_folder,
+    indexed,
+    list_files,
+    size_or_problem,
+    usable_boxes,
+)
+
+NAME = "authors-format"
+FIRST_PIXEL = 0.0
+"""What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
+CLASSES = ("airplane", "plane", "ship", "train", "car")
+NAMES = list(enumerate((*CLASSES, "object"), start=1))
+FRAME_NAME = re.compile(r"(.*?)[_-]*(\d+)")
+PARTS = ("img", "boxes", "onehotmask")
+LAYOUT = """\
+    <split>/img/NAME.png …
+    <split>/boxes/NAME.npy …, float N×4: x0, y0, x1, y1
+    <split>/onehotmask/NAME.npy …, N×H×W of 0 and 255"""
+HOW_TO_GET = (
+    "the authors have not released their files; make them from SAT-MTB (Zenodo record 15253996), or read that dataset "
+    "with read_sat_mtb"
+)
+REMEDY = "write these files anew; each image needs one array of boxes and one of masks, in the same order"
+
+
+def read_authors_format(root: str | PathLike, split: str, cache: Path | None = None) -> FrameSet:
+    """The images of a split, sorted by video and frame number. An object's id is its row, from 1.
+
+    Args:
+        root: the folder that holds the splits, or one at most two levels above it.
+        split: name of the split's folder, such as `train` or `test`.
+        cache: folder for the index; None = `files.cache_dir()`.
+
+    Raises:
+        RossamError: the split is not there, or a list of all problems with their files: an image, its boxes
+            or its masks missing or unreadable; arrays of another shape or kind; counts or sizes that differ.
+    """
+    root = find_folder(root, lambda folder: (folder / split / "img").is_dir(), LAYOUT, HOW_TO_GET)
+    folder = root / split
+    return indexed(NAME, root, [folder / part for part in PARTS], {"split": split}, cache, lambda: _read(root, folder))
+
+
+def _read(root: Path, folder: Path) -> FrameSet:
+    report, frames = Report(root, REMEDY), []
+    images: dict[str, Path] = {}
+    for path in list_files(folder / "img", IMAGE_SUFFIXES):
+        if images.setdefault(path.stem, path) != path:
+            report.problem(path, f"has the name of {images[path.stem].name}")
+    if not images:
+        report.problem(folder / "img", "holds no images")
+    for part in PARTS[1:]:
+        for path in list_files(folder / part, (".npy",)):
+            if path.stem not in images:
+                report.problem(path, "has no image in img/")
+    places = _places(images)
+    for stem, path in images.items():
+        size_hw = size_or_problem(path, report)
+        if size_hw is not None:
+            video, index = places[stem]
+            objects = _read_objects(folder, stem, size_hw, report)
+            frames.append(Frame(NAME, video, index, path, size_hw, tuple(objects)))
+    report.raise_if_any()
+    return FrameSet(f"{NAME} {folder.name}", sorted(frames, key=lambda f: (f.video, f.index)), report.drops, NAMES)
+
+
+def _places(stems: dict[str, Path]) -> dict[str, tuple[str, int]]:
+    """Stem → video and frame number; stems that would be the same frame are videos of their own."""
+    places = {}
+    for stem in stems:
+        match = FRAME_NAME.fullmatch(stem)
+        places[stem] = (match[1], int(match[2])) if match and match[1] else (stem, 1)
+    repeated = Counter(places.values())
+    return {stem: place if repeated[place] == 1 else (stem, 1) for stem, place in places.items()}
+
+
+def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Report) -> list[ObjectAnnotation]:
+    box_path, mask_path = folder / "boxes" / f"{stem}.npy", folder / "onehotmask" / f"{stem}.npy"
+    boxes, stack = _load(box_path, None, report), _load(mask_path, "r", report)
+    if boxes is None or stack is None:
+        return []
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
+        report.problem(box_path, f"is {boxes.dtype} of shape {boxes.shape}, expected numbers of shape (N, 4)")
+        return []
+    expected = (len(boxes), *size_hw)
+    if stack.dtype.kind not in "uib" or (stack.shape != expected and not len(boxes) == stack.size == 0):
+        report.problem(mask_path, f"is {stack.dtype} of shape {stack.shape}, expected integers of shape {expected}")
+        return []
+    boxes = boxes.astype(np.float64) - FIRST_PIXEL
+    names = [f"object {row}" for row in range(1, len(boxes) + 1)]
+    objects, extents = [], {}
+    for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report, "xyxy")):
+        plane = np.asarray(stack[row])
+        mask = plane != 0
+        if not good:
+            continue
+        if not mask.any():
+            report.drop(mask_path, "its mask is empty", names[row], boxes=1)
+        elif not (plane[mask] == plane.max()).all() or plane.max() not in (1, 255):
+            report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", names[row])
+        else:
+            extents[row] = masks.box_of(mask)
+            if not are_around(boxes[row][None], np.array([extents[row]]), size_hw)[0]:
+                found = (
+                    f"its mask {list(extents[row])} lies outside its box {boxes[row].tolist()} or fills little of it"
+                )
+                report.drop(mask_path, found, names[row], boxes=1)
+                continue
+            category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
+            objects.append(ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask)))
+    other = other_convention(boxes[list(extents)], "xyxy", size_hw, np.array([*extents.values()])) if extents else None
+    if other is not None:
+        report.problem(box_path, f"boxes are x0, y0, x1, y1 in this format, these fit their masks as {other}")
+    return objects
+
+
+def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | None:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError:
+        report.problem(path, "no such file")
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        report.problem(path, f"is no readable array ({error})")
+    return None

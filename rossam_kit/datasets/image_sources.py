@@ -1,0 +1,139 @@
+"""Image files that are no TIFF, and arrays, as sources of pixels; and `open_image`, which knows the reader of any file.
+
+In: a path. Out: what `TiffImage` offers, whatever the format: size, dtype and bands from the header, and pixels of a
+window in the file's own numbers (`tiff.Pixels`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import struct
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from rossam_core.errors import RossamError
+from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
+from rossam_kit.datasets.tiff import Pixels, TiffImage, Window
+
+# What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
+COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
+
+
+class ArrayImage:
+    """An H×W×C array that offers what `TiffImage` does; 2 and 4 channels end with alpha."""
+
+    premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
+
+    def __init__(self, where: str | PathLike, array: np.ndarray, notes: Sequence[str] = ()):
+        self.where, self.notes = where, list(notes)
+        if array.dtype.kind == "b":
+            self.notes.append("false and true to 0 and 255")
+            array = array.astype(np.uint8) * np.uint8(255)
+        self._array, self.dtype, self.size_hw = array, array.dtype, array.shape[:2]
+        self.band_count = array.shape[2]
+        self.alpha = self.band_count - 1 if self.band_count in (2, 4) else None
+
+    def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
+        return _part(self._array, window, bands, alpha)
+
+
+class PillowImage(contextlib.ExitStack):
+    """Any other file, by Pillow, or by OpenCV where Pillow keeps only the high bytes; offers what `TiffImage` does."""
+
+    premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.where, self.notes = path, []
+        self._image = image = self.enter_context(_opened(path))
+        self._is_deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
+        is_gray16 = image.mode.startswith("I;16")
+        self._transparent = image.info.get("transparency") if is_gray16 else None
+        is_plain = image.mode in COLOUR_MODES and not image.has_transparency_data
+        self._mode = image.mode if is_plain or is_gray16 else "RGBA" if image.has_transparency_data else "RGB"
+        self.size_hw = (image.height, image.width)
+        self.band_count = {"RGB": 3, "RGBA": 4}.get(self._mode, 1)
+        self.alpha = 3 if self.band_count == 4 else None
+        wide = {"I": np.int32, "F": np.float32}.get(self._mode, np.uint8)
+        self.dtype = np.dtype(np.uint16 if self._is_deep or is_gray16 else wide)
+        if (pages := getattr(image, "n_frames", 1)) > 1:
+            self.notes.append(f"first of {pages} pages")
+        if self._mode == "1":
+            self.notes.append("false and true to 0 and 255")
+        elif image.mode != self._mode:
+            self.notes.append(f"{'palette' if image.mode.startswith('P') else image.mode} to {self._mode} by Pillow")
+
+    def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
+        pixels = _part(self._pixels, window, bands, alpha)
+        return pixels if self._transparent is None else pixels._replace(missing=pixels.values == self._transparent)
+
+    @functools.cached_property
+    def _pixels(self) -> np.ndarray:
+        try:
+            self._image.load()  # checks that the file is whole
+            if self._is_deep:
+                pixels = cv2.imdecode(np.fromfile(self.where, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if self.band_count == 4 else cv2.COLOR_BGR2RGB)
+            else:
+                converted = self._image if self._image.mode == self._mode else self._image.convert(self._mode)
+                pixels = np.array(converted)
+        except (*DECODING_ERRORS, cv2.error) as error:
+            raise RossamError(self.where, f"is damaged or truncated ({error})", ANOTHER_FILE) from error
+        pixels = pixels.astype(np.uint8) * np.uint8(255) if pixels.dtype == bool else pixels
+        return pixels.reshape(*self.size_hw, self.band_count)
+
+
+def _part(array: np.ndarray, window: Window, bands: Sequence[int], alpha: int | None) -> Pixels:
+    x0, y0, x1, y1 = window
+    part = array[y0:y1, x0:x1]
+    values = part if list(bands) == list(range(part.shape[2])) else part[..., list(bands)]
+    return Pixels(values, None, None if alpha is None else part[..., alpha])
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        remedy = "save it as a tiled GeoTIFF, which is read in windows: `gdal_translate -co TILED=YES IN OUT.tif`"
+        raise RossamError(path, f"is too large to decode at once ({error})", remedy) from error
+    except UnidentifiedImageError as error:
+        raise RossamError(path, "is not an image of a known format", ANOTHER_FILE) from error
+    except DECODING_ERRORS as error:
+        raise RossamError(path, f"cannot be opened as an image ({error})", ANOTHER_FILE) from error
+    if 0 in image.size:
+        raise RossamError(path, f"image has no pixels ({image.height}×{image.width})", ANOTHER_FILE)
+    return image
+
+
+def open_image(path: str | PathLike) -> TiffImage | PillowImage:
+    """The file's header, for a `with` block; pixels are decoded by `read`. Errors as `read_image`."""
+    path = Path(path)
+    if not path.exists():
+        raise RossamError(path, "no such image file", "check the path and the folder the dataset was extracted to")
+    if path.is_dir():
+        raise RossamError(path, "is a folder, expected an image file", "name a file in it")
+    if path.stat().st_size == 0:
+        raise RossamError(path, "is empty (0 bytes)", ANOTHER_FILE)
+    try:
+        with path.open("rb") as stream:
+            is_tiff = stream.read(4) in TIFF_SIGNATURES
+    except OSError as error:
+        raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
+    if is_tiff:
+        image = TiffImage(path)
+        if image.is_supported:
+            return image
+        image.close()
+    return PillowImage(path)
+
+
+ImageSource = TiffImage | PillowImage | ArrayImage
+"""What pixels are read from."""

@@ -1,0 +1,385 @@
+"""Image files and in-memory arrays of any common kind → the one form every room takes: uint8 H×W×3, RGB.
+
+In: a path and an `DatasetReading`, or an array a user made. Out: pixels in stored order, an `ImageConversionWarning`
+that says how whatever was not 8-bit RGB became so, and a `RossamError` for what cannot be read right.
+
+Decisions, each held by a test:
+
+* Stored order: EXIF orientation never rotates or flips an image, since annotations are in stored pixels.
+  A TIFF whose orientation tag is not 1 is refused.
+* Bands: the three (or one) that `bands` names, else the first three, or the first of fewer. One band becomes three
+  equal channels. Alpha is what the file says is alpha (in a TIFF: ExtraSamples); it is composited over black, the
+  usual value of missing pixels. Bands that are named are shown as they are, without alpha. GDAL calls the fourth of
+  four 8-bit bands alpha by default, which often is near infrared: one that is mostly neither opaque nor transparent
+  is refused.
+* Stretch: values from `low` to `high` become 0 to 255, what is beyond is clipped. Both are determined once for all
+  images of a dataset (`resolve_reading`) and for all bands together, so neither gain nor colour changes between
+  frames. `full`, for 8-bit images the identity, is
+  - for integers, 0 to the full scale of the bit depth: the one the file states, else the smallest of 8, 10, 11, 12,
+    14, 16 or more bits that holds the dataset's largest value; minimum to maximum where values are negative;
+  - for floats, 0 to 1 or 0 to 255 where all values lie within, else minimum to maximum.
+* Missing pixels (tag GDAL_NODATA, or an internal mask) become black, and count in no statistics. In 8 bits a pixel is
+  missing where all its bands have the value, since 0 and 255 are common in single bands.
+* NaN and infinity are errors where they are not the file's nodata value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rossam_core.errors import RossamError
+from rossam_core.files import cache_dir, read_json, stable_hash, write_json
+from rossam_core.records import FrameSet, ImageReading
+from rossam_kit.config import ImageOptions
+from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
+from rossam_kit.datasets.tiff import Window
+
+BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
+"""Of sensors; beyond, every number of bits counts as one."""
+BLOCK = 2**21
+"""Pixels converted at once: the memory a large scene takes beside its result."""
+SAMPLE = 2**24
+"""Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
+Limits = tuple[float, float]
+
+
+class ImageConversionWarning(UserWarning):
+    """An image was not 8-bit RGB; the message says what it was and how it was converted."""
+
+
+class DatasetReading(ImageOptions, ImageReading):
+    """`ImageOptions` with what they came to on one dataset (`resolve_reading`)."""
+
+    limits: dict[str, Limits] = {}  # noqa: RUF012 (pydantic copies it)
+    """Value shown as 0 and value shown as 255, by the dtype of the file; a dtype that is missing here is resolved
+    for the single image."""
+
+    def read(self, path: Path) -> np.ndarray:
+        """See `read_image`."""
+        return read_image(path, self)
+
+    def as_entry(self) -> dict[str, Any]:
+        """`{"reading": …}` to be stored beside a frame; empty for the default."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return {"reading": values} if values else {}
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
+        """The reading of an entry that `as_entry` was merged into."""
+        return cls(**entry["reading"]) if "reading" in entry else AS_IT_IS
+
+
+AS_IT_IS = DatasetReading()
+
+
+def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS) -> np.ndarray:
+    """Decode an image file.
+
+    Args:
+        reading: bands and stretch; for frames of one dataset from `resolve_reading`, which `Frame.reading` holds.
+
+    Returns:
+        uint8 H×W×3, RGB, in stored pixel order.
+
+    Raises:
+        RossamError: the file is missing, empty, truncated, of no known format, turned by a TIFF tag, lacks a band
+            that is asked for, or holds NaN; the message names it and the remedy.
+
+    Warns:
+        ImageConversionWarning: the file was not 8-bit RGB; says how it was converted.
+    """
+    with open_image(path) as source:
+        height, width = source.size_hw
+        return _read(source, (0, 0, width, height), reading)
+
+
+def read_window(
+    path: str | PathLike, x0: int, y0: int, x1: int, y1: int, reading: DatasetReading = AS_IT_IS
+) -> np.ndarray:
+    """Columns x0 to x1 and rows y0 to y1 (exclusive) of an image file, uint8 (y1-y0)×(x1-x0)×3; else as `read_image`.
+
+    Of a TIFF only the strips or tiles that the window touches are read. Without limits in `reading` its stretch is
+    determined from the whole image on each call: take `resolve_reading(options, [path])` once instead.
+    """
+    with open_image(path) as source:
+        height, width = source.size_hw
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            found = f"window x {x0} to {x1}, y {y0} to {y1} is empty or outside of the image ({height}×{width}, H×W)"
+            raise RossamError(path, found, "clip the window to the image")
+        return _read(source, (x0, y0, x1, y1), reading)
+
+
+def with_reading(
+    frames: FrameSet, options: ImageOptions = AS_IT_IS, paths: Iterable[Path] | None = None, cache: Path | None = None
+) -> FrameSet:
+    """The frames with one reading for all: `options`, resolved over the images of the set, or over `paths`."""
+    reading = resolve_reading(options, paths or [frame.image_path for frame in frames], cache)
+    return frames.subset([replace(frame, reading=reading) for frame in frames])
+
+
+def image_size_hw(path: str | PathLike) -> tuple[int, int]:
+    """Height and width in pixels, from the file's header. Errors as `read_image`, but for damaged pixels."""
+    with open_image(path) as source:
+        return source.size_hw
+
+
+def to_rgb8(array: np.ndarray, where: str | PathLike) -> np.ndarray:
+    """An in-memory image → uint8 H×W×3, by the rules at the head of this file.
+
+    Args:
+        array: H×W, or H×W×C with 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) channels; bool, any
+            integer or float. A uint8 H×W×3 array is returned as it is (copied only where it is not contiguous).
+        where: names the image in messages.
+
+    Raises:
+        RossamError: no numbers, wrong rank or channel count, no pixels, NaN or infinity.
+
+    Warns:
+        ImageConversionWarning: the array was not uint8 H×W×3.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif":
+        hint = "; a path is read with rossam_kit.datasets.images.read_image(path)" if array.dtype.kind in "US" else ""
+        raise RossamError(where, f"expected an array of numbers, got dtype {array.dtype}", f"pass pixels{hint}")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise RossamError(
+            where,
+            f"image has shape {array.shape}, expected H×W, H×W×3 or H×W×4",
+            "move the channels last (np.moveaxis(image, 0, -1)), pass one image at a time, and choose three bands",
+        )
+    if array.size == 0:
+        raise RossamError(where, f"image has no pixels (shape {array.shape})", "pass an image with at least one pixel")
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    source = ArrayImage(where, array if array.ndim == 3 else array[..., None])
+    return _read(source, (0, 0, array.shape[1], array.shape[0]), AS_IT_IS)
+
+
+# --- one stretch for a dataset ----------------------------------------------------------------------------------------
+
+
+def resolve_reading(
+    options: ImageOptions, paths: Iterable[str | PathLike], cache: Path | None = None
+) -> DatasetReading:
+    """The limits between which all of these images are stretched, the same for each.
+
+    8-bit images are not decoded for `full`, and nothing is for given limits. What is decoded is remembered in the
+    cache folder as long as the files do not change. A file that cannot be read is passed over: reading it says why.
+
+    Raises:
+        RossamError: an image has no band of a number that is asked for.
+    """
+    reading = DatasetReading(bands=options.bands, stretch=options.stretch)
+    groups: dict[str, list[Path]] = {}
+    stated: dict[str, int] = {}
+    for path in sorted(set(map(Path, paths))):
+        try:
+            image = open_image(path)
+        except RossamError:
+            continue
+        with image:
+            _bands(image, reading)
+            dtype = image.dtype.name
+            if reading.stretch_kind == "limits" or (reading.stretch_kind == "full" and dtype == "uint8"):
+                continue
+            groups.setdefault(dtype, []).append(path)
+            stated[dtype] = max(stated.get(dtype, 0), image.bits or 0)
+    limits = {dtype: _cached_limits(reading, dtype, stated[dtype], members, cache) for dtype, members in groups.items()}
+    return reading.model_copy(update={"limits": limits})
+
+
+def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
+    states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
+    remembered = (cache or cache_dir()) / "stretches" / f"{key}.json"
+    with contextlib.suppress(RossamError, TypeError, ValueError):
+        low, high = read_json(remembered)
+        return low, high
+    statistics = _Statistics(reading, SAMPLE // len(paths))
+    for path in paths:
+        with contextlib.suppress(RossamError), open_image(path) as source:
+            statistics.add(source)
+    limits = statistics.limits(np.dtype(dtype), bits)
+    with contextlib.suppress(RossamError):  # a cache that cannot be written costs time only
+        write_json(remembered, limits)
+    return limits
+
+
+class _Statistics:
+    """Range, or percentiles, of the values of several images of one dtype."""
+
+    def __init__(self, reading: DatasetReading, sample: int):
+        self._reading, self._sample = reading, max(sample, 4096)
+        self._ranges: list[Limits] = []
+        self._parts: list[np.ndarray] = []
+
+    def add(self, source: ImageSource) -> None:
+        height, width = source.size_hw
+        bands = _bands(source, self._reading)
+        step = max(1, height * width * len(bands[0]) // self._sample)
+        while step > 1 and math.gcd(step, width) > 1:  # else only some columns would be looked at
+            step += 1
+        for window in _blocks((0, 0, width, height), source.block_rows):
+            values, missing, alpha = source.read(window, *bands)
+            valid = np.isfinite(values)
+            valid &= True if missing is None else ~missing
+            valid &= True if alpha is None else alpha[..., None] > 0
+            if self._reading.stretch_kind == "percentiles":
+                values, valid = (array.reshape(-1, array.shape[2])[::step] for array in (values, valid))
+                self._parts.append(values[valid])
+            elif valid.any():
+                chosen = values[valid]
+                self._ranges.append((chosen.min().item(), chosen.max().item()))
+
+    def limits(self, dtype: np.dtype, bits: int) -> Limits:
+        low, high = self._limits(dtype, bits)
+        return float(low), float(high)
+
+    def _limits(self, dtype: np.dtype, bits: int) -> Limits:
+        if self._reading.stretch_kind == "percentiles":
+            values = np.concatenate(self._parts) if self._parts else np.zeros(0)
+            return np.percentile(values, self._reading.stretch_values) if len(values) else (0, 1)
+        low = min((low for low, _ in self._ranges), default=0)
+        high = max((high for _, high in self._ranges), default=0)
+        if low < 0:
+            return low, high
+        if dtype.kind == "f":
+            return next(((0, top) for top in (1, 255) if high <= top), (low, high))
+        depth = bits or next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
+        return 0, 2**depth - 1
+
+
+def _limits(source: ImageSource, reading: DatasetReading) -> Limits:
+    """Those of the dataset; where it has none for this dtype, those of the single image."""
+    if reading.stretch_kind == "limits":
+        return reading.stretch_values
+    if reading.stretch_kind == "full" and source.dtype == np.uint8:
+        return 0, 255
+    if (limits := reading.limits.get(source.dtype.name)) is None:
+        statistics = _Statistics(reading, SAMPLE)
+        statistics.add(source)
+        limits = statistics.limits(source.dtype, source.bits or 0)
+    return limits
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.ndarray:
+    """A window of an opened image, uint8 H×W×3, converted block by block."""
+    x0, y0, x1, y1 = window
+    bands, alpha = _bands(source, reading)
+    limits = _limits(source, reading)
+    result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+    lost = transparent = partial = 0
+    for block in _blocks(window, source.block_rows):
+        values, missing, stored_alpha = source.read(block, bands, alpha)
+        opacity = _opacity(stored_alpha, source)
+        _check_finite(values, missing, source.where)
+        pixels = _stretched(values, missing, limits)
+        if opacity is not None:
+            transparent += np.count_nonzero(opacity < 1)
+            partial += np.count_nonzero((opacity > 0) & (opacity < 1))
+            pixels = pixels if source.premultiplied else np.rint(pixels * opacity[..., None]).astype(np.uint8)
+        if missing is not None:
+            pixels = np.where(missing, np.uint8(0), pixels)
+            lost += np.count_nonzero(missing.all(axis=2))
+        result[block[1] - y0 : block[3] - y0] = pixels
+    size = result.shape[0] * result.shape[1]
+    if partial > size / 2 and source.alpha_is_doubtful:
+        found = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
+        shown = ",".join(str(band + 1) for band in bands)
+        remedy = (
+            f"if it is a measured band (GDAL calls the fourth alpha by default), name those to show: --bands {shown}"
+        )
+        raise RossamError(source.where, found, f"{remedy}, or data.bands; else save the image without alpha")
+    notes = [*source.notes, *_notes(source, reading, bands, limits)]
+    if lost:
+        notes.append(f"missing pixels (nodata or mask) black ({lost / size:.0%} of pixels)")
+    if alpha is not None:
+        notes.append(f"alpha composited over black ({transparent / size:.0%} of pixels not opaque)")
+    if notes:
+        message = f"{source.where}: converted to 8-bit RGB: {'; '.join(notes)}"
+        warnings.warn(message, ImageConversionWarning, stacklevel=3)
+    return result
+
+
+def _blocks(window: Window, rows: int) -> Iterator[Window]:
+    """Parts of about `BLOCK` pixels and whole rows, which end where a strip or tile of `rows` does."""
+    x0, y0, x1, y1 = window
+    rows *= max(1, BLOCK // (x1 - x0) // rows)
+    while y0 < y1:
+        bottom = min((y0 // rows + 1) * rows, y1)
+        yield x0, y0, x1, bottom
+        y0 = bottom
+
+
+def _bands(source: ImageSource, reading: DatasetReading) -> tuple[list[int], int | None]:
+    """Indices of the bands shown, and of alpha."""
+    if reading.bands is not None:
+        count, highest = source.band_count, max(reading.bands)
+        if highest > count:
+            found = f"has {count} band{'s' if count > 1 else ''}, and band {highest} is asked for"
+            raise RossamError(source.where, found, f"name bands from 1 to {count} with --bands or data.bands")
+        return [band - 1 for band in reading.bands], None
+    colours = [band for band in range(source.band_count) if band != source.alpha]
+    return colours[:3] if len(colours) >= 3 else colours[:1], source.alpha
+
+
+def _opacity(alpha: np.ndarray | None, source: ImageSource) -> np.ndarray | None:
+    """float64 H×W in [0, 1]; a float alpha above 1 is taken as of full scale 255, NaN as 0."""
+    if alpha is None:
+        return None
+    if alpha.dtype.kind == "f":
+        alpha = np.nan_to_num(alpha)
+        full = 255 if alpha.max() > 1 else 1
+    else:
+        full = 2**source.bits - 1 if source.bits else np.iinfo(alpha.dtype).max
+    return (alpha.astype(np.float64) / full).clip(0, 1)
+
+
+def _stretched(values: np.ndarray, missing: np.ndarray | None, limits: Limits) -> np.ndarray:
+    """`limits` → 0 and 255, uint8; a single band three times."""
+    low, high = limits
+    if values.dtype != np.uint8 or limits != (0, 255):
+        scaled = values.astype(np.float64) if missing is None else np.where(missing, low, values.astype(np.float64))
+        values = np.rint((scaled.clip(low, high) - low) * 255 / ((high - low) or 1)).astype(np.uint8)
+    return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
+
+
+def _notes(source: ImageSource, reading: DatasetReading, bands: Sequence[int], limits: Limits) -> Iterator[str]:
+    """What bands and stretch did."""
+    low, high = limits
+    colours = source.band_count - (source.alpha is not None)
+    if reading.bands is not None or len(bands) < colours:
+        yield f"band{'s' if len(bands) > 1 else ''} {', '.join(str(band + 1) for band in bands)} of {source.band_count}"
+    if limits != (0, 255) or source.dtype.kind == "f":
+        depth = (int(high) + 1).bit_length() - 1
+        is_depth = reading.stretch_kind == "full" and source.dtype.kind == "u" and low == 0 and high == 2**depth - 1
+        yield f"{source.dtype} values [{low:g}, {high:g}] to [0, 255]" + (f", taken as {depth}-bit" if is_depth else "")
+    if len(bands) == 1:
+        yield "gray copied to three channels"
+
+
+def _check_finite(values: np.ndarray, missing: np.ndarray | None, where: str | PathLike) -> None:
+    if values.dtype.kind != "f":
+        return
+    faults = ~np.isfinite(values)
+    if missing is not None:
+        faults &= ~missing
+    if faults.any():
+        raise RossamError(
+            where,
+            f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite",
+            "declare them as missing (`gdal_edit.py -a_nodata nan FILE`), or fill them with a number first, "
+            "e.g. np.nan_to_num(image)",
+        )

@@ -1,0 +1,244 @@
+"""What the readers of real datasets share: finding the folder, telling every fault at once, remembering the result.
+
+In: a folder a user named. Out: the dataset's own folder, a `Report` of problems and drops, and a `FrameSet`
+that is read from its files once and from a COCO index afterwards, as long as no file below it has changed.
+
+What is a problem and what a drop: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
+counts that disagree) stops the reading with one error that lists all of them. A single object that cannot be
+used (no area, outside the frame, NaN) is left out and logged, unless most rows of its file are so: then the file
+is not what it is taken for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rossam_core.boxes import FEW_BOXES, box_problems, other_convention
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import cache_dir, caching, stable_hash
+from rossam_core.records import Drop, FrameSet
+from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.images import image_size_hw, with_reading
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+LITTER = {
+    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "system volume information", "$recycle.bin"),
+    *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__"),
+}
+"""Names (lower case) of what systems, storage devices and archives leave in folders, besides names with a dot first."""
+READERS_VERSION = 1
+"""To be raised with any change of a reader that moves its frames: cached indices of older versions are not used."""
+MOSTLY = 0.5
+"""Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name was left by a system and is no part of a dataset."""
+    return name.startswith((".", "~$")) or name.lower() in LITTER
+
+
+class Report:
+    """Problems and drops of one dataset, each with its file (relative to the dataset) and its place in it.
+
+    `at` is a line number, or a name such as `annotation 3`.
+
+    Args:
+        root: the dataset's folder.
+        remedy: what to do about problems.
+    """
+
+    def __init__(self, root: Path, remedy: str):
+        self.root, self.remedy = root, remedy
+        self.problems, self.drops = ProblemList(root), []
+
+    def problem(self, path: Path, found: str, at: int | str | None = None) -> None:
+        self.problems.add(self._place(path, at), found)
+
+    def drop(self, path: Path, reason: str, at: int | str | None = None, boxes: int = 0) -> None:
+        self.drops.append(Drop(self._place(path, at), reason, boxes))
+
+    def raise_if_any(self) -> None:
+        self.problems.raise_if_any(self.remedy)
+
+    def _place(self, path: Path, at: int | str | None) -> str:
+        place = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return place if at is None else f"{place} {f'line {at}' if isinstance(at, int) else at}"
+
+
+def find_folder(root: str | os.PathLike, is_dataset: Callable[[Path], bool], layout: str, how_to_get: str) -> Path:
+    """`root`, or the first folder at most two levels below it, that `is_dataset`.
+
+    Raises:
+        RossamError: none is; names the path, the layout expected, and how to get the dataset.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise RossamError(root, f"no such folder; expected\n{layout}", how_to_get)
+    level = [root]
+    for _ in range(3):
+        for folder in level:
+            if is_dataset(folder):
+                return folder
+        level = [child for folder in level for child in subfolders(folder)]
+    raise RossamError(root, f"no such dataset in it or two folders below; expected\n{layout}", how_to_get)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in `folder`, sorted by name; none where it does not exist. Litter is passed over."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
+    return [folder / name for name in names]
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of these suffixes in `folder`, sorted by name; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in suffixes)
+    return [folder / name for name in names if not is_litter(name)]
+
+
+def numbered_files(folder: Path, suffixes: tuple[str, ...], report: Report) -> dict[int, Path]:
+    """Files by the number their stem is, in order. A stem that is none is logged, a number twice is a problem."""
+    numbered: dict[int, Path] = {}
+    for path in list_files(folder, suffixes):
+        if not re.fullmatch(r"[0-9]{1,9}", path.stem):
+            report.drop(path, "its name is not a frame number")
+        elif int(path.stem) in numbered:
+            report.problem(path, f"is frame {int(path.stem)}, as {numbered[int(path.stem)].name} is")
+        else:
+            numbered[int(path.stem)] = path
+    return dict(sorted(numbered.items()))
+
+
+def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
+    """Height and width from the image's header; where it cannot be read, a problem and None."""
+    try:
+        return image_size_hw(path)
+    except RossamError as error:
+        report.problem(path, error.found)
+        return None
+
+
+def usable_boxes(
+    boxes_xyxy: Sequence,
+    size_hw: tuple[int, int],
+    path: Path,
+    places: Sequence[int | str],
+    report: Report,
+    convention: str = "xywh",
+) -> np.ndarray:
+    """Which boxes of a file hold a pixel of the frame, bool N; the others are logged, or a problem if they are most.
+
+    Boxes that look like another convention's than the file's are a problem, too.
+
+    Args:
+        boxes_xyxy: N boxes in pixel-edge coordinates.
+        path: the file they are from.
+        places: line number or name of each.
+        convention: what the file holds (`boxes.CONVENTIONS`).
+    """
+    usable, boxes = np.ones(len(boxes_xyxy), bool), np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    faults = box_problems(boxes, size_hw)
+    for index, fault in faults:
+        usable[index] = False
+        report.drop(path, f"box {fault}", places[index], boxes=1)
+    if len(faults) > max(1, MOSTLY * len(boxes)):
+        index, fault = faults[0]
+        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used", places[index])
+    elif len(boxes) >= FEW_BOXES:
+        values = boxes.copy()
+        values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
+        if (other := other_convention(values, convention, size_hw)) is not None:
+            found = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            report.problem(path, f"boxes are expected as {convention}: {found}", places[0])
+    return usable
+
+
+def indexed(
+    name: str,
+    root: Path,
+    folders: Iterable[Path],
+    options: dict,
+    cache: Path | None,
+    read: Callable[[], FrameSet],
+) -> FrameSet:
+    """What `read` returns, from an index in the cache folder where there is a fitting one.
+
+    An index fits as long as path, size and time of change of every file below `folders`, the options, and
+    this room's source are as they were. A newer one replaces it.
+
+    Args:
+        folders: files and folders that `read` looks at.
+        cache: folder for indices; None = `files.cache_dir()`.
+    """
+    origin = stable_hash([str(root.resolve()), options])[:12]
+    states = sorted(_file_states(folders))
+    state, seen = stable_hash([READERS_VERSION, states])[:16], {name for name, *_ in states}
+    folder = (cache or cache_dir()) / "indices"
+    path = folder / f"{name}-{origin}-{state}.json"
+    if path.exists():
+        try:
+            with _collector_paused():
+                frames = read_coco_index(path)
+            if all(str(frame.image_path) in seen or frame.image_path.exists() for frame in frames):
+                return frames
+        except RossamError:
+            pass  # damaged: an index is only ever a copy, and written anew
+    frames = with_reading(_with_file_names(read(), root), cache=cache)
+    with caching():
+        write_coco_index(frames, path, image_root=root)
+        for stale in folder.glob(f"{name}-{origin}-*.json"):
+            if stale != path:
+                stale.unlink(missing_ok=True)
+    return frames
+
+
+def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:
+    """The frames with the names of their images below the dataset's folder, as exports give them."""
+    named = [
+        replace(f, source={"file_name": f.image_path.relative_to(root).as_posix()} | dict(f.source))
+        if f.image_path.is_relative_to(root)
+        else f
+        for f in frames
+    ]
+    return FrameSet(frames.name, named, frames.drops, frames.classes)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without garbage collection, which takes longer than the reading where millions of small objects come up."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _file_states(paths: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
+    """Path, size, and time of change of every file in or below `paths`."""
+    for path in paths:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                for entry in (entry for entry in entries if not is_litter(entry.name)):
+                    if entry.is_dir():
+                        yield from _file_states([Path(entry.path)])
+                    else:
+                        state = entry.stat()
+                        yield entry.path, state.st_size, state.st_mtime_ns
+        elif path.exists():
+            state = path.stat()
+            yield str(path), state.st_size, state.st_mtime_ns

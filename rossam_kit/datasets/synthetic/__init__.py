@@ -1,0 +1,1 @@
+"""Generated satellite video with exact masks."""

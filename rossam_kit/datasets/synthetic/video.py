@@ -1,0 +1,204 @@
+"""Procedural satellite video with exact masks: what a reader without any data runs the whole kit on.
+
+In: a `SyntheticConfig`. Out: PNG frames and COCO indices under `root/<key>/<split>/`, and the `FrameSet` they
+make. A video is a painted world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer
+than the frame, area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least
+half of it is covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
+
+Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
+Every video has its own random stream, named by (seed, variant, split, number), and every frame its own below
+that, so neither the number of videos nor which frames are kept moves a byte of the others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from rossam_core import masks
+from rossam_core.files import stable_hash, write_bytes
+from rossam_core.progress import track
+from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_kit.config import Split, SyntheticConfig
+from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.images import AS_IT_IS
+from rossam_kit.datasets.synthetic.aerial import AERIAL_CATEGORIES, crowded_town
+from rossam_kit.datasets.synthetic.airport import airport
+from rossam_kit.datasets.synthetic.land import rail, road
+from rossam_kit.datasets.synthetic.paint import MARGIN, PLACES, SUPERSAMPLING, Light
+from rossam_kit.datasets.synthetic.sea import sea
+from rossam_kit.datasets.synthetic.sensor import Sensor
+from rossam_kit.datasets.synthetic.static import STATIC_CATEGORIES, still_life
+from rossam_kit.datasets.synthetic.world import Scene, World
+
+GENERATOR_VERSION = 1
+"""To be raised with any change of code that moves a pixel or a mask: frames of older versions are not used."""
+MIN_AREA = 12
+"""Square pixels; Table 7's smallest object. What shows less is left out (a car: whose box is smaller)."""
+MAX_SWAY = 2
+"""Frame pixels the platform strays from its mean pointing, at most, along each axis."""
+PAPER_SIDES = (512, 1080, 2160)
+"""Shortest side, greatest height, greatest width of the paper's frames (Table 7)."""
+AERIAL_SIDE = 800
+"""Of the variant `aerial`: the side of a patch of iSAID (`isaid.PATCH`)."""
+
+_STILLS = {"static": (still_life, STATIC_CATEGORIES), "aerial": (crowded_town, AERIAL_CATEGORIES)}
+_SCENES = {"airport": airport, "sea": sea, "rail": rail, "road": road}
+_VARIANTS = ("video", "static", "zero-shot", "aerial")
+_SPLITS = ("train", "val", "test")
+_VIDEO_PLACES = ("temperate", "dry", "humid")
+_ZERO_SHOT_PLACES = ("desert", "snow", "forest")
+
+
+def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool = False) -> FrameSet:
+    """The frames of one split, rendered under `root` unless they are there already.
+
+    Every `frame_stride`-th moment of a video is rendered and annotated, with its frame number kept. Files:
+    `<video>/<frame>.png`, `<video>/index.json` once the video is whole, and `index.json` once the split is;
+    so an interrupted call is taken up after its last whole video.
+
+    Raises:
+        RossamError: the folder cannot be written.
+    """
+    folder = Path(root) / stable_hash([GENERATOR_VERSION, config.model_dump(mode="json")])[:16] / split
+    index = folder / "index.json"
+    if (finished := _read_whole(index)) is not None:
+        return finished
+    count = {"train": config.train_videos, "val": config.val_videos, "test": config.test_videos}[split]
+    frames: list[Frame] = []
+    numbers = track(range(count), desc=f"rendering {split} videos") if progress else range(count)
+    for number in numbers:
+        frames += _video_frames(config, split, number, folder)
+    frame_set = FrameSet(f"synthetic-{config.variant} {split}", frames)
+    write_coco_index(frame_set, index)
+    return frame_set
+
+
+def _read_whole(index: Path) -> FrameSet | None:
+    """The frames of an index, if it is there and none of its images was cleared away."""
+    frames = read_coco_index(index) if index.exists() else None
+    return frames if frames is not None and all(frame.image_path.exists() for frame in frames) else None
+
+
+def _video_frames(config: SyntheticConfig, split: Split, number: int, folder: Path) -> FrameSet:
+    """One video's frames, read back where they are complete."""
+    name = f"{config.variant}-{split}-{number:03d}"
+    index = folder / name / "index.json"
+    if (finished := _read_whole(index)) is not None:
+        return finished
+    video = Video(config, split, number)
+    frames = []
+    for moment in video.moments:
+        image, objects, attributes = video.frame(moment)
+        path = folder / name / f"{moment + 1:06d}.png"
+        _, stream = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
+        write_bytes(path, stream.tobytes())
+        frames.append(
+            Frame(f"synthetic-{config.variant}", name, moment + 1, path, image.shape[:2], objects, attributes, AS_IT_IS)
+        )
+    frame_set = FrameSet(f"synthetic-{config.variant} {split}", frames)
+    write_coco_index(frame_set, index)
+    return frame_set
+
+
+class Video:
+    """One world and one camera; `frame(moment)` may be called in any order.
+
+    Attributes:
+        moments: the frame numbers, from 0, that the config keeps.
+        scene: background, actors and overlay.
+        sensor: the camera.
+    """
+
+    def __init__(self, config: SyntheticConfig, split: Split, number: int):
+        self._entropy = config.seed
+        self._key = (_VARIANTS.index(config.variant), _SPLITS.index(split), number)
+        rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
+        still, other = config.is_still, config.variant == "zero-shot"
+        length = 1 if still else config.frames_per_video
+        self.moments = range(0, length, config.frame_stride)
+        self.overcast = bool(rng.random() < (0.15 if still else 0.3))
+        place = PLACES[str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES))]
+        light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
+        metres = rng.uniform(0.7, 1.0) / (rng.uniform(0.7, 1.4) if other else 1.0)
+        camouflage = rng.uniform(0.6, 1.0) if self.overcast and not still else rng.uniform(0.0, 0.3)
+        self.world = World(_frame_size(rng, config), place, light, metres, camouflage, length)
+        self.sensor = Sensor.sample(rng, config.variant, self.overcast)
+        self.scene_name = "still" if still else config.scenes[number % len(config.scenes)]
+        if still:
+            paint, kinds = _STILLS[config.variant]
+            self.scene = paint(rng, self.world, kinds[number % len(kinds)])
+        else:
+            self.scene = _SCENES[self.scene_name](rng, self.world)
+
+    def frame(self, moment: int) -> tuple[np.ndarray, tuple[ObjectAnnotation, ...], dict[str, Any]]:
+        """(uint8 H×W×3 RGB, annotations, attributes) at a moment (0 = first)."""
+        seed = np.random.SeedSequence(self._entropy, spawn_key=(*self._key, moment + 1))
+        rng = np.random.default_rng(seed)
+        limit = SUPERSAMPLING * MAX_SWAY
+        sway = np.clip(np.round(rng.normal(0, self.sensor.sway * SUPERSAMPLING, 2)), -limit, limit).astype(int)
+        canvas = self.scene.draw(moment)
+        top, left = sway + SUPERSAMPLING * MARGIN
+        height, width = self.world.size_hw
+        window = slice(top, top + SUPERSAMPLING * height), slice(left, left + SUPERSAMPLING * width)
+        radiance = cv2.resize(canvas.rgb[window], (width, height), interpolation=cv2.INTER_AREA)
+        objects, too_small = annotate(self.scene, canvas.labels[window])
+        attributes = {
+            "scene": self.scene_name,
+            "place": self.world.place.name,
+            "ground_resolution_m": round(self.world.metres, 4),
+            "overcast": self.overcast,
+            "sensor": self.sensor.attributes(),
+            "left_out_too_small": too_small,
+        }
+        return self.sensor.expose(radiance, rng), objects, attributes
+
+
+def _frame_size(rng: np.random.Generator, config: SyntheticConfig) -> tuple[int, int]:
+    """Height and width: aspect ratios 1 to 2, log-uniform height; of the variant `aerial`, always one square."""
+    scale = config.scale
+    if config.variant == "aerial":
+        return (max(1, round(scale * AERIAL_SIDE)),) * 2
+    shortest, greatest_height, greatest_width = PAPER_SIDES
+    height = np.exp(rng.uniform(np.log(shortest), np.log(greatest_height)))
+    width = min(height * rng.choice([1.0, rng.uniform(1, 2)], p=[0.2, 0.8]), greatest_width)
+    return max(1, round(scale * height)), max(1, round(scale * width))
+
+
+def annotate(scene: Scene, labels: np.ndarray) -> tuple[tuple[ObjectAnnotation, ...], int]:
+    """Annotations from the ids in sight (int canvas pixels), and how many objects showed too little of themselves."""
+    height, width = (side // SUPERSAMPLING for side in labels.shape)
+    windows = ndimage.find_objects(labels)
+    objects, too_small = [], 0
+    for actor in scene.actors:
+        window = windows[actor.object_id - 1] if 0 < actor.object_id <= len(windows) else None
+        if window is None:
+            continue
+        rows, columns = (slice(w.start // SUPERSAMPLING, -(-w.stop // SUPERSAMPLING)) for w in window)
+        fine = labels[_finer(rows), _finer(columns)] == actor.object_id
+        h, w = rows.stop - rows.start, columns.stop - columns.start
+        # (h s) (w s) -> h s w s -> coverage h w
+        coverage = fine.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING).mean(axis=(1, 3))
+        visible = coverage >= 0.5
+        box = masks.box_of(visible) if visible.any() else (0.0, 0.0, 0.0, 0.0)
+        area = (box[2] - box[0]) * (box[3] - box[1]) if actor.box_only else visible.sum()
+        if area < MIN_AREA:
+            too_small += 1
+            continue
+        x, y = columns.start, rows.start
+        box = (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+        segmentation = None
+        if not actor.box_only:
+            whole = np.zeros((height, width), bool)
+            whole[rows, columns] = visible
+            segmentation = masks.encode(whole)
+        objects.append(ObjectAnnotation(actor.object_id, actor.category, box, segmentation))
+    return tuple(objects), too_small
+
+
+def _finer(span: slice) -> slice:
+    return slice(span.start * SUPERSAMPLING, span.stop * SUPERSAMPLING)

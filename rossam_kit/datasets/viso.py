@@ -1,0 +1,189 @@
+"""VISO: satellite videos of 1024×1024 pixels with small moving objects, boxes for one object or all of them.
+
+In: a folder with `mot/` or `sot/` or both. Out: a `FrameSet`, each sequence a video named by its folder, e.g.
+`mot/car/001`. Yin et al., IEEE TGRS 60 (2022).
+
+`mot/<class>/<NNN>/gt/gt.txt` holds rows separated by commas, `frame,id,x,y,w,h,…` (the published car and train
+sequences), or by spaces, `frame id x1 y1 x2 y2 …` (plane and ship); which is told file by file.
+`sot/<class>/<NNN>/gt/<id>_<start>_<end>.txt` holds a row `x,y,w,h` for each frame from start to end, zeros where
+the object is out of sight. Also read: `sot/<class>/<NNN>_<id>/groundtruth_rect.txt`, rows from frame 1 on,
+the form in which single sequences are passed on. Some published rows are malformed, and some sequences have
+boxes for few of their frames: both are left out and logged.
+
+Coordinates: nothing states whether the first pixel is 0 or 1 (see `FIRST_PIXEL`), nor whether x2 and y2 belong to
+the box; they are taken as its outer edge, as x + w is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rossam_core.boxes import xywh_to_xyxy
+from rossam_core.records import Box, Frame, FrameSet, ObjectAnnotation
+from rossam_kit.datasets.reading import MOSTLY, Report, find_folder, indexed, list_files, subfolders, usable_boxes
+from rossam_kit.datasets.tracking_text import (
+    ABSENT,
+    CATEGORIES,
+    REMEDY,
+    Clip,
+    Row,
+    parse_numbers,
+    parse_whole,
+    read_clip,
+    read_rows,
+)
+
+NAME = "viso"
+FIRST_PIXEL = 0.0
+"""What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
+TASKS = ("mot", "sot")
+TRACK_FILE = re.compile(r"(\d+)_(\d+)_(\d+)")
+LONE_TRACK = "groundtruth_rect.txt"
+LAYOUT = f"""\
+    mot/<class>/<NNN>/img/000001.jpg …, mot/<class>/<NNN>/gt/gt.txt
+    sot/<class>/<NNN>/img/000001.jpg …, sot/<class>/<NNN>/gt/<id>_<start>_<end>.txt
+    one of the two, <class> among {", ".join(CATEGORIES)}"""
+HOW_TO_GET = "follow the download links in the README of the GitHub repository QingyongHu/VISO"
+
+
+class Entry(NamedTuple):
+    """One row that could be read."""
+
+    object_id: int
+    number: int
+    line: int
+    box: Box
+
+
+def read_viso(root: str | PathLike, task: Literal["mot", "sot"] | None = None, cache: Path | None = None) -> FrameSet:
+    """All sequences of a task, or of both, sorted by name. The dataset has no split by sequence.
+
+    Args:
+        root: the dataset's folder, or one at most two levels above it.
+        task: `mot`: every moving object; `sot`: chosen objects, each followed alone; None: what is there.
+        cache: folder for the index; None = `files.cache_dir()`.
+
+    Raises:
+        RossamError: the dataset is not there, or a list of all problems with file and line: images missing,
+            unreadable or of several sizes; files that are no text; unknown classes; rows for frames that have
+            no image; files of which most rows cannot be used.
+    """
+    tasks = TASKS if task is None else (task,)
+    root = find_folder(root, lambda f: any(subfolders(f / name) for name in tasks), LAYOUT, HOW_TO_GET)
+    folders = [root / name for name in tasks]
+    return indexed(NAME, root, folders, {"tasks": tasks}, cache, lambda: _read(root, folders))
+
+
+def _read(root: Path, folders: Sequence[Path]) -> FrameSet:
+    report, frames = Report(root, REMEDY), []
+    for task in folders:
+        for category in subfolders(task):
+            if category.name not in CATEGORIES:
+                report.problem(category, f"is not a class among {', '.join(CATEGORIES)}")
+                continue
+            for sequence in subfolders(category):
+                frames += _read_sequence(sequence, category.name, report)
+    report.raise_if_any()
+    return FrameSet(NAME, frames, report.drops, list(enumerate(CATEGORIES, start=1)))
+
+
+def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
+    video = folder.relative_to(report.root).as_posix()
+    clip = read_clip(folder / "img", report, contiguous=False)
+    if clip is None:
+        return []
+    read_files = _every_object if video.startswith("mot/") else _chosen_objects
+    objects: dict[int, dict[int, ObjectAnnotation]] = {}
+    for path, entries, convention in read_files(folder, report):
+        for entry in sorted(_in_frames(entries, path, clip, report, convention)):
+            in_frame = objects.setdefault(entry.number, {})
+            if entry.object_id in in_frame:
+                found = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
+                report.drop(path, found, entry.line, boxes=1)
+            else:
+                in_frame[entry.object_id] = ObjectAnnotation(entry.object_id, category, entry.box)
+    if read_files is _chosen_objects:
+        for number in sorted(set(clip.images) - set(objects)):
+            report.drop(clip.images[number], "no box for this frame")
+    return [
+        Frame(NAME, video, number, path, clip.size_hw, tuple(objects.get(number, {}).values()))
+        for number, path in clip.images.items()
+        if number in objects or read_files is _every_object
+    ]
+
+
+def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
+    """`gt/gt.txt`: frame, id, and box in each row."""
+    path = folder / "gt/gt.txt"
+    rows, delimiter = read_rows(path, report)
+    entries: dict[tuple[int, int], Entry] = {}
+    malformed = []
+    for line, fields in rows:
+        values = parse_numbers(fields[2:6])
+        number, object_id = (parse_whole(value) for value in fields[:2]) if len(fields) >= 6 else (None, None)
+        if number is None or object_id is None or values is None:
+            malformed.append((line, fields))
+        elif (object_id, number) in entries:
+            report.drop(path, f"object {object_id} has a box in frame {number} already", line, boxes=1)
+        else:
+            entries[object_id, number] = Entry(object_id, number, line, _box(values, is_xywh=delimiter == ","))
+    expected = "frame,id,x,y,w,h,…" if delimiter == "," else "frame id x1 y1 x2 y2 …"
+    _log_malformed(malformed, len(rows), expected, path, report)
+    yield path, list(entries.values()), "xywh" if delimiter == "," else "xyxy"
+
+
+def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
+    """`gt/<id>_<start>_<end>.txt` or `groundtruth_rect.txt`: the box of one object in each row."""
+    paths = list_files(folder / "gt", (".txt",)) or [path for path in [folder / LONE_TRACK] if path.exists()]
+    if not paths:
+        report.problem(folder / "gt", f"holds no <id>_<start>_<end>.txt, nor is there a {LONE_TRACK} beside it")
+    for path in paths:
+        object_id, start, end = 1, 1, None
+        if path.name != LONE_TRACK:
+            match = TRACK_FILE.fullmatch(path.stem)
+            if match is None:
+                report.problem(path, "is not named <id>_<start>_<end>.txt")
+                continue
+            object_id, start, end = map(int, match.groups())
+        rows, _ = read_rows(path, report)
+        if end is not None and rows and len(rows) != end - start + 1:
+            report.problem(path, f"holds {len(rows)} rows for frames {start} to {end}")
+            continue
+        entries, malformed = [], []
+        for number, (line, fields) in enumerate(rows, start=start):
+            values = parse_numbers(fields)
+            if values is None or len(values) != 4:
+                malformed.append((line, fields))
+            elif not any(values):
+                report.drop(path, ABSENT, line)
+            else:
+                entries.append(Entry(object_id, number, line, _box(values, is_xywh=True)))
+        _log_malformed(malformed, len(rows), "x,y,w,h", path, report)
+        yield path, entries, "xywh"
+
+
+def _box(values: list[float], is_xywh: bool) -> Box:
+    x, y, *rest = values
+    moved = [x - FIRST_PIXEL, y - FIRST_PIXEL, *(rest if is_xywh else [value - FIRST_PIXEL for value in rest])]
+    return tuple(xywh_to_xyxy(moved).tolist()) if is_xywh else tuple(moved)
+
+
+def _log_malformed(malformed: list[Row], count: int, expected: str, path: Path, report: Report) -> None:
+    for line, fields in malformed:
+        report.drop(path, f"malformed row {','.join(fields)!r}, expected {expected}", line, boxes=1)
+    if len(malformed) > max(1, MOSTLY * count):
+        report.problem(path, f"{len(malformed)} of {count} rows are malformed, expected {expected}", malformed[0][0])
+
+
+def _in_frames(entries: list[Entry], path: Path, clip: Clip, report: Report, convention: str) -> list[Entry]:
+    """The entries whose box can be used; a row for a frame that has no image is a problem."""
+    for entry in entries:
+        if entry.number not in clip.images:
+            report.problem(path, f"frame {entry.number} has no image img/{entry.number:06d}", entry.line)
+    boxes, lines = [e.box for e in entries], [e.line for e in entries]
+    usable = usable_boxes(boxes, clip.size_hw, path, lines, report, convention)
+    return [entry for entry, good in zip(entries, usable, strict=True) if good]

@@ -1,0 +1,1 @@
+"""Rows of tables, their scores and statistics, the claims of the paper."""

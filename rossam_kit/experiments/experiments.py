@@ -1,0 +1,449 @@
+"""Rows of tables → scored objects, computed once and kept.
+
+In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
+a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
+settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there
+under that key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one
+row.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import Field, model_validator
+
+from rossam_core.devices import has_fast_bfloat16, resolve_device
+from rossam_core.errors import RossamError
+from rossam_core.files import atomic_path, cache_dir, exclusive, read_json, result_key, write_json
+from rossam_core.inference.predictor import Predictor
+from rossam_core.model.build import PromptableSegmenter, build_model
+from rossam_core.model.lora import merge_adapters
+from rossam_core.model.weights import SHIPPED, weights_hash
+from rossam_core.progress import track
+from rossam_core.records import FrameSet
+from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
+from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
+from rossam_core.training.run_folder import STATE, is_finished, load_run
+from rossam_core.training.train import fit
+from rossam_kit.config import CONFIGS, Profile
+from rossam_kit.datasets.loading import is_there, load_frames, scored_split
+from rossam_kit.experiments.baselines import BASELINES
+from rossam_kit.experiments.parallel import run_tasks
+from rossam_kit.experiments.scoring import predict_frames, score
+
+TABLES = CONFIGS / "experiments.yaml"
+TRAINING_VERSION = "training 2"
+"""To be raised with any change of code that moves the weights of a run: cached runs of older versions are not used."""
+SCORING_VERSION = "scoring 2"
+"""The same for predictions, baselines and scores."""
+MAIN_DATASET = "sat-mtb"
+"""The paper's own dataset: what a profile's `data` stands for in most tables."""
+
+
+class RowSpec(Config):
+    """One row of one table, as `experiments.yaml` writes it."""
+
+    label: str
+    """What the table's first column says."""
+    published: str | None = None
+    """Row name in `published.csv`; None for rows the paper does not have."""
+    method: Method | None = None
+    baseline: Literal["box", "ellipse", "grabcut"] | None = None
+    trains: tuple[GroupName, ...] = ()
+    """Parameter groups that are fine-tuned; none: the network as it comes."""
+    recipe: Recipe | None = None
+    """Recipe of the fine-tuning; None: the profile's, with its `recipe_changes`."""
+    inference: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's inference settings."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's fine-tuning."""
+
+    @property
+    def kind(self) -> str:
+        """Colour and legend key: the method's or the baseline's name."""
+        return self.method or self.baseline
+
+
+class TableSpec(Config):
+    """One table: what it asks, its rows in order, and the only settings in which they differ."""
+
+    title: str
+    question: str
+    """What the table asks."""
+    notebook: str
+    """The notebook that shows it."""
+    dataset: str = MAIN_DATASET
+    """What the published numbers were measured on (`published.csv`), and key of `Profile.datasets`."""
+    published: str = ""
+    """The paper's table in `published.csv`; by default the table's own name."""
+    reference: str
+    """Label of the row that differences are to."""
+    varies: tuple[str, ...]
+    """Settings in which a row may differ from the reference row (`rows.row_settings`); `*` stands for any part."""
+    inference: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's inference settings in all rows."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the profile's fine-tuning in all rows."""
+    rows: tuple[RowSpec, ...]
+
+    @model_validator(mode="after")
+    def _reference_is_a_row(self) -> TableSpec:
+        if self.reference not in (labels := [row.label for row in self.rows]):
+            raise ValueError(f"reference {self.reference!r} is no row; rows are {labels}")
+        return self
+
+    def with_training(self, overrides: Mapping[str, Any]) -> TableSpec:
+        """The table with `overrides` below each row's own."""
+        rows = [row.model_copy(update={"training": merged(overrides, row.training)}) for row in self.rows]
+        return self.model_copy(update={"rows": tuple(rows)})
+
+    def row(self, label: str) -> RowSpec:
+        """The row of that label."""
+        for row in self.rows:
+            if row.label == label:
+                return row
+        raise RossamError(
+            f"{TABLES} {self.title}", f"has no row {label!r}", f"its rows are {[r.label for r in self.rows]}"
+        )
+
+
+def table_specs() -> dict[str, TableSpec]:
+    """All tables of `experiments.yaml`, checked."""
+    values = yaml.safe_load(TABLES.read_text(encoding="utf-8"))
+    specs = {}
+    for name, table in values.items():
+        spec = parse_config(TableSpec, {"published": name, **table}, where=f"{TABLES} {name}")
+        rows = [row.model_copy(update={"inference": {**spec.inference, **row.inference}}) for row in spec.rows]
+        specs[name] = spec.model_copy(update={"rows": tuple(rows)}).with_training(spec.training)
+    return specs
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row and what was measured for it.
+
+    Attributes:
+        spec: the row as `experiments.yaml` has it.
+        scores: one row a scored unit, all protocols (see `scoring.score`).
+        key: content hash the scores are kept under.
+        seconds: time that prediction and scoring took, all seeds together, training excluded.
+        objects: number of prompts answered, those of every seed counted.
+        experiments: what computed it, and has its data and its run.
+    """
+
+    spec: RowSpec
+    scores: pd.DataFrame
+    key: str
+    seconds: float
+    objects: int
+    experiments: Experiments = field(repr=False, compare=False)
+
+    def units(self, protocol: str = "object") -> pd.DataFrame:
+        """Scored units of one protocol."""
+        return self.scores[self.scores["protocol"] == protocol]
+
+
+class Experiments:
+    """A profile's data, models and results, each made at the first demand.
+
+    Args:
+        profile: settings.
+        cache: folder of results and generated data; default `files.cache_dir()`.
+
+    """
+
+    def __init__(self, profile: Profile, cache: Path | None = None):
+        self.profile, self.cache = profile, cache or cache_dir()
+        self.device = resolve_device(profile.device)
+        self._models: dict[str, PromptableSegmenter] = {}
+        self._others: dict[str, Experiments] = {}
+        self._results: dict[str, RowResult] = {}
+
+    @cached_property
+    def specs(self) -> dict[str, TableSpec]:
+        """All tables, with the profile's budgets in their fine-tuned rows."""
+        specs = table_specs()
+        for key in ("budgets", "skip_tables"):
+            unknown = sorted(set(getattr(self.profile, key)) - set(specs))
+            if unknown:
+                raise RossamError(f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _known(specs))
+        budgets = self.profile.budgets
+        return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
+
+    def on(self, dataset: str) -> Experiments:
+        """The same experiments on the data that the profile names for `dataset`; these here where it names none."""
+        if dataset not in self.profile.datasets:
+            return self
+        if dataset not in self._others:
+            alone = self.profile.model_copy(update={"data": self.profile.datasets[dataset], "datasets": {}})
+            self._others[dataset] = Experiments(alone, self.cache)
+            self._others[dataset]._models = self._models
+        return self._others[dataset]
+
+    @cached_property
+    def frames(self) -> FrameSet:
+        """The frames everything is scored on."""
+        return load_frames(self.profile.data, scored_split(self.profile.data), self.cache)
+
+    @cached_property
+    def training_frames(self) -> tuple[FrameSet, FrameSet]:
+        """Frames to train on, and frames to choose the best checkpoint by; neither holds a scored frame.
+
+        NWPU VHR-10 has no third split, so every tenth image of its train split (at least one) is held out to choose by.
+        """
+        train = load_frames(self.profile.data, "train", self.cache)
+        if scored_split(self.profile.data) == "val":
+            held_out = set(range(9, len(train), 10)) or {len(train) - 1}
+            parts = [[frame for i, frame in enumerate(train) if (i in held_out) == chosen] for chosen in (False, True)]
+            return train.subset(parts[0]), train.subset(parts[1])
+        return train, load_frames(self.profile.data, "val", self.cache)
+
+    @cached_property
+    def _training_fingerprint(self) -> list[str]:
+        return [frames.fingerprint() for frames in self.training_frames]
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.frames.fingerprint()
+
+    def model(self, method: Method) -> PromptableSegmenter:
+        """The profile's network for `method`, loaded once."""
+        if method not in self._models:
+            base = self.base(method)
+            constants = base.pop("architecture")
+            self._models[method] = build_model(method, **base, **constants).to(self.device)
+        return self._models[method]
+
+    def base(self, method: Method) -> dict[str, Any]:
+        """Backbone, checkpoint and replaced constants of `method`'s network; a path and constants are SAM's."""
+        settings = self.profile.model
+        if method != "sam2":
+            constants = dict(settings.architecture)
+            return {"backbone": settings.backbone, "checkpoint": settings.checkpoint, "architecture": constants}
+        checkpoint = None if settings.checkpoint is None else "default"
+        return {"backbone": settings.sam2_backbone, "checkpoint": checkpoint, "architecture": {}}
+
+    def _backbone(self, method: Method) -> str:
+        return self.base(method)["backbone"]
+
+    def training_config(self, spec: RowSpec, seed: int) -> TrainingConfig:
+        """The row's fine-tuning: its recipe, the profile's changes and budget over it, the row's own over these.
+
+        A row that is not fine-tuned has the same settings and no trained group.
+        """
+        changes = self.profile.recipe_changes if spec.recipe is None else {}
+        overrides = merged(merged(changes, self.profile.training), spec.training)
+        name = spec.recipe or self.profile.model.recipe
+        return recipe(name, **merged(overrides, {"trained_groups": spec.trains, "seed": seed}))
+
+    def run_config(self, spec: RowSpec, seed: int) -> RunConfig:
+        """The fine-tuning run behind a row.
+
+        Raises:
+            RossamError: the row trains nothing, or a group that its method does not have.
+        """
+        training = self.training_config(spec, seed)
+        name = spec.recipe or self.profile.model.recipe
+        values = {"method": spec.method, "recipe": name, "training": training, "device": str(self.device)}
+        values["inference"] = self.profile.inference.model_copy(update={"mask_source": "default", "precision": "auto"})
+        return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
+
+    def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
+        """The row's run folder, trained first where it is not."""
+        return self.trained(self.run_config(spec, seed))
+
+    def run_folder(self, run: RunConfig) -> Path:
+        """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
+        parts = [
+            run.model_dump(mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}),
+            [self._precision(run.training.precision), self.device.type],
+            self._training_fingerprint,
+            weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
+        ]
+        return self.cache / "runs" / result_key(parts, TRAINING_VERSION)
+
+    def trained(self, run: RunConfig) -> Path:
+        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+        self._train([run])
+        return self.run_folder(run)
+
+    def _train(self, runs: Sequence[RunConfig]) -> None:
+        """Train what is not yet trained: on a processor one run per core, else one after the other."""
+        missing = {folder: run for run in runs if not is_finished(folder := self.run_folder(run))}
+        tasks = [(run, folder, *self.training_frames) for folder, run in missing.items()]
+        workers = None if self.device.type == "cpu" else 1
+        for _ in run_tasks(_fit, tasks, workers=workers, desc="fine-tuning runs"):
+            pass
+
+    def prepare(self, specs: Sequence[RowSpec]) -> None:
+        """Train and score what these rows still lack, on all cores."""
+        missing = [spec for spec in specs if not self._scores_path(spec).exists()]
+        self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
+        tasks = [(self.profile, self.cache, spec) for spec in missing]
+        workers = None if self.device.type == "cpu" else 1
+        if len(tasks) < 2 or workers == 1:
+            return  # `result` computes them here
+        for _ in run_tasks(_score_row, tasks, workers=workers, desc="rows scored"):
+            pass
+
+    def predictor(self, spec: RowSpec, seed: int = 0):
+        """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
+        if spec.baseline:
+            return BASELINES[spec.baseline]()
+        if spec.trains:
+            model = load_run(self.run_dir(spec, seed))
+            merge_adapters(model)  # W + BA in one matrix: the same masks, as fast as without adapters
+        else:
+            model = self.model(spec.method)
+        return Predictor(model, self.inference(spec), device=str(self.device))
+
+    def _precision(self, precision: str) -> str:
+        if precision != "auto":
+            return precision
+        return "bfloat16" if has_fast_bfloat16(self.device.type) else "float32"
+
+    def inference(self, spec: RowSpec) -> InferenceConfig:
+        """The profile's inference settings with the row's overrides."""
+        values = {**self.profile.inference.model_dump(), **spec.inference}
+        return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
+
+    def key(self, spec: RowSpec) -> str:
+        """Hash of everything that may move the row's numbers; nothing is trained or scored for it."""
+        parts = [self._fingerprint, self.profile.evaluation.model_dump()]
+        if spec.baseline:
+            return result_key([*parts, spec.baseline], SCORING_VERSION)
+        inference = self.inference(spec)
+        if spec.trains:
+            weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
+        else:
+            weights = weights_hash(self.model(spec.method))
+        parts += [
+            inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
+            [self._precision(inference.precision), self.device.type],
+            [spec.method, self._backbone(spec.method), weights],
+        ]
+        return result_key(parts, SCORING_VERSION)
+
+    def _scores_path(self, spec: RowSpec) -> Path:
+        return self.cache / "scores" / self.profile.name / f"{self.key(spec)}.csv.gz"
+
+    def result(self, spec: RowSpec) -> RowResult:
+        """The row's scores: loaded where they exist, else computed and cached."""
+        known = spec.model_dump_json()
+        if known not in self._results:
+            self._results[known] = self._load_or_compute(spec)
+        return self._results[known]
+
+    def _load_or_compute(self, spec: RowSpec) -> RowResult:
+        table_path = self._scores_path(spec)
+        facts_path = table_path.with_name(f"{self.key(spec)}.json")
+        paths = (table_path, facts_path)
+        if not all(path.exists() for path in paths):
+            with exclusive(table_path):
+                if not all(path.exists() for path in paths):  # nobody else has computed it in the meantime
+                    self._compute_and_keep(spec, *paths)
+        facts = read_json(facts_path)
+        scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
+        return RowResult(spec, scores, self.key(spec), facts["seconds"], facts["objects"], self)
+
+    def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        self._train([self.run_config(spec, seed) for seed in self.profile.seeds] if spec.trains else [])
+        started = time.perf_counter()
+        scores = self._compute(spec)
+        seconds = time.perf_counter() - started
+        answered = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
+        write_json(facts_path, {"seconds": seconds, "label": spec.label, "objects": answered})
+        with atomic_path(table_path) as temporary:
+            scores.to_csv(temporary, index=False, compression="gzip")
+
+    @property
+    def tables(self) -> set[str]:
+        """Tables that the profile's notebooks show, and has data for."""
+        here = {MAIN_DATASET, self.profile.data.source, *self.profile.datasets}
+        shown = {name: spec for name, spec in self.specs.items() if name not in self.profile.skip_tables}
+        return {n for n, spec in shown.items() if spec.notebook in self.profile.notebooks and spec.dataset in here}
+
+    def results(self, table: str) -> list[RowResult]:
+        """All rows of a table of `experiments.yaml` but those `left_out`, in order, on the table's dataset."""
+        missing, place = self.left_out(table), self.on(self.specs[table].dataset)
+        specs = [spec for spec in self.specs[table].rows if spec.label not in missing]
+        place.prepare(specs)
+        return [place.result(spec) for spec in specs]
+
+    def left_out(self, table: str) -> dict[str, str]:
+        """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
+        if table not in self.specs:
+            raise RossamError(TABLES, f"has no table {table!r}", _known(self.specs))
+        spec = self.specs[table]
+        absent = self._absent(spec.dataset)
+        reasons = {row.label: absent or self.lacks_prior(row.method) for row in spec.rows}
+        return {label: reason for label, reason in reasons.items() if reason}
+
+    def lacks_prior(self, method: Method | None) -> str:
+        """Why a prior of `method` that the package should ship is not there; empty where it is, or none is asked."""
+        prior = SHIPPED.get(self._backbone(method)) if method else None
+        if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
+            return ""
+        return f"no prior of {method} at this size comes with the package: {prior.name}"
+
+    def _absent(self, dataset: str) -> str:
+        """Why a table's dataset cannot be scored; empty where it can."""
+        if dataset in (MAIN_DATASET, self.profile.data.source):
+            return ""
+        if dataset not in self.profile.datasets:
+            return f"the profile {self.profile.name} has no {dataset}"
+        return "" if is_there(self.profile.datasets[dataset]) else f"{dataset} is not there: rossam fetch --check"
+
+    def _compute(self, spec: RowSpec) -> pd.DataFrame:
+        """Scores of the row; a fine-tuned one has a column `seed`, all seeds' scores one below the other."""
+        if not spec.trains:
+            return self._score(spec, 0)
+        return pd.concat([self._score(spec, seed).assign(seed=seed) for seed in self.profile.seeds])
+
+    def _score(self, spec: RowSpec, seed: int) -> pd.DataFrame:
+        evaluation = self.profile.evaluation
+        predictions = track(
+            predict_frames(self.predictor(spec, seed), self.frames), total=len(self.frames), desc=spec.label
+        )
+        return score(
+            predictions,
+            protocols=evaluation.protocols,
+            dilation_ratio=evaluation.dilation_ratio,
+            size_bins=evaluation.size_bins,
+        )
+
+
+def _fit(run: RunConfig, folder: Path, train: FrameSet, val: FrameSet) -> None:
+    """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
+    with exclusive(folder):
+        if not is_finished(folder):
+            fit(run, folder, train, val)
+        (folder / STATE).unlink(missing_ok=True)
+
+
+@functools.cache
+def _in_this_worker(profile_json: str, cache: Path) -> Experiments:
+    """A worker's own `Experiments`, with models and frames loaded once for all its tasks."""
+    return Experiments(Profile.model_validate_json(profile_json), cache)
+
+
+def _score_row(profile: Profile, cache: Path, spec: RowSpec) -> None:
+    _in_this_worker(profile.model_dump_json(), cache).result(spec)
+
+
+def _known(specs: dict[str, TableSpec]) -> str:
+    return f"use one of {', '.join(specs)}"
+
+
+def _prompts(frames: FrameSet) -> int:
+    """Objects that are prompted: those with a mask to be scored against."""
+    return sum(thing.has_mask for frame in frames for thing in frame.objects)

@@ -1,0 +1,214 @@
+"""How masks suffer when boxes are poor or the image is: the same objects under rising disturbance.
+
+In: a predictor, frames with annotated masks, the name of a disturbance. Out: scored units (`scoring.score`) with
+columns `disturbance` and `level`; level 0 is the undisturbed answer. Targets are never disturbed.
+
+Every object has its own generator, seeded by its name, and a level only scales what it drew: one draw serves all
+levels and all methods, so curves differ by method and level alone.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from rossam_core.errors import RossamError
+from rossam_core.files import atomic_path, exclusive, stable_hash
+from rossam_core.progress import track
+from rossam_core.records import Frame
+from rossam_kit.experiments.scoring import BoxPredictor, score
+
+if TYPE_CHECKING:
+    from rossam_kit.experiments.experiments import Experiments, RowSpec
+
+MEMORY = 10.0
+"""Frames over which a tracker's error forgets itself: its correlation falls to 1/e."""
+AIRLIGHT = 225.0
+"""Gray value of haze without anything behind it."""
+MOST_OBJECTS = 64
+
+
+def jitter(box: np.ndarray, level: float, frame: Frame, track_id: int, seed: int) -> np.ndarray:
+    """Each edge moved by up to `level` of the box's width or height, either way, evenly drawn and each by itself."""
+    size = np.tile(box[2:] - box[:2], 2)
+    return box + level * size * _rng(seed, "jitter", frame.key, track_id).uniform(-1, 1, 4)
+
+
+def loosen(box: np.ndarray, level: float, frame: Frame, track_id: int, seed: int) -> np.ndarray:
+    """Every edge moved outwards by `level` of the box's width or height."""
+    return box + level * np.tile(box[2:] - box[:2], 2) * np.array([-1, -1, 1, 1])
+
+
+def drift(box: np.ndarray, level: float, frame: Frame, track_id: int, seed: int) -> np.ndarray:
+    """The whole box shifted as a tracker strays: slowly, from frame to frame of a video, and not towards the object.
+
+    The shift of a track is a stationary Gaussian process over the frame's index i (Ornstein–Uhlenbeck), in each axis
+    with standard deviation level × width or height and correlation exp(−|i − j| / `MEMORY`).
+    """
+    steps = _rng(seed, "drift", frame.video, track_id).normal(size=(frame.index + 1, 2))
+    keep = np.exp(-1 / MEMORY)
+    steps[1:] *= np.sqrt(1 - keep**2)
+    shift = (steps * keep ** np.arange(frame.index, -1, -1)[:, None]).sum(axis=0)
+    return box + level * np.tile((box[2:] - box[:2]) * shift, 2)
+
+
+def noise(image: np.ndarray, level: float, frame: Frame, seed: int) -> np.ndarray:
+    """Gaussian noise of standard deviation `level` gray values, each pixel and channel by itself."""
+    return image + level * _rng(seed, "noise", frame.key).normal(size=image.shape)
+
+
+def blur(image: np.ndarray, level: float, frame: Frame, seed: int) -> np.ndarray:
+    """Gaussian blur of standard deviation `level` pixels."""
+    return cv2.GaussianBlur(image, (0, 0), level)
+
+
+def haze(image: np.ndarray, level: float, frame: Frame, seed: int) -> np.ndarray:
+    """A share `level` of the light replaced by haze of one gray: t·J + (1 − t)·A with t = 1 − level (Koschmieder)."""
+    return (1 - level) * image + level * AIRLIGHT
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A way to spoil the prompt or the image.
+
+    Attributes:
+        title: name and unit of the level, for an axis.
+        levels: rising, from 0.
+        box: how a box becomes a poor one, or None.
+        image: how an image, float H×W×3, becomes a poor one, or None.
+    """
+
+    title: str
+    levels: tuple[float, ...]
+    box: Callable[[np.ndarray, float, Frame, int, int], np.ndarray] | None = None
+    image: Callable[[np.ndarray, float, Frame, int], np.ndarray] | None = None
+
+
+DISTURBANCES = {
+    "jitter": Disturbance("Edges jittered, share of side", (0, 0.1, 0.2, 0.3), box=jitter),
+    "loosen": Disturbance("Edges moved out, share of side", (0, 0.1, 0.2, 0.3), box=loosen),
+    "drift": Disturbance("Tracker drift, share of side", (0, 0.1, 0.2, 0.3), box=drift),
+    "noise": Disturbance("Noise, gray values", (0, 10, 20, 40), image=noise),
+    "blur": Disturbance("Blur, pixels", (0, 0.7, 1.4, 2.8), image=blur),
+    "haze": Disturbance("Haze, share of light", (0, 0.25, 0.5, 0.75), image=haze),
+}
+
+
+def chosen_objects(frames: Sequence[Frame], count: int | None = None) -> list[Frame]:
+    """Frames that hold nothing but `count` of their objects with masks, evenly spaced over all of them.
+
+    Objects are counted in the order of video, frame and object id. By default two a video, at most
+    `MOST_OBJECTS`: an interval over videos gains little from more of one video.
+    """
+    ordered = sorted(frames, key=lambda frame: (frame.video, frame.index))
+    pairs = [(frame, thing) for frame in ordered for thing in frame.objects if thing.has_mask]
+    if not pairs:
+        raise RossamError("frames", "hold no object with a mask", "disturb frames whose masks are annotated")
+    count = count or min(MOST_OBJECTS, 2 * len({frame.video for frame in frames}))
+    at = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
+    kept: dict[str, tuple[Frame, list]] = {}
+    for frame, thing in (pairs[i] for i in at):
+        kept.setdefault(frame.key, (frame, []))[1].append(thing)
+    return [frame.with_objects(things) for frame, things in kept.values()]
+
+
+def disturbed(frame: Frame, name: str, level: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The frame's image (uint8 H×W×3) and boxes (N×4) under a disturbance of `DISTURBANCES`.
+
+    A box stays one that can be asked: its centre is kept in the frame, its sides at one pixel or more.
+    """
+    if name not in DISTURBANCES:
+        raise RossamError(f"disturbance {name!r}", "is not known", f"use one of {', '.join(DISTURBANCES)}")
+    kind, image, boxes = DISTURBANCES[name], frame.image(), frame.boxes_xyxy
+    if level == 0:
+        return image, boxes
+    if kind.image:
+        spoilt = kind.image(image.astype(np.float32), level, frame, seed)
+        return spoilt.round().clip(0, 255).astype(np.uint8), boxes
+    things = zip(boxes, frame.objects, strict=True)
+    spoilt = [kind.box(box.astype(float), level, frame, thing.object_id, seed) for box, thing in things]
+    return image, np.array([_askable(box, frame.size_hw) for box in spoilt])
+
+
+def robustness_curve(
+    predictor: BoxPredictor,
+    frames: Sequence[Frame],
+    name: str,
+    levels: Sequence[float] | None = None,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score a predictor at every level of a disturbance, on `chosen_objects(frames)`.
+
+    Args:
+        name: one of `DISTURBANCES`.
+        levels: the disturbance's own where None.
+
+    Returns:
+        The table of `scoring.score` under the protocol `object`, with columns `disturbance` and `level`. Sizes of
+        boxes and crowding in it are those of the undisturbed objects that were chosen.
+    """
+    if name not in DISTURBANCES:
+        raise RossamError(f"disturbance {name!r}", "is not known", f"use one of {', '.join(DISTURBANCES)}")
+    chosen = chosen_objects(frames)
+    parts = []
+    for level in DISTURBANCES[name].levels if levels is None else levels:
+        pairs = (disturbed(frame, name, level, seed) for frame in chosen)
+        if hasattr(predictor, "predict_many"):  # fills its batches across frames
+            answers = predictor.predict_many(pairs)
+        else:
+            answers = (predictor.predict(*pair) for pair in pairs)
+        scores = score(zip(chosen, answers, strict=True), ("object",))
+        parts.append(scores.assign(disturbance=name, level=float(level)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
+    """All curves of some rows on the profile's scored frames, with a column `method`; computed once and kept.
+
+    They are kept under the hash of the row's own key (data, weights, settings, source), the levels and the
+    profile's seeds. A fine-tuned row is that of the profile's first seed.
+    """
+    profile, parts = experiments.profile, []
+    for spec in specs:
+        levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
+        key = stable_hash([experiments.key(spec), levels, profile.seed, profile.seeds[0]])
+        path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
+        with exclusive(path):
+            if not path.exists():
+                curves = _all_curves(experiments, spec)
+                with atomic_path(path) as temporary:
+                    curves.to_csv(temporary, index=False, compression="gzip")
+        parts.append(pd.read_csv(path, dtype={"video": str, "status": str}).assign(method=spec.kind))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
+    """Every disturbance at all its levels; level 0, the same for all, is predicted once."""
+    predictor, frames = experiments.predictor(spec, experiments.profile.seeds[0]), experiments.frames
+    seed = experiments.profile.seed
+    undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), seed=seed)
+    parts = []
+    for name in track(DISTURBANCES, desc=f"{spec.label}, disturbed"):
+        parts.append(undisturbed.assign(disturbance=name))
+        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], seed=seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rng(seed: int, *names: str | int) -> np.random.Generator:
+    """A generator of one thing's own; whole names are hashed, so that no two share one by chance of order."""
+    return np.random.default_rng([seed, zlib.crc32("|".join(map(str, names)).encode())])
+
+
+def _askable(box: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The box with its centre in the frame and sides of at least a pixel."""
+    height, width = size_hw
+    centre = ((box[:2] + box[2:]) / 2).clip(0, (width, height))
+    half = np.maximum(box[2:] - box[:2], 1) / 2
+    return np.concatenate([centre - half, centre + half])

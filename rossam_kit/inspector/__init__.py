@@ -1,0 +1,1 @@
+"""The ipywidgets inspector of single predictions."""

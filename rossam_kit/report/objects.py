@@ -1,0 +1,159 @@
+"""One object cut out of its frame with every method's mask: what figures, the report's viewer and widgets draw.
+
+In: frames, predictors and rows of a score table, or plain arrays. Out: `ObjectView`s, and outlines of masks
+that follow the pixels' edges exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rossam_core.errors import RossamError
+from rossam_core.metrics import boundary_iou, mask_iou
+
+if TYPE_CHECKING:
+    from rossam_core.records import Frame
+
+QUANTILES = (0.95, 0.75, 0.5, 0.25, 0.05)
+CONTEXT, MIN_SIDE = 2.0, 48
+"""Side of a crop as a multiple of the box's longer side, and its least side in pixels."""
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """One object in a crop of its frame.
+
+    Attributes:
+        key: names it, e.g. `video/000012 #3`.
+        category: class name.
+        area: square pixels of the target in the whole frame; 0 where no target is known.
+        image: uint8 h×w×3 RGB, the crop at frame resolution.
+        box_xyxy: the prompt, pixel-edge coordinates of the crop.
+        target: bool h×w, or None where no ground truth exists.
+        masks: method → bool h×w, in the order to be shown.
+        iou, biou: method → score in 0..1 of the whole masks, not only of what the crop shows; empty without target.
+        offset_xy: the crop's corner in the frame.
+    """
+
+    key: str
+    category: str
+    area: int
+    image: np.ndarray
+    box_xyxy: tuple[float, float, float, float]
+    target: np.ndarray | None
+    masks: Mapping[str, np.ndarray]
+    iou: Mapping[str, float] = field(default_factory=dict)
+    biou: Mapping[str, float] = field(default_factory=dict)
+    offset_xy: tuple[int, int] = (0, 0)
+
+
+def cut_object(
+    image: np.ndarray,
+    box_xyxy: Sequence[float],
+    target: np.ndarray | None,
+    masks: Mapping[str, np.ndarray],
+    *,
+    key: str,
+    category: str,
+) -> ObjectView:
+    """Cut a square around a box, shifted inside the frame at its borders, and score every mask.
+
+    Args:
+        image: uint8 H×W×3 RGB.
+        box_xyxy: pixel-edge coordinates of the frame.
+        target: bool H×W or None.
+        masks: method → bool H×W.
+
+    Raises:
+        RossamError: a mask or the target has another size than the image.
+    """
+    height, width = image.shape[:2]
+    for name, mask in [*masks.items(), *([("target", target)] if target is not None else [])]:
+        if mask.shape != (height, width):
+            raise RossamError(f"object {key}", f"mask {name!r} is {mask.shape}, the image {(height, width)}",
+                              "pass full-frame masks, e.g. ObjectMask.full()")  # fmt: skip
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    side = int(np.ceil(max(MIN_SIDE, CONTEXT * max(x1 - x0, y1 - y0))))
+    left = int(np.clip(round((x0 + x1 - side) / 2), 0, max(width - side, 0)))
+    top = int(np.clip(round((y0 + y1 - side) / 2), 0, max(height - side, 0)))
+    window = np.s_[top : min(top + side, height), left : min(left + side, width)]
+    scored = masks if target is not None else {}
+    return ObjectView(
+        key=key,
+        category=category,
+        area=0 if target is None else int(target.sum()),
+        image=image[window].copy(),
+        box_xyxy=(x0 - left, y0 - top, x1 - left, y1 - top),
+        target=None if target is None else target[window].copy(),
+        masks={name: mask[window].copy() for name, mask in masks.items()},
+        iou={name: mask_iou(mask, target) for name, mask in scored.items()},
+        biou={name: boundary_iou(mask, target) for name, mask in scored.items()},
+        offset_xy=(left, top),
+    )
+
+
+def quantile_rows(
+    table: pd.DataFrame, value: str = "iou", quantiles: Sequence[float] = QUANTILES, by: str | None = None
+) -> pd.DataFrame:
+    """Rows of a score table that sit at given quantiles of `value`: a choice of examples nobody made by hand.
+
+    Rows with NaN are left out; ties go to the earlier row; a row is taken once. With `by`, quantiles are taken
+    within each of its groups.
+    """
+    if by is not None:
+        return pd.concat([quantile_rows(group, value, quantiles) for _, group in table.groupby(by)])
+    ranked = table.dropna(subset=[value]).sort_values(value, kind="stable")
+    if ranked.empty:
+        return ranked
+    positions = [round(q * (len(ranked) - 1)) for q in quantiles]
+    return ranked.iloc[list(dict.fromkeys(positions))]
+
+
+def view_objects(
+    rows: pd.DataFrame,
+    frames: Iterable[Frame],
+    predictors: Mapping[str, Any],
+) -> list[ObjectView]:
+    """Predict the objects that `rows` name with every predictor and cut them out, in the order of the rows.
+
+    Args:
+        rows: columns `video, frame, object_id`, as `evaluation.scoring.evaluate` writes them.
+        frames: the frames they come from.
+        predictors: method → anything with `.predict(image, boxes_xyxy)`. Each sees all boxes of a frame that are
+            scored (all boxes where none is) at once, and every frame once.
+
+    Raises:
+        RossamError: a row names a frame or an object that `frames` does not hold.
+    """
+    by_key = {(frame.video, frame.index): frame for frame in frames}
+    wanted = [(str(row.video), int(row.frame), int(row.object_id)) for row in rows.itertuples()]
+    views: dict[tuple[str, int, int], ObjectView] = {}
+    for video, index in dict.fromkeys(key[:2] for key in wanted):
+        if (video, index) not in by_key:
+            raise RossamError(f"frame {video}/{index:06d}", "is not among the frames given", "pass the scored frames")
+        frame = by_key[video, index]
+        image = frame.image()
+        prompted = [o for o in frame.objects if o.has_mask] or frame.objects
+        position = {o.object_id: i for i, o in enumerate(prompted)}
+        boxes_xyxy = np.array([o.box_xyxy for o in prompted], dtype=float)
+        predicted = {name: p.predict(image, boxes_xyxy) for name, p in predictors.items()}
+        for object_id in dict.fromkeys(key[2] for key in wanted if key[:2] == (video, index)):
+            if object_id not in position:
+                raise RossamError(
+                    f"frame {frame.key}", f"has no object {object_id}", "pass the frames that were scored"
+                )
+            annotation = prompted[position[object_id]]
+            views[video, index, object_id] = cut_object(
+                image,
+                annotation.box_xyxy,
+                annotation.mask(frame.size_hw) if annotation.has_mask else None,
+                {name: masks[position[object_id]].full() for name, masks in predicted.items()},
+                key=f"{frame.key} #{object_id}",
+                category=annotation.category,
+            )
+    return [views[key] for key in wanted]

@@ -1,0 +1,118 @@
+"""Where numbers come from: settings, software, processor, commit, hashes, hours.
+
+In: a profile, package metadata, the operating system. Out: tables, and the mapping the report prints at its end.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from rossam_core.progress import duration
+from rossam_kit.config import Profile
+
+if TYPE_CHECKING:
+    from rossam_core.model.build import PromptableSegmenter
+
+PACKAGES = ("torch", "torchvision", "segment-anything", "peft", "accelerate", "transformers", "numpy", "pandas",
+            "scipy", "opencv-python-headless", "opencv-python", "pycocotools", "matplotlib")  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, Python first; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The repository's commit, marked where files differ from it; a reason where there is none."""
+    try:
+        head, status = (
+            subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout)"
+    return head.strip() + (" with uncommitted changes" if status.strip() else "")
+
+
+def hardware() -> dict[str, str]:
+    """Processor, cores this process may use, memory, graphics processors."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"processor": _processor(), "cores": str(cores), "system": f"{platform.system()} {platform.machine()}"}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    if shutil.which("nvidia-smi"):
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True
+        )
+        found["graphics"] = ", ".join(listed.stdout.split("\n")[:-1]) or "none"
+    return found
+
+
+def settings_table(profile: Profile) -> pd.DataFrame:
+    """Every field of the profile by its dotted key, defaults included."""
+    rows = [(key, str(value)) for key, value in _flat(profile)]
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def machine_table() -> pd.DataFrame:
+    """Hardware and versions, one row each."""
+    rows = [*hardware().items(), *versions().items()]
+    return pd.DataFrame(rows, columns=["what", "value"])
+
+
+def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
+    """Parameters of each named group of the network."""
+    groups = {name: sum(p.numel() for _, p in group) for name, group in model.parameter_groups().items()}
+    rows = [(name.replace("_", " "), count) for name, count in groups.items() if count]
+    return pd.DataFrame([*rows, ("in all", sum(groups.values()))], columns=["group", "parameters"])
+
+
+def collect(profile: Profile, state: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the report prints at its end; `state` is `notebooks.read_state`: how each notebook was last run."""
+    runs = {name: f"{duration(last['seconds'])}, {last['status']}" for name, last in sorted(state.items())}
+    commits = sorted({last["commit"] for last in state.values()})
+    seeds = ", ".join(map(str, profile.seeds))
+    return {
+        "Commit": commits[0] if len(commits) == 1 else commits,
+        "Last command": "./run_all.sh " + " ".join(sys.argv[2:]),
+        "Seeds": f"data {profile.data.synthetic.seed}, training {seeds}, everything else {profile.seed}",
+        "Hardware": hardware(),
+        "Versions": versions(),
+        "Notebooks": runs,
+        "Peak memory of a notebook": f"{max((last['peak_gib'] for last in state.values()), default=0):.1f} GiB",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _flat(model: BaseModel, prefix: str = ""):
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,203 @@
+"""A table as columns and rows of cells, rendered to HTML, Markdown and CSV.
+
+In: a DataFrame, or cells. Out: text in each form, always with the notice that says what was measured on what.
+A cell without a value says why; no cell is blank.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, the heading it shares with its neighbours, and whether it holds numbers."""
+
+    label: str
+    group: str = ""
+    numeric: bool = False
+
+    @property
+    def full_label(self) -> str:
+        return f"{self.group} {self.label}".strip().replace("\n", " ")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows; `value` is what it is sorted by, and None marks a missing number whose reason is `text`."""
+
+    text: str
+    value: float | str | None = None
+    strong: bool = False
+
+    @property
+    def missing(self) -> bool:
+        return self.value is None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, ready to be rendered.
+
+    Attributes:
+        notice: what the numbers were measured on; shown under the table in every rendering.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notice: str = field(default="", kw_only=True)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        decimals: int = 2,
+        labels: Mapping[str, str] | None = None,
+        missing: str | Mapping[str, str] = "not measured",
+        notice: str = "",
+    ) -> Table:
+        """A DataFrame's columns as they are (the index is left out).
+
+        Args:
+            decimals: digits after the point of floats; a float column of whole numbers shows none.
+            labels: column name → heading.
+            missing: what stands where the frame holds None or NaN: one reason, or one a column.
+        """
+        labels = labels or {}
+        columns, cells = [], []
+        for name in frame.columns:
+            columns.append(Column(str(labels.get(name, name)), numeric=all(map(_is_number, frame[name].dropna()))))
+            reason = missing if isinstance(missing, str) else missing.get(name, "not measured")
+            whole = pd.api.types.is_float_dtype(frame[name]) and (frame[name].dropna() % 1 == 0).all()
+            cells.append([_plain_cell(value, 0 if whole else decimals, reason) for value in frame[name]])
+        return cls(tuple(columns), tuple(zip(*cells, strict=True)) if cells else (), notice=notice)
+
+    def with_notice(self, notice: str) -> Table:
+        """This table with `notice` below it, after what it says already."""
+        return self if notice in self.notice else replace(self, notice=f"{self.notice} {notice}".strip())
+
+    def to_html(self) -> str:
+        """A `<table>` whose cells carry `data-sort` values, and the notice below it; all text escaped."""
+        body = "\n".join(f"<tr>{_html_cells(self.columns, row)}</tr>" for row in self.rows)
+        notice = f'\n<p class="notice">{escape(self.notice)}</p>' if self.notice else ""
+        return (
+            f'<div class="table-scroll"><table class="rossam">\n<thead>\n{_html_head(self.columns)}\n</thead>\n'
+            f"<tbody>\n{body}\n</tbody>\n</table></div>{notice}"
+        )
+
+    def to_csv(self) -> str:
+        """Comma-separated values with full-precision numbers; reasons stand in missing cells, the notice below."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([column.full_label for column in self.columns])
+        for row in self.rows:
+            writer.writerow([_exact(cell) for cell in row])
+        if self.notice:
+            writer.writerow([f"# {self.notice}"])
+        return stream.getvalue()
+
+    def _repr_html_(self) -> str:
+        return f"<style>{NOTEBOOK_CSS}</style>{self.to_html()}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-serialisable; `Table.from_json` restores it."""
+        return {
+            "columns": [[c.label, c.group, c.numeric] for c in self.columns],
+            "rows": [[[c.text, c.value, c.strong] for c in row] for row in self.rows],
+            "notice": self.notice,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Table:
+        columns = tuple(Column(*column) for column in value["columns"])
+        rows = tuple(tuple(Cell(*cell) for cell in row) for row in value["rows"])
+        return cls(columns, rows, notice=value["notice"])
+
+
+VERDICTS = {"reproduced": "verdict yes", "not reproduced": "verdict no", "inconclusive": "verdict open"}
+"""What a cell of a column `Verdict` may say → its class in HTML."""
+
+NOTEBOOK_CSS = (
+    "table.rossam{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "table.rossam th,table.rossam td{padding:.3em .8em;text-align:left;border:0;border-bottom:1px solid #8884}"
+    "table.rossam .number{text-align:right;white-space:pre}table.rossam .missing{opacity:.7;font-style:italic}"
+    "table.rossam .strong{font-weight:600}table.rossam th.group{text-align:center}"
+    ".notice{font-size:.85em;opacity:.75;max-width:70ch}"
+)
+
+
+def _exact(cell: Cell) -> str:
+    """The unrounded number where the cell shows one number, else its text."""
+    shown = cell.text.lstrip("+−-").replace(",", "").replace(".", "", 1)
+    return f"{cell.value:.10g}" if isinstance(cell.value, float) and shown.isdigit() else cell.text
+
+
+def _plain_cell(value: Any, decimals: int, reason: str) -> Cell:
+    if isinstance(value, (list, tuple, dict, set)):
+        return Cell(str(value), str(value))
+    if pd.isna(value) or value == "":
+        return Cell(reason)
+    if not _is_number(value) or not math.isfinite(value):
+        return Cell(str(value), str(value))
+    if isinstance(value, numbers.Integral):
+        return Cell(f"{int(value):,}", float(value))
+    return Cell(f"{value:,.{decimals}f}".replace("-", "−"), float(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def _html_head(columns: Sequence[Column]) -> str:
+    labels = [f'<th scope="col"{_class("number" if c.numeric else "")}>{escape(c.label)}</th>' for c in columns]
+    if not any(column.group for column in columns):
+        return f"<tr>{''.join(labels)}</tr>"
+    groups: list[tuple[str, int]] = []
+    for column in columns:
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1] + 1)
+        else:
+            groups.append((column.group, 1))
+    spans = "".join(
+        f'<th scope="colgroup" class="group" colspan="{n}">{escape(name)}</th>' if name else f'<td colspan="{n}"></td>'
+        for name, n in groups
+    )
+    return f'<tr class="groups">{spans}</tr>\n<tr>{"".join(labels)}</tr>'
+
+
+def _html_cells(columns: Sequence[Column], row: Sequence[Cell]) -> str:
+    """`<td>`s of a row; neighbours missing for the same reason become one wide cell."""
+    parts: list[str] = []
+    at = 0
+    while at < len(row):
+        cell, width = row[at], 1
+        while cell.missing and at + width < len(row) and row[at + width] == cell:
+            width += 1
+        span = f' colspan="{width}"' if width > 1 else ""
+        sort = "" if cell.missing else f' data-sort="{escape(str(cell.value))}"'
+        parts.append(f"<td{span}{_class(_cell_classes(columns[at], cell))}{sort}>{escape(cell.text)}</td>")
+        at += width
+    return "".join(parts)
+
+
+def _cell_classes(column: Column, cell: Cell) -> str:
+    classes = ["number"] if column.numeric else []
+    classes += [name for name, on in (("missing", cell.missing), ("strong", cell.strong)) if on]
+    if column.label.lower() == "verdict" and cell.text in VERDICTS:
+        classes.append(VERDICTS[cell.text])
+    return " ".join(classes)
+
+
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""

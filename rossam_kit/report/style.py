@@ -1,0 +1,65 @@
+"""How every figure looks: one colour and one name a method, sizes, and a `Figure` that displays itself.
+
+Nothing here touches matplotlib's global settings: sizes and colours are given to each artist.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from rossam_core.errors import RossamError
+
+# Told apart under deuteranopia, protanopia and tritanopia: CIE76 distance of any two models is at least 27.
+COLOURS = {
+    "box": "#a8a8a8",
+    "ellipse": "#7d7d7d",
+    "grabcut": "#525252",
+    "sam": "#2f7fd6",
+    "sam2": "#8fd3f4",
+    "hq-sam": "#f2b01e",
+    "ros-sam": "#d5412a",
+}
+LABELS = {
+    "box": "Filled box",
+    "ellipse": "Inscribed ellipse",
+    "grabcut": "GrabCut",
+    "sam": "SAM",
+    "sam2": "SAM2",
+    "hq-sam": "HQ-SAM",
+    "ros-sam": "ROS-SAM",
+    "ground truth": "Ground truth",
+}
+TARGET = "ground truth"
+OTHER = "#3c4a57"
+INK, MUTED, RULE = "#1f2328", "#6a737d", "#d0d7de"
+WIDTH = 11.0
+"""Inches; the report's column is 1100 CSS pixels wide."""
+SMALL, BASE = 8.5, 9.5
+
+
+class Figure(MatplotlibFigure):
+    """A matplotlib figure that notebooks display by itself, without pyplot and its list of open figures."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+        return stream.getvalue()
+
+
+def colour(method: str) -> str:
+    """The method's colour; names outside `COLOURS` share one neutral."""
+    return "#ffffff" if method == TARGET else COLOURS.get(method, OTHER)
+
+
+def label(method: str) -> str:
+    """The method's name as readers know it."""
+    return LABELS.get(method, method)
+
+
+def need(items: Sequence | Mapping, where: str, what: str) -> None:
+    """Raise `RossamError` where a figure was given nothing to draw."""
+    if not len(items):
+        raise RossamError(where, f"was given no {what}", f"pass at least one of the {what}")

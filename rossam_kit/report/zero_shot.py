@@ -1,0 +1,245 @@
+"""Tracking clips of datasets nobody trained on: one object over time in each, and every method's masks judged.
+
+In: the profile's zero-shot datasets, and rows of tables that say which methods answer. Out: clips chosen by rule, views
+for filmstrips (paper Figures 8 and 11), and signs of quality that need no true mask (`conversion.quality`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rossam_core.devices import core_count
+from rossam_core.errors import RossamError
+from rossam_core.records import Frame, FrameSet
+from rossam_kit.convert import quality
+from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
+from rossam_kit.datasets.loading import is_there
+from rossam_kit.experiments.planning import ZERO_SHOT
+from rossam_kit.experiments.statistics import mean_interval
+from rossam_kit.report.objects import ObjectView, view_objects
+from rossam_kit.report.style import label
+
+if TYPE_CHECKING:
+    from rossam_kit.experiments.experiments import Experiments, RowSpec
+
+SHOWN: Mapping[str, str] = {
+    "fill": "fill of the box",
+    "in_one_piece": "in one piece",
+    "inside": "inside the box",
+    "jitter_stability": "steady under box jitter",
+    "temporal_consistency": "steady over time",
+    "iou": "true IoU",
+}
+"""Signs that are shares, as figures name them; the last one only where true masks are known."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One object's way through a video.
+
+    Attributes:
+        dataset: name of the data it is from.
+        category: the object's class.
+        object_id: its number in the video.
+        frames: some moments of the video, evenly spaced over its track, with that object alone; the clip's own name
+            stands in place of the video's, so that clips of one video stay apart.
+    """
+
+    dataset: str
+    category: str
+    object_id: int
+    frames: FrameSet
+
+    @property
+    def titles(self) -> list[str]:
+        """One a moment, for filmstrips."""
+        return [f"frame {frame.index}" for frame in self.frames]
+
+    @property
+    def caption(self) -> str:
+        first = self.frames[0]
+        return f"{self.category} of {self.dataset}, {first.video}, frames {first.index} to {self.frames[-1].index}"
+
+    @property
+    def middle(self) -> Frame:
+        return self.frames[len(self.frames) // 2]
+
+
+def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[list[Clip], pd.DataFrame]:
+    """Clips of all zero-shot datasets that the profile names, taken in turn, and an account of them.
+
+    A profile that names none is shown on its own data, and the account says so.
+
+    Args:
+        each: clips a dataset.
+        moments: frames a clip, at most.
+
+    Raises:
+        RossamError: none of the datasets has a clip; every reason is told.
+    """
+    named = [name for name in ZERO_SHOT if name in experiments.profile.datasets]
+    found, rows = [], []
+    for turn, name in enumerate(named or [experiments.profile.data.source]):
+        data = experiments.on(name).profile.data
+        if not is_there(data):
+            note = f"not here; ./run_all.sh --profile {experiments.profile.name} --dry-run says how to get it"
+            rows.append({"dataset": name, "frames": 0, "clips": 0, "note": note})
+            continue
+        try:
+            frames = experiments.on(name).frames
+        except RossamError as error:
+            rows.append({"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.found.splitlines()[0]}"})
+            continue
+        is_made = data.source == "synthetic"
+        clips = choose_clips(_standing_in(frames, name) if is_made else frames, each, moments)
+        clips = clips[turn % len(clips) :] + clips[: turn % len(clips)] if clips else []
+        note = "a generated stand-in, so true masks are known" if is_made else "boxes of trackers, no true masks"
+        if not named:
+            note = "the profile names no zero-shot dataset: this is the data it is scored on"
+        found.append(clips)
+        rows.append({"dataset": name, "frames": len(frames), "clips": len(clips), "note": note})
+    taken = [clip for turn in itertools.zip_longest(*found) for clip in turn if clip is not None]
+    if not taken:
+        reasons = "; ".join(f"{row['dataset']}: {row['note'] or 'no object but cars'}" for row in rows)
+        raise RossamError("zero-shot clips", f"there are none ({reasons})", "run the profile's --dry-run for the steps")
+    return taken, pd.DataFrame(rows)
+
+
+def _standing_in(frames: FrameSet, name: str) -> FrameSet:
+    """Generated frames under a name that says what they stand in for; videos of several such sets stay apart."""
+    return FrameSet(
+        f"stand-in for {name}", [replace(frame, video=f"{name} {frame.video}") for frame in frames], frames.drops
+    )
+
+
+def choose_clips(
+    frames: FrameSet, count: int = 3, moments: int = 6, exclude_categories: Collection[str] = ("car",)
+) -> list[Clip]:
+    """Clips chosen by rule: classes in turn, within each tracks at even quantiles of their box's area. Tracks that the
+    frame's edge cuts count only where there are no others.
+
+    Args:
+        count: clips, at most.
+        moments: frames a clip, at most, evenly spaced over its track. Tracks shorter than that count only where there
+            is no longer one.
+        exclude_categories: left out; cars are too small to be told from filled boxes (paper section 4.1).
+    """
+    tracks: dict[tuple[str, str, int], list[Frame]] = {}
+    for frame in frames:
+        for thing in frame.objects:
+            if thing.category not in exclude_categories:
+                alone = frame.with_objects([thing])
+                tracks.setdefault((thing.category, frame.video, thing.object_id), []).append(alone)
+    longest = max(map(len, tracks.values()), default=0)
+    tracks = {key: track for key, track in tracks.items() if len(track) >= min(moments, longest)}
+    tracks = {key: track for key, track in tracks.items() if all(map(_is_whole, track))} or tracks
+    by_class: dict[str, list[tuple[str, str, int]]] = {}
+    for key in sorted(tracks, key=lambda key: (_area(tracks[key]), key)):
+        by_class.setdefault(key[0], []).append(key)
+    each = -(-count // max(len(by_class), 1))
+    columns = [
+        dict.fromkeys(keys[int((i + 0.5) / each * len(keys))] for i in range(each))
+        for _, keys in sorted(by_class.items())
+    ]
+    chosen = [key for turn in itertools.zip_longest(*columns) for key in turn if key is not None]
+    return [_clip(frames.name, key, tracks[key], moments) for key in chosen[:count]]
+
+
+def _is_whole(frame: Frame) -> bool:
+    """Whether none of its boxes reaches the frame's edge."""
+    boxes, (height, width) = frame.boxes_xyxy, frame.size_hw
+    return bool((boxes[:, :2] > 0).all() and (boxes[:, 2] < width).all() and (boxes[:, 3] < height).all())
+
+
+def _area(track: Sequence[Frame]) -> float:
+    boxes = np.concatenate([frame.boxes_xyxy for frame in track])
+    return float(np.median(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))
+
+
+def _clip(dataset: str, key: tuple[str, str, int], track: Sequence[Frame], moments: int) -> Clip:
+    category, video, object_id = key
+    name = f"{video} #{object_id}"
+    places = np.unique(np.linspace(0, len(track) - 1, min(moments, len(track))).round().astype(int))
+    frames = [replace(track[i], video=name) for i in places]
+    return Clip(dataset, category, object_id, FrameSet(name, frames))
+
+
+def views(frames: Sequence[Frame], predictors: Mapping[str, Any]) -> list[ObjectView]:
+    """The one object of each frame with the masks of all methods, for `plots.filmstrip` and `plots.mask_comparison`."""
+    rows = pd.DataFrame(
+        {"video": f.video, "frame": f.index, "object_id": thing.object_id} for f in frames for thing in f.objects
+    )
+    return view_objects(rows, frames, predictors)
+
+
+def judge(clips: Sequence[Clip], predictors: Mapping[str, Any], seed: int = 0) -> pd.DataFrame:
+    """Signs of every method's mask in every moment of all clips.
+
+    Args:
+        predictors: method → what answers.
+        seed: of the jittered boxes, the same for all methods.
+
+    Returns:
+        The table of `Conversion` with columns `method`, `dataset`, `in_one_piece` and `inside` (1 − leakage), and `iou`
+        with the true mask, NaN where none is known. A box without a mask fills nothing and agrees with nothing: its
+        signs are 0.
+    """
+    merged = FrameSet("clips", [frame for clip in clips for frame in clip.frames])
+    datasets = {clip.frames.name: clip.dataset for clip in clips}
+    tables = []
+    for method, predictor in predictors.items():
+        with tempfile.TemporaryDirectory() as folder:
+            config = ConversionConfig(seed=seed, threads=core_count())
+            conversion = convert(predictor, boxes_only(merged), folder, config)
+            table = quality.with_true_iou(conversion, merged)
+        empty = table["area"] == 0
+        table["in_one_piece"] = (table["fragments"] == 1).astype(float)
+        table["inside"] = 1 - table["leakage"]
+        table.loc[empty, ["fill", "inside", "jitter_stability", "temporal_consistency"]] = 0.0
+        tables.append(table.assign(method=method, dataset=table["video"].map(datasets)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def long_signs(judged: pd.DataFrame) -> pd.DataFrame:
+    """One row a mask and sign of `SHOWN`, for `plots.class_bars(…, value="share", by="sign")`."""
+    shown = [name for name in SHOWN if judged[name].notna().any()]
+    long = judged.melt(["method", "dataset", "video", "frame"], shown, "sign", "share")
+    return long.assign(sign=long["sign"].map(SHOWN)).dropna(subset=["share"])
+
+
+def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Mean signs of each method, a row a method and dataset, percent (but for the pieces); steadiness with intervals.
+
+    Intervals are 95% intervals over clips.
+    """
+    rows = []
+    for (dataset, method), part in judged.groupby(["dataset", "method"], sort=False):
+        steady = mean_interval(part, "jitter_stability").scaled(100)
+        row = {
+            "dataset": dataset,
+            "method": label(method),
+            "clips": part["video"].nunique(),
+            "masks": int((part["area"] > 0).sum()),
+            "fill of the box": 100 * part["fill"].mean(),
+            "outside the box": 100 * part.loc[part["area"] > 0, "leakage"].mean(),
+            "pieces": part.loc[part["area"] > 0, "fragments"].mean(),
+            "steady under box jitter": steady.mean,
+            "95% interval": steady.note or f"{steady.low:.1f} to {steady.high:.1f}",
+            "steady over time": 100 * part["temporal_consistency"].mean(),
+        }
+        rows.append(row | ({"true IoU": 100 * part["iou"].mean()} if judged["iou"].notna().any() else {}))
+    return pd.DataFrame(rows)
+
+
+def of_table(experiments: Experiments, table: str, labels: Sequence[str]) -> dict[str, RowSpec]:
+    """Rows of a table by the method each shows; those that are left out (`Experiments.left_out`) are not among them."""
+    missing = experiments.left_out(table)
+    rows = [experiments.specs[table].row(label) for label in labels if label not in missing]
+    return {spec.kind: spec for spec in rows}
