@@ -1,7 +1,6 @@
 """The predictor: one mask a box, in its place, whatever the window, the batch or the size of the frame."""
 
 import tracemalloc
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -133,11 +132,12 @@ def test_no_boxes_give_no_masks():
     assert predictor().predict(frame_image(20, 30), np.zeros((0, 4))) == []
 
 
-def test_a_gray_image_is_an_image():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        (mask,) = predictor().predict(np.zeros((200, 300), dtype=np.uint8), [[40, 40, 60, 60]])
-    assert mask.area == mask.full().sum() > 0
+@pytest.mark.parametrize(
+    "image", [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint16), np.zeros((0, 3, 3), np.uint8)]
+)
+def test_an_image_that_is_not_8_bit_rgb_is_refused_with_the_remedy(image):
+    with pytest.raises(RossamError, match=r"expected uint8 H×W×3(.|\n)*to_rgb8"):
+        predictor().predict(image, [[4, 4, 6, 6]])
 
 
 def test_an_empty_mask_is_kept_and_said():
