@@ -241,8 +241,8 @@ def test_a_batch_without_objects_moves_nothing(tiny, tiny_frames, tmp_path):
     ("changes", "message"),
     [
         ({"trained_groups": ["lara"]}, r"trained_groups\.0.*found 'lara'"),
-        ({"batch": 3, "samples": 3, "_frames": 0}, "training split is empty"),
-        ({"_val": 0}, "validation split is empty"),
+        ({"batch": 3, "samples": 3, "_frames": 0}, "training frames: there are none"),
+        ({"_val": 0}, "validation frames: there are none"),
     ],
 )
 def test_bad_settings_are_told_before_anything_trains(changes, message, tiny, tiny_frames, tmp_path):
