@@ -107,6 +107,7 @@ def _anchored(key: str, value: Any) -> Any:
 
 def _run(options: argparse.Namespace) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
+    from rossam_kit.experiments import planning
     from rossam_kit.report import runner
     from rossam_kit.report.book import build_book
 
@@ -141,7 +142,7 @@ def _run(options: argparse.Namespace) -> int:
         {"profile": name, "overrides": overrides},
         report_dir,
         jobs=options.jobs,
-        boxes_only=boxes_only(profile.data),
+        boxes_only=any(planning.needs(profile, notebook) for notebook in names) and boxes_only(profile.data),
         expected_seconds=runner.expected_seconds(names, profile.name),
     )
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
@@ -152,7 +153,8 @@ def _run(options: argparse.Namespace) -> int:
         reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
+    skipped = sum(outcome.status == "skipped" for outcome in outcomes)
+    print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end=f"{skipped} skipped, " if skipped else "")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
     return 1 if failed else 0
 
