@@ -147,7 +147,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
         keep_manifests(profile.data, report_dir / "samples")
-    index = build_book(report_dir, profile, {outcome.notebook: outcome.message for outcome in outcomes if outcome.status == "skipped"})
+    index = build_book(
+        report_dir, profile, {outcome.notebook: outcome.message for outcome in outcomes if outcome.status == "skipped"}
+    )
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
         reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
@@ -223,8 +225,8 @@ def _forget(report_dir: Path, profile: str) -> None:
     if (report_dir / "notebooks").is_dir():
         for name in ("notebooks", "_static"):
             shutil.rmtree(report_dir / name, ignore_errors=True)
-        for page in report_dir.glob("*.html"):
-            page.unlink()
+        for file in [*report_dir.glob("*.html"), report_dir / "searchindex.js"]:
+            file.unlink(missing_ok=True)
     shutil.rmtree(cache_dir() / "scores" / profile, ignore_errors=True)
 
 

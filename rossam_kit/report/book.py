@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,19 @@ SPHINX = {
     "html_css_files": ["show.css", "book.css"],
     "html_js_files": ["show.js"],
     "html_math_renderer": "mathml",
+    "author": "",
     "html_copy_source": False,
     "html_show_copyright": False,
     "html_show_sphinx": False,
     "html_show_sourcelink": False,
     "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
-                           "home_page_in_toc": True, "show_navbar_depth": 1},
+                           "home_page_in_toc": True, "navbar_persistent": []},
     "nb_execution_mode": "off",
     "nb_output_stderr": "remove",
     "nb_ipywidgets_js": {},
     "nb_code_prompt_show": "Show the code",
     "nb_code_prompt_hide": "Hide the code",
-    "myst_enable_extensions": ["dollarmath", "amsmath"],
+    "myst_enable_extensions": ["dollarmath", "amsmath", "colon_fence"],
     "autodoc_typehints": "none",
     "autodoc_member_order": "bysource",
     "suppress_warnings": ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_type", "misc.highlighting_failure"],
@@ -76,30 +78,32 @@ def build_book(report_dir: Path, profile: Profile, reasons: Mapping[str, str] | 
     from sphinx.errors import SphinxError
     from sphinx.util.docutils import docutils_namespace
 
-    executed = {path.stem: nbformat.read(path, as_version=4) for path in sorted((report_dir / "notebooks").glob("*.ipynb"))}
+    executed = {
+        path.stem: nbformat.read(path, as_version=4) for path in sorted((report_dir / "notebooks").glob("*.ipynb"))
+    }
     with tempfile.TemporaryDirectory(prefix="rossam-book-") as folder:
         source, built, warnings = Path(folder) / "source", Path(folder) / "html", io.StringIO()
         _write_sources(source, executed, profile, reasons or {}, report_dir)
         try:
             with docutils_namespace():
                 config = SPHINX | {"project": profile.title, "html_title": profile.title}
-                app = Sphinx(source, None, built, Path(folder) / "doctrees", "html", config, None, warnings, freshenv=True)
+                app = Sphinx(
+                    source, None, built, Path(folder) / "doctrees", "html", config, None, warnings, freshenv=True
+                )
                 app.build()
         except SphinxError as error:
             raise RossamError(report_dir, f"its book could not be built: {error}", "see the pages named") from error
-        for name in ("_static", "_sources"):  # files of an earlier build
-            shutil.rmtree(report_dir / name, ignore_errors=True)
+        shutil.rmtree(report_dir / "_static", ignore_errors=True)
         for page in report_dir.glob("notebooks/*.html"):
             page.unlink()
-        for name in ("objects.inv", ".buildinfo"):
-            (built / name).unlink(missing_ok=True)
-        shutil.copytree(built, report_dir, dirs_exist_ok=True)
-    print(warnings.getvalue(), end="", file=sys.stderr)
+        unneeded = shutil.ignore_patterns("*.map", "locales", "_sources", "objects.inv", ".buildinfo")
+        shutil.copytree(built, report_dir, ignore=unneeded, dirs_exist_ok=True)
+    print(re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue()), end="", file=sys.stderr)
     return report_dir / "index.html"
 
 
 def setup(app) -> dict[str, Any]:
-    """Register formulas as MathML (called by Sphinx)."""
+    """Formulas as MathML, and bars in docstrings as they are (called by Sphinx)."""
 
     def inline(translator, node: nodes.math) -> None:
         translator.body.append(tex2mathml(node.astext()))
@@ -109,6 +113,10 @@ def setup(app) -> dict[str, Any]:
         translator.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
         raise nodes.SkipNode
 
+    def escape_bars(app, what, name, obj, options, lines: list[str]) -> None:
+        lines[:] = [line.replace("|", "\\|") for line in lines]  # |A ∩ B| would be a substitution
+
+    app.connect("autodoc-process-docstring", escape_bars)
     app.add_html_math_renderer("mathml", inline_renderers=(inline, None), block_renderers=(block, None))
     return {"parallel_read_safe": True}
 
@@ -148,11 +156,20 @@ def _attach(output: NotebookNode, file: Path, folder: Path) -> None:
 
 
 def _front_page(
-    front: Mapping[str, tuple[str, str]], executed: Mapping[str, NotebookNode], profile: Profile, reasons: Mapping[str, str]
+    front: Mapping[str, tuple[str, str]],
+    executed: Mapping[str, NotebookNode],
+    profile: Profile,
+    reasons: Mapping[str, str],
 ) -> str:
     failed = [name for name, notebook in executed.items() if notebook.metadata.get("papermill", {}).get("exception")]
-    missing = [name + (f" ({reasons[name]})" if name in reasons else "") for name in profile.notebooks if name not in executed]
-    parts = [f"# {profile.title}", ABOUT, f":::{{admonition}} What this was measured on\n:class: important\n{profile.notice}\n:::"]
+    missing = [
+        name + (f" ({reasons[name]})" if name in reasons else "") for name in profile.notebooks if name not in executed
+    ]
+    parts = [
+        f"# {escape(profile.title)}",
+        ABOUT,
+        f":::{{admonition}} What this was measured on\n:class: important\n{escape(profile.notice)}\n:::",
+    ]
     if failed:
         parts.append(f":::{{warning}}\nFailed, and therefore incomplete here: {', '.join(failed)}.\n:::")
     if missing:
@@ -172,7 +189,12 @@ def _citation() -> str:
     """The paper's BibTeX entry, from CITATION.cff."""
     paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
     authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
-    fields = {"title": paper["title"], "author": authors, "booktitle": paper["conference"]["name"], "year": paper["year"]}
+    fields = {
+        "title": paper["title"],
+        "author": authors,
+        "booktitle": paper["conference"]["name"],
+        "year": paper["year"],
+    }
     lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
     return f"```text\n@inproceedings{{rossam{paper['year']},\n{lines}\n}}\n```"
 
@@ -190,9 +212,17 @@ def _api_page() -> str:
 def _provenance_page(executed: Mapping[str, NotebookNode], profile: Profile) -> str:
     """Commit, command, seeds, machine and durations."""
     runs = {name: notebook.metadata.get("papermill", {}) for name, notebook in executed.items()}
-    times = {name: f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}" for name, run in runs.items()}
-    parts = ["# How this report was made", "The seconds of a notebook include training only where no cached run existed."]
+    times = {
+        name: f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}"
+        for name, run in runs.items()
+    }
+    parts = [
+        "# How this report was made",
+        "The seconds of a notebook include training only where no cached run existed.",
+    ]
     for name, value in (collect(profile) | {"Notebooks": times}).items():
         rows = value.items() if isinstance(value, Mapping) else [(name, value)]
-        parts.append("\n".join([f"## {name}", "", "| | |", "|---|---|", *(f"| {key} | {text} |" for key, text in rows)]))
+        parts.append(
+            "\n".join([f"## {name}", "", "| | |", "|---|---|", *(f"| {key} | {text} |" for key, text in rows)])
+        )
     return "\n\n".join(parts) + "\n"

@@ -96,7 +96,9 @@ def run(
     left = [name for name in names if name not in outcomes]
     later = [name for name in left if jobs > 1 and metadata[name].get("after")]
     for stage in ([name for name in left if name not in later], later):
-        outcomes |= _run_stage(stage, labels, jobs, expected_seconds or {}, parameters, report_dir, notebooks, boxes_only)
+        outcomes |= _run_stage(
+            stage, labels, jobs, expected_seconds or {}, parameters, report_dir, notebooks, boxes_only
+        )
     return [outcomes[name] for name in names]
 
 
@@ -113,7 +115,11 @@ def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
                     status = Path(folder) / f"{name}.json"
                     if not terminal:
                         print(f"{labels[name]}  starting", flush=True)
-                    running[pool.submit(_outcome, name, _environment(jobs, status), *arguments)] = (name, status, time.time())
+                    running[pool.submit(_outcome, name, _environment(jobs, status), *arguments)] = (
+                        name,
+                        status,
+                        time.time(),
+                    )
                 ended, _ = wait(running, 0.5, FIRST_COMPLETED)
                 for future in ended:
                     name, *_ = running.pop(future)
@@ -121,9 +127,12 @@ def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
                     _print_outcome(labels[name], outcomes[name], terminal)
                 if running and (terminal or time.time() - shown > 20):
                     shown = time.time()
-                    _print_progress([_progress(labels[n], s, t, expected.get(n)) for n, s, t in running.values()], terminal)
+                    _print_progress(
+                        [_progress(labels[n], s, t, expected.get(n)) for n, s, t in running.values()], terminal
+                    )
         except BaseException:
-            _kill_kernels()
+            while wait(running, 0.5).not_done:
+                _kill_kernels()
             raise
     return outcomes
 
@@ -199,7 +208,9 @@ def read_notebook(path: Path) -> NotebookNode:
     kernel = notebook.metadata.get("kernelspec", {})
     language = notebook.metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
     if language != "python":
-        raise RossamError(path, f"is in {language}, expected Python", "choose a Python kernel in JupyterLab and save it")
+        raise RossamError(
+            path, f"is in {language}, expected Python", "choose a Python kernel in JupyterLab and save it"
+        )
     python = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata |= {"kernelspec": python, "language_info": {"name": "python"}}
     return notebook
@@ -207,7 +218,9 @@ def read_notebook(path: Path) -> NotebookNode:
 
 def expected_seconds(names: Sequence[str], profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, float]:
     """Seconds that notebooks took on 2 cores, from their metadata (`rossam.seconds.<profile>`), where measured."""
-    seconds = {name: read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {}).get("seconds", {}) for name in names}
+    seconds = {
+        name: read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {}).get("seconds", {}) for name in names
+    }
     return {name: float(measured[profile]) for name, measured in seconds.items() if profile in measured}
 
 
@@ -232,7 +245,9 @@ def _keep(executed: Path, target: Path) -> None:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not any("widget" in mime for mime in output.get("data", ()))]
+            cell.outputs = [
+                output for output in cell.outputs if not any("widget" in mime for mime in output.get("data", ()))
+            ]
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.metadata.tags.append("remove-cell")
     write_text(target, nbformat.writes(notebook))
@@ -247,14 +262,18 @@ def _transport(folder: Path) -> dict[str, str]:
 def _death(source: Path, status: int | None) -> RossamError:
     if status == -9:
         finding = "its kernel was killed (signal 9), which the system does when memory runs out"
-        remedy = "close other programs, use a smaller --jobs, or lower inference.batch_size in the profile, and start again"
+        remedy = (
+            "close other programs, use a smaller --jobs, or lower inference.batch_size in the profile, and start again"
+        )
         return RossamError(source, finding, remedy)
     return RossamError(source, f"its kernel ended with status {status}", "run it in JupyterLab to see in which cell")
 
 
 def _environment(jobs: int, status: Path) -> dict[str, str]:
     """Where a kernel writes its progress, and its share of the cores where the user has set none."""
-    share = {} if jobs == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(core_count() // jobs, 1))}
+    share = (
+        {} if jobs == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(core_count() // jobs, 1))}
+    )
     return {VARIABLE: str(status), **share}
 
 
