@@ -1,7 +1,7 @@
 """The report: executed notebooks, and pages of `docs/`, as one offline book made by Sphinx with myst-nb.
 
 `build_book` reads `<report_dir>/notebooks/*.ipynb` as papermill wrote them, and writes `<report_dir>/index.html` with
-its pages. This module is itself a Sphinx extension: it draws formulas as MathML, which browsers display without a script.
+its pages. This module is itself a Sphinx extension: it writes formulas as MathML, which needs no script.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def build_book(report_dir: Path, profile: Profile, reasons: Mapping[str, str] | 
         shutil.rmtree(report_dir / "_static", ignore_errors=True)
         for page in report_dir.glob("notebooks/*.html"):
             page.unlink()
-        unneeded = shutil.ignore_patterns("*.map", "locales", "_sources", "objects.inv", ".buildinfo")
+        unneeded = shutil.ignore_patterns("*.map", "*macros.html", "locales", "_sources", "objects.inv", ".buildinfo")
         shutil.copytree(built, report_dir, ignore=unneeded, dirs_exist_ok=True)
     print(re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue()), end="", file=sys.stderr)
     return report_dir / "index.html"

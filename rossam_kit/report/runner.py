@@ -177,13 +177,14 @@ def execute(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                papermill.execute_notebook(str(draft), str(executed), dict(parameters), kernel_name="python3", km=kernel,
-                                           progress_bar=False, log_output=False, start_timeout=300)  # fmt: skip
+                options = {"progress_bar": False, "log_output": False, "start_timeout": 300, "km": kernel}
+                papermill.execute_notebook(str(draft), str(executed), dict(parameters), **options)
         except PapermillExecutionError as error:
             _keep(executed, target)
             cell = "\n".join(f"      {line}" for line in error.source.strip().splitlines())
-            raise RossamError(f"{source}, cell {error.exec_count}", f"{error.ename}: {error.evalue}\n\n{cell}",
-                              f"correct the cause and start again; the executed part is {target}") from error  # fmt: skip
+            finding = f"{error.ename}: {error.evalue}\n\n{cell}"
+            remedy = f"correct the cause and start again; the executed part is {target}"
+            raise RossamError(f"{source}, cell {error.exec_count}", finding, remedy) from error
         except DeadKernelError as error:
             raise _death(source, run_sync(kernel.provisioner.poll)()) from error
         finally:
