@@ -1,25 +1,21 @@
 """The book opened from disk: tables sort, the viewer works, search finds pages, and no request leaves the machine."""
 
-import sys
-from pathlib import Path
-
 import browser
+import numpy as np
 import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
-import sample_report
-import test_show
-
 from rossam_kit.report import show
+from rossam_kit.report.objects import cut_object
+from tests import sample_report
 
 SHOWN = "return document.querySelector('rossam-viewer svg image')?.getAttribute('href')"
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return sample_report.make_report(tmp_path_factory.mktemp("book"))[0]
+@pytest.fixture
+def report(built_sample):
+    return built_sample[0]
 
 
 def test_the_viewer_and_the_tables_work_and_no_request_leaves_the_machine(page, report):
@@ -72,7 +68,12 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page, report):
 
 
 def test_the_same_viewer_works_as_a_file_of_its_own(page, tmp_path):
-    (tmp_path / "viewer.html").write_text(show.page_html("Objects", show.viewer_html(test_show.views(), "Objects")))
+    target = np.zeros((40, 50), bool)
+    target[10:20, 10:30] = True
+    view = cut_object(
+        np.zeros((40, 50, 3), np.uint8), (10, 10, 30, 20), target, {"sam": target}, key="v", category="ship"
+    )
+    (tmp_path / "viewer.html").write_text(show.page_html("Objects", show.viewer_html([view], "Objects")))
     page.get((tmp_path / "viewer.html").as_uri())
     assert browser.wait_for(page, SHOWN).startswith("data:image/png")
     assert browser.console_errors(page) == []

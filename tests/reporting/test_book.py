@@ -1,28 +1,19 @@
 """The book: made of executed notebooks, complete in its folder, and out of reach of interactive runs."""
 
 import re
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from rossam_core.files import sha256_of
-
-sys.path.insert(0, str(Path(__file__).parent))
-import sample_report
+from tests import sample_report
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return sample_report.make_report(tmp_path_factory.mktemp("book"))
-
-
-@pytest.fixture(scope="module")
-def report(built):
-    return built[0]
+@pytest.fixture
+def report(built_sample):
+    return built_sample[0]
 
 
 class Page(HTMLParser):
@@ -36,8 +27,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attributes)))
 
 
-def test_it_builds_without_warnings(built):
-    assert built[1].strip() == ""
+def test_it_builds_without_warnings(built_sample):
+    assert built_sample[1].strip() == ""
 
 
 def test_the_front_page_says_what_this_is_and_shows_the_marked_outputs(report):
