@@ -25,8 +25,8 @@ from nbformat import NotebookNode
 import rossam_core
 from rossam_core.errors import RossamError
 from rossam_core.files import write_text
-from rossam_core.progress import duration
 from rossam_kit.config import Profile
+from rossam_kit.progress import duration
 from rossam_kit.report.provenance import ROOT, collect
 from rossam_kit.report.show import ASSETS
 

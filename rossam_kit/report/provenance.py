@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from rossam_kit.config import Profile
 
 if TYPE_CHECKING:
-    from rossam_core.model.build import PromptableSegmenter
+    from rossam_core.model.segmenter import PromptableSegmenter
 
 PACKAGES = ("torch", "torchvision", "segment-anything", "peft", "accelerate", "transformers", "numpy", "pandas",
             "scipy", "opencv-python-headless", "opencv-python", "pycocotools", "matplotlib")  # fmt: skip

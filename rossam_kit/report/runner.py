@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from rossam_core.devices import core_count
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, write_text
-from rossam_core.progress import VARIABLE, duration, read_status
+from rossam_kit.progress import VARIABLE, duration, read_status
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LONGEST_SOCKET = 98
