@@ -11,8 +11,8 @@ usage() {
   cat <<'HELP'
 Usage: ./run_all.sh [OPTION...]
 
-Runs the notebooks of a profile and builds reports/PROFILE/index.html. What is done is not done again; a run
-that was cut off goes on where it was.
+Runs the notebooks of a profile and makes a book of them, reports/PROFILE/index.html. Trained networks and
+scores are cached: a second run computes only what changed, and a run that was cut off continues.
 
   --profile NAME    demo (default): generated satellite video, nothing to download
                     nwpu: real NWPU VHR-10 images, with --data
@@ -26,8 +26,8 @@ that was cut off goes on where it was.
                     without it they are looked for in ROSSAM_CACHE/data, where `rossam fetch` puts them
   --only NN         only the notebook whose name begins with NN, e.g. --only 02
   --from NN         that notebook and those after it
-  --jobs N          N notebooks at a time (default 1): the next starts while memory is free for it (3 GiB, or what
-                    it took last time); what two of them need is computed once. Worth it from 4 cores on
+  --jobs N          N notebooks at a time (default 1), about 3 GiB of memory each; what two of them need is computed
+                    once. Useful from 4 cores on
   --fresh           forget this profile's report and scores first (fine-tuned runs and generated frames are kept)
   --device NAME     cpu, cuda, mps; default: the best there is
   --set KEY=VALUE   override a key of the profile, e.g. --set inference.rate=4 (may be repeated)

@@ -27,7 +27,7 @@ def report_picture(page, report: Path, most: int = 1400) -> bytes:
     resize(page, 1280, most)
     page.get((report / "index.html").resolve().as_uri())
     browser.wait_for(page, "return [...document.images].every((image) => image.complete)")
-    end = page.execute_script("return document.querySelector('#top').getBoundingClientRect().bottom")
+    end = page.execute_script("return document.querySelector('figure.rossam').getBoundingClientRect().bottom")
     stream = io.BytesIO()
     Image.open(io.BytesIO(page.get_screenshot_as_png())).crop((0, 0, 1280, min(round(end), most))).save(stream, "PNG")
     return stream.getvalue()
@@ -36,7 +36,7 @@ def report_picture(page, report: Path, most: int = 1400) -> bytes:
 def inspector_picture(page, profile: str, folder: Path, seconds: float) -> bytes:
     """The inspector alone, as JupyterLab shows it after all cells have run."""
     resize(page, 1640, 1100)
-    parameters = {"profile": profile, "overrides": "{}", "report_dir": str(folder / "report")}
+    parameters = {"profile": profile, "overrides": {}}
     notebook = browser.read_notebook("09_inspect_predictions", parameters)
     with browser.serve_notebook(folder, notebook) as address:
         browser.run_all_cells(page, address, seconds)

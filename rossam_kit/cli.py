@@ -81,7 +81,7 @@ def run(
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
     ] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", help="notebooks at a time, where memory allows")] = 1,
+    jobs: Annotated[int, typer.Option(metavar="N", help="notebooks at a time")] = 1,
     device: Device = None,
     set: Settings,
     report: Annotated[
@@ -136,14 +136,14 @@ def fetch(
 def _run(options: SimpleNamespace) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
     from rossam_kit.experiments import planning
-    from rossam_kit.report import notebooks, provenance
-    from rossam_kit.report.report import build_report
+    from rossam_kit.report import runner
+    from rossam_kit.report.book import build_book
 
     overrides = _overrides(options.set)
     if options.device and overrides.setdefault("device", options.device) != options.device:
         raise RossamError(f"--device {options.device}", f"--set device={overrides['device']}", "name one of them")
     if options.list:
-        return _list(notebooks)
+        return _list(runner)
     name = options.profile
     if Path(name).suffix in (".yaml", ".yml"):
         name = str(_from_caller(name))
@@ -154,7 +154,7 @@ def _run(options: SimpleNamespace) -> int:
     _refuse_without_effect(options, profile, requested)
     if options.dry_run:
         return _dry_run(profile, options)
-    names = notebooks.select(profile.notebooks, options.only, options.start)
+    names = runner.select(profile.notebooks, options.only, options.start)
     report_dir = _from_caller(options.report) if options.report else ROOT / "reports" / profile.name
     if options.two_steps:
         overrides, names = _two_steps(profile, overrides, names)
@@ -164,28 +164,25 @@ def _run(options: SimpleNamespace) -> int:
         _refuse_missing_data(profile, names)
     if options.fresh:
         _forget(report_dir, profile.name)
-    parameters = {"profile": name, "overrides": json.dumps(overrides), "report_dir": str(report_dir)}
     started = time.time()
-    outcomes = notebooks.run(
+    outcomes = runner.run(
         names,
-        parameters,
+        {"profile": name, "overrides": overrides},
         report_dir,
-        settings=profile.model_dump(mode="json"),
-        expected_seconds=notebooks.expected_seconds(names, profile.name),
         jobs=options.jobs,
         boxes_only=any(planning.needs(profile, notebook) for notebook in names) and boxes_only(profile.data),
+        expected_seconds=runner.expected_seconds(names, profile.name),
     )
-    found = provenance.collect(profile, notebooks.read_state(report_dir))
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
         keep_manifests(profile.data, report_dir / "samples")
-    index = build_report(report_dir, profile, found, failed=notebooks.failed(report_dir))
+    index = build_book(
+        report_dir, profile, {outcome.notebook: outcome.message for outcome in outcomes if outcome.status == "skipped"}
+    )
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
-        reason = {"killed": "  most likely for want of memory", "skipped": f"  {outcome.message}"}.get(
-            outcome.status, ""
-        )
+        reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
-    failed = [outcome for outcome in outcomes if outcome.status in notebooks.FAILURES]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     skipped = sum(outcome.status == "skipped" for outcome in outcomes)
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end=f"{skipped} skipped, " if skipped else "")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
@@ -247,24 +244,23 @@ def _two_steps(
 
 
 def _forget(report_dir: Path, profile: str) -> None:
-    """Remove a report's own files and the profile's kept scores; nothing else that may lie in the folder."""
-    if (report_dir / "state.json").exists():
-        for name in ("parts", "notebooks"):
+    """Remove a report's own files and the profile's cached scores; nothing else that may lie in the folder."""
+    if (report_dir / "notebooks").is_dir():
+        for name in ("notebooks", "_static"):
             shutil.rmtree(report_dir / name, ignore_errors=True)
-        for name in ("index.html", "state.json"):
-            (report_dir / name).unlink(missing_ok=True)
+        for file in [*report_dir.glob("*.html"), report_dir / "searchindex.js"]:
+            file.unlink(missing_ok=True)
     shutil.rmtree(cache_dir() / "scores" / profile, ignore_errors=True)
 
 
-def _list(notebooks) -> int:
+def _list(runner) -> int:
     for name in config.profile_names():
         profile = config.load_profile(name)
+        measured = runner.expected_seconds(profile.notebooks, name)
         print(f"{name}: {profile.title}")
-        for notebook, seconds in notebooks.expected_seconds(profile.notebooks, name).items():
-            print(
-                f"    {notebook:<28} "
-                + ("see --dry-run" if name == "paper" else f"about {duration(seconds)} on 2 cores")
-            )
+        for notebook in profile.notebooks:
+            time_text = f"about {duration(measured[notebook])} on 2 cores" if notebook in measured else "not timed"
+            print(f"    {notebook:<28} {time_text}")
     return 0
 
 

@@ -22,3 +22,11 @@ def real_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def built_sample(tmp_path_factory) -> tuple[Path, str]:
+    """A small report (`sample_report.py`): its folder, and the warnings of its build."""
+    from tests.sample_report import make_report
+
+    return make_report(tmp_path_factory.mktemp("sample"))

@@ -1,15 +1,14 @@
 """The command line: bad input ends with one clear message and status 2, and --fresh removes nothing but its own."""
 
-import json
 import re
 
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, write_json
+from rossam_core.files import cache_dir, write_json, write_text
 from rossam_kit import cli, evaluate_command, train_command
 from rossam_kit.convert import command as convert_command
-from rossam_kit.report import notebooks
+from rossam_kit.report import runner
 
 
 @pytest.mark.parametrize(
@@ -63,11 +62,12 @@ def test_every_command_has_help_with_an_example_that_is_accepted(command, capsys
 
 def test_fresh_leaves_alone_what_is_not_a_report(tmp_path, monkeypatch):
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "own.html").write_text("")
     cli._forget(tmp_path, "demo")
-    assert (tmp_path / "notebooks").exists()
-    (tmp_path / "state.json").write_text("{}")
-    (tmp_path / "thesis.tex").write_text("")
+    assert (tmp_path / "own.html").exists(), "the folder holds no report"
+    for name in ("notebooks/00_setup.ipynb", "_static/show.js", "index.html", "searchindex.js", "thesis.tex"):
+        write_text(tmp_path / name, "")
+    (tmp_path / "own.html").unlink()
     cli._forget(tmp_path, "demo")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -76,7 +76,7 @@ def test_relative_paths_start_where_the_user_stands_for_the_command_line_and_the
     given = {}
 
     def run(names, parameters, report_dir, **options):
-        given.update(json.loads(parameters["overrides"]), report=report_dir, cache=cache_dir())
+        given.update(parameters["overrides"], report=report_dir, cache=cache_dir())
         raise RossamError("run", "has begun", "none")
 
     (tmp_path / "data").mkdir()
@@ -84,7 +84,7 @@ def test_relative_paths_start_where_the_user_stands_for_the_command_line_and_the
     monkeypatch.chdir(tmp_path / "data")
     monkeypatch.setenv("ROSSAM_CALLED_FROM", str(tmp_path))
     monkeypatch.setenv("ROSSAM_CACHE", "relcache")
-    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     options = ["data.source=coco", "data.root=data", "model={checkpoint: w.pth}"]
     options += ["datasets={isaid: {source: isaid, root: patches}}", "datasets.viso={source: viso, root: clips}"]
     sets = [part for option in options for part in ("--set", option)]

@@ -34,7 +34,7 @@ from rossam_kit.experiments.planning import (
 )
 from rossam_kit.experiments.probe import BUSY, Probe, probe
 from rossam_kit.progress import duration
-from rossam_kit.report import notebooks
+from rossam_kit.report import runner
 
 if TYPE_CHECKING:
     from rossam_kit.datasets.frame_set import FrameSet
@@ -232,9 +232,9 @@ def _disk(told: Checklist, cache: Path) -> None:
 def _notebooks(told: Checklist, profile: Profile) -> None:
     missing = missing_datasets(profile)
     for name in profile.notebooks:
-        if not (notebooks.NOTEBOOKS / f"{name}.ipynb").exists():
+        if not (runner.NOTEBOOKS / f"{name}.ipynb").exists():
             told.item("missing", name, "no such notebook")
-            told.problems.append(f"notebooks: {name} is not in {notebooks.NOTEBOOKS}; correct the profile's list")
+            told.problems.append(f"notebooks: {name} is not in {runner.NOTEBOOKS}; correct the profile's list")
         elif can_run(profile, name, missing):
             without = goes_without(profile, name, missing)
             told.item("ok", name, "its data is here" + (f", but for {', '.join(without)}" if without else ""))

@@ -1,6 +1,6 @@
 """Where numbers come from: settings, software, processor, commit, hashes, hours.
 
-In: a profile, package metadata, the operating system. Out: tables, and the mapping the report prints at its end.
+In: a profile, package metadata, the operating system. Out: tables, and the mapping of the report's last page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ import pandas as pd
 from pydantic import BaseModel
 
 from rossam_kit.config import Profile
-from rossam_kit.progress import duration
 
 if TYPE_CHECKING:
     from rossam_core.model.segmenter import PromptableSegmenter
@@ -85,19 +83,17 @@ def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
     return pd.DataFrame([*rows, ("in all", sum(groups.values()))], columns=["group", "parameters"])
 
 
-def collect(profile: Profile, state: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the report prints at its end; `state` is `notebooks.read_state`: how each notebook was last run."""
-    runs = {name: f"{duration(last['seconds'])}, {last['status']}" for name, last in sorted(state.items())}
-    commits = sorted({last["commit"] for last in state.values()})
+def collect(profile: Profile) -> dict[str, Any]:
+    """What the report's page about its making shows."""
     seeds = ", ".join(map(str, profile.seeds))
     return {
-        "Commit": commits[0] if len(commits) == 1 else commits,
-        "Last command": "./run_all.sh " + " ".join(sys.argv[2:]),
-        "Seeds": f"data {profile.data.synthetic.seed}, training {seeds}, everything else {profile.seed}",
+        "Run": {
+            "commit": commit(),
+            "command": "./run_all.sh " + " ".join(sys.argv[2:]),
+            "seeds": f"data {profile.data.synthetic.seed}, training {seeds}, everything else {profile.seed}",
+        },
         "Hardware": hardware(),
         "Versions": versions(),
-        "Notebooks": runs,
-        "Peak memory of a notebook": f"{max((last['peak_gib'] for last in state.values()), default=0):.1f} GiB",
     }
 
 

@@ -1,4 +1,4 @@
-"""A table as columns and rows of cells, rendered to HTML, Markdown and CSV.
+"""A table as columns and rows of cells, rendered to HTML and CSV.
 
 In: a DataFrame, or cells. Out: text in each form, always with the notice that says what was measured on what.
 A cell without a value says why; no cell is blank.
@@ -90,9 +90,9 @@ class Table:
     def to_html(self) -> str:
         """A `<table>` whose cells carry `data-sort` values, and the notice below it; all text escaped."""
         body = "\n".join(f"<tr>{_html_cells(self.columns, row)}</tr>" for row in self.rows)
-        notice = f'\n<p class="notice">{escape(self.notice)}</p>' if self.notice else ""
+        notice = f'\n<p class="rossam-notice">{escape(self.notice)}</p>' if self.notice else ""
         return (
-            f'<div class="table-scroll"><table class="rossam">\n<thead>\n{_html_head(self.columns)}\n</thead>\n'
+            f'<div class="rossam-scroll"><table>\n<thead>\n{_html_head(self.columns)}\n</thead>\n'
             f"<tbody>\n{body}\n</tbody>\n</table></div>{notice}"
         )
 
@@ -107,34 +107,9 @@ class Table:
             writer.writerow([f"# {self.notice}"])
         return stream.getvalue()
 
-    def _repr_html_(self) -> str:
-        return f"<style>{NOTEBOOK_CSS}</style>{self.to_html()}"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-serialisable; `Table.from_json` restores it."""
-        return {
-            "columns": [[c.label, c.group, c.numeric] for c in self.columns],
-            "rows": [[[c.text, c.value, c.strong] for c in row] for row in self.rows],
-            "notice": self.notice,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Table:
-        columns = tuple(Column(*column) for column in value["columns"])
-        rows = tuple(tuple(Cell(*cell) for cell in row) for row in value["rows"])
-        return cls(columns, rows, notice=value["notice"])
-
 
 VERDICTS = {"reproduced": "verdict yes", "not reproduced": "verdict no", "inconclusive": "verdict open"}
 """What a cell of a column `Verdict` may say → its class in HTML."""
-
-NOTEBOOK_CSS = (
-    "table.rossam{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "table.rossam th,table.rossam td{padding:.3em .8em;text-align:left;border:0;border-bottom:1px solid #8884}"
-    "table.rossam .number{text-align:right;white-space:pre}table.rossam .missing{opacity:.7;font-style:italic}"
-    "table.rossam .strong{font-weight:600}table.rossam th.group{text-align:center}"
-    ".notice{font-size:.85em;opacity:.75;max-width:70ch}"
-)
 
 
 def _exact(cell: Cell) -> str:

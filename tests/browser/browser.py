@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from selenium import webdriver
@@ -91,7 +92,7 @@ def find(driver: webdriver.Chrome, selector: str):
     return element
 
 
-def read_notebook(name: str, parameters: Mapping[str, str]) -> nbformat.NotebookNode:
+def read_notebook(name: str, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
     """A notebook of the repository with other parameters."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))

@@ -1,6 +1,5 @@
 """Notebook 09 in JupyterLab: it runs from top to bottom, and its slider and its prompt change the pictures."""
 
-import json
 import time
 
 import browser
@@ -53,7 +52,7 @@ Promise.all(images.map(async (image) => {
 @pytest.fixture
 def jupyterlab(tmp_path):
     """Address of notebook 09 for the smoke profile in its own JupyterLab."""
-    parameters = {"profile": "smoke", "overrides": json.dumps(SETTINGS), "report_dir": str(tmp_path / "report")}
+    parameters = {"profile": "smoke", "overrides": SETTINGS}
     notebook = browser.read_notebook("09_inspect_predictions", parameters)
     with browser.serve_notebook(tmp_path, notebook, ROSSAM_CACHE=str(tmp_path / "cache")) as address:
         yield address

@@ -85,7 +85,7 @@ def test_an_interval_that_cannot_be_had_says_why():
     assert "nan" not in table.to_html() + table.to_csv()
 
 
-@pytest.mark.parametrize("render", ["to_html", "to_csv", "_repr_html_"])
+@pytest.mark.parametrize("render", ["to_html", "to_csv"])
 def test_every_rendering_holds_all_rows_no_blank_and_the_notice(render):
     frame = pd.DataFrame({"name": ["alpha", None, "gamma"], "value": [1.5, float("nan"), -2.25]})
     text = getattr(Table.from_frame(frame, missing={"value": "too small", "name": "unnamed"}, notice=NOTICE), render)()
