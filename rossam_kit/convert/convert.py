@@ -1,10 +1,9 @@
-"""Boxes to masks for a whole dataset: frame by frame, on one or many processes, and resumable to the same bytes.
+"""Boxes to masks for a whole dataset, on one or many processes, resumable to the same bytes.
 
-In: a predictor and a `FrameSet` of boxes. Out: a folder with exactly one record a box (`conversion.records`).
-
-A box that cannot be segmented keeps a record with the status `failed` and the reason. Frames go in shards; a shard is
-computed on its own, with a fixed number of threads and frame by frame, so neither the engine nor the number of
-workers nor a restart changes a byte. Only the process that was called writes files.
+`convert` writes a folder with exactly one record per box (`mask_records`). A box that cannot be segmented has a record
+with the status `failed` and the reason. Frames are processed in shards. A shard is computed independently, with a fixed
+number of threads and frame by frame, so that neither the engine nor the number of workers nor a restart changes a byte.
+Only the calling process writes files.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,11 +25,11 @@ from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, wr
 from rossam_core.progress import track
 from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
 from rossam_core.settings import Config
-from rossam_kit.convert import engines, quality
+from rossam_kit.convert import quality
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.experiments.parallel import Engine, run_tasks
 
-Engine = Literal["local", "ray"]
 COLUMNS = (
     *("shard", "video", "frame", "object_id", "category", "x0", "y0", "x1", "y1", "status", "reason", "area"),
     *quality.SIGNS,
@@ -73,25 +72,25 @@ def convert(
     workers: int = 1,
     progress: Callable[[int], Any] | None = None,
 ) -> Conversion:
-    """Make a mask for every box of `frames`; masks that `frames` may hold are not looked at.
+    """Make a mask for every box of `frames`; masks in `frames` are ignored.
 
-    Started again on its folder after whatever ended it, it goes on where it was; on a finished folder it only reads.
+    An interrupted conversion is continued when called again with its folder; a finished one is only read.
 
     Args:
         predictor: a `Predictor`, or anything with `.predict(image, boxes_xyxy)`, such as a baseline.
-        out_dir: a new or empty folder, or one that the same conversion has begun.
-        engine: `local`, or `ray` (actors; needs `pip install rossam-core[cluster]`, and the images under the same
-            paths on every node).
-        workers: processes; with one, `local` works in this process. On GPUs, one a GPU.
-        progress: called with the number of frames done, now and then (`tqdm.update` fits); None: `progress.track`
-            shows the shards.
+        out_dir: a new or empty folder, or the folder of the same conversion.
+        engine: `local`, or `ray` (needs `pip install rossam-core[cluster]`, and the images under the same paths on
+            every node).
+        workers: processes; with one, `local` works in this process. On GPUs, one per GPU.
+        progress: called with the number of frames finished since the last call (as `tqdm.update`); None: a progress
+            bar over shards.
 
     Returns:
         The conversion, read from its folder.
 
     Raises:
-        RossamError: the folder was made with other settings, weights, data or code, all differences told; it holds
-            other files; Ray is asked for and missing; a box belongs to a frame that stands there twice.
+        RossamError: the folder was made with other settings, weights, data or code (all differences listed), or holds
+            other files; Ray is not installed; a frame occurs twice; a worker was killed.
     """
     folder, config = Path(out_dir), config or ConversionConfig()
     _refuse_repeated_frames(frames)
@@ -102,13 +101,19 @@ def convert(
     missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
     if progress:
         progress(len(frames) - sum(len(shards[n]) for n in missing))
-    if missing:
-        worker = engines.Work(ShardWorker(predictor, config), _on_gpu(predictor), config.threads)
-        done = engines.run(engine, worker, [(n, shards[n]) for n in missing], workers)
-        for number, data in done if progress else track(done, total=len(missing), desc="boxes to masks"):
-            write_bytes(records.shard_path(folder, number), data)
-            if progress:
-                progress(len(shards[number]))
+    for number, data in run_tasks(
+        _convert_shard,
+        [(n, shards[n]) for n in missing],
+        shared=ShardWorker(predictor, config),
+        workers=workers,
+        engine=engine,
+        gpu=_on_gpu(predictor),
+        desc="boxes to masks",
+        bar=progress is None,
+    ):
+        write_bytes(records.shard_path(folder, number), data)
+        if progress:
+            progress(len(shards[number]))
     if not (folder / records.RECORDS).exists():
         _write_table(folder, shards, frames.drops)
     return Conversion(folder)
@@ -174,6 +179,11 @@ class ShardWorker:
             return _predict(self.predictor, image, box, variants)[0]
         except RossamError as error:
             return f"{error.where}: {error.found}"
+
+
+def _convert_shard(worker: ShardWorker, number: int, frames: Sequence[Frame]) -> tuple[int, bytes]:
+    """One task of `run_tasks`: a shard's number and its bytes."""
+    return number, worker(frames)
 
 
 def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:
