@@ -2,6 +2,9 @@
 # One command from a fresh clone to a report. ./run_all.sh --help
 set -euo pipefail
 export ROSSAM_CALLED_FROM=$PWD
+for name in ROSSAM_CACHE ROSSAM_TEST_DATA; do  # one place each, wherever tests, JupyterLab and kernels run
+  case ${!name:-/} in /* | "~"*) ;; *) export "$name=$PWD/${!name}" ;; esac
+done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {

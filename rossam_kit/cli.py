@@ -107,6 +107,7 @@ def _anchored(key: str, value: Any) -> Any:
 
 def _run(options: argparse.Namespace) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
+    from rossam_kit.experiments import planning
     from rossam_kit.report import notebooks, provenance
     from rossam_kit.report.report import build_report
 
@@ -144,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
         settings=profile.model_dump(mode="json"),
         expected_seconds=notebooks.expected_seconds(names, profile.name),
         jobs=options.jobs,
-        boxes_only=boxes_only(profile.data),
+        boxes_only=any(planning.needs(profile, notebook) for notebook in names) and boxes_only(profile.data),
     )
     found = provenance.collect(profile, notebooks.read_state(report_dir))
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
@@ -157,7 +158,8 @@ def _run(options: argparse.Namespace) -> int:
         )
         print(f"{outcome.notebook:<28}{outcome.status:<10}{duration(outcome.seconds):>8}{reason}")
     failed = [outcome for outcome in outcomes if outcome.status in notebooks.FAILURES]
-    print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end="")
+    skipped = sum(outcome.status == "skipped" for outcome in outcomes)
+    print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end=f"{skipped} skipped, " if skipped else "")
     print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
     return 1 if failed else 0
 

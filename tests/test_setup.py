@@ -1,5 +1,6 @@
 """The ways to install the kit agree with each other."""
 
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,19 @@ def test_shell_script_explains_its_options():
     text = subprocess.run([ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True).stdout
     for option in ("--profile", "--only", "--from", "--fresh", "--data", "--device", "--jobs", "--list", "--test"):
         assert option in text
+
+
+def test_shell_script_takes_a_relative_cache_from_where_it_is_called(tmp_path):
+    python = tmp_path / "environment/bin/python"  # stands in for an environment: prints instead of running the kit
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\ncase $* in *environment.py*) ;; *) echo "$ROSSAM_CACHE" ;; esac\n')
+    python.chmod(0o755)
+    for given, expected in (("relcache", f"{tmp_path}/relcache"), ("/absolute", "/absolute"), (None, "")):
+        variables = {key: value for key, value in os.environ.items() if key not in ("ROSSAM_CACHE", "CONDA_PREFIX")}
+        variables |= {"VIRTUAL_ENV": str(tmp_path / "environment")} | ({"ROSSAM_CACHE": given} if given else {})
+        command = [ROOT / "run_all.sh", "--lab"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
+        assert done.stdout.strip() == expected
 
 
 def test_importing_the_package_root_is_quick_and_torch_free():

@@ -20,6 +20,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
 from rossam_core.progress import duration
 from rossam_core.records import Drop, FrameSet
+from rossam_core.settings import Method, parse_config
 from rossam_kit import config
 
 RECORDS = "records.csv"
@@ -49,7 +50,7 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
     method_help = "default: that of the run named by --checkpoint, else hq-sam"
-    parser.add_argument("--method", choices=(*get_args(config.Method), *BASELINES), help=method_help)
+    parser.add_argument("--method", choices=(*get_args(Method), *BASELINES), help=method_help)
     parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
     parser.add_argument("--format", action="append", default=[], choices=FORMATS, help="export so; may be repeated")
     jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
@@ -248,7 +249,7 @@ def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = 
 def _with_jitter(count: int):
     from rossam_kit.convert.convert import ConversionConfig
 
-    return config.parse_config(ConversionConfig, {"jitter": count}, where="--jitter")
+    return parse_config(ConversionConfig, {"jitter": count}, where="--jitter")
 
 
 def _default_workers(predictor) -> int:

@@ -27,7 +27,7 @@ from rossam_core.files import read_json, write_json
 from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
 from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
 
-FORMAT = "rossam-index-2"
+FORMAT = "rossam-index-1"
 FAR_OUTSIDE = 10
 """Polygon coordinates beyond this many frame sides are faults: rasterising takes memory in proportion to them."""
 NOT_ASKED_FOR = "of an image that is not asked for"
@@ -68,8 +68,8 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
                 "width": int(width),
                 "dataset": frame.dataset,
                 "attributes": dict(frame.attributes),
-                "source": dict(frame.source),
             }
+            | ({"source": dict(frame.source)} if frame.source else {})
             | frame.reading.as_entry()
         )
         for item in frame.objects:
@@ -114,7 +114,7 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
                     box_xyxy=tuple(item["box_xyxy"]),
                     segmentation=item["segmentation"],
                     attributes=item["attributes"],
-                    source=item["source"],
+                    source=item.get("source", {}),
                 )
             )
         frames = [
@@ -127,7 +127,7 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
                 objects=tuple(objects[image["id"]]),
                 attributes=image["attributes"],
                 reading=DatasetReading.of_entry(image),
-                source=image["source"],
+                source=image.get("source", {}),
             )
             for image in content["images"]
         ]
@@ -152,8 +152,7 @@ def _object_to_json(item: ObjectAnnotation, size_hw: tuple[int, int]) -> Json:
         "iscrowd": 0,
         "segmentation": segmentation,
         "attributes": dict(item.attributes),
-        "source": dict(item.source),
-    }
+    } | ({"source": dict(item.source)} if item.source else {})
 
 
 def _relative_or_absolute(path: Path, folder: Path) -> str:
@@ -484,6 +483,11 @@ def _natural(file: str) -> list[tuple[bool, int, str]]:
 
 def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str]:
     """Path, height and width of the image file, and what is wrong with it or with the size that the JSON states."""
+    try:
+        os.fsencode(image["file_name"])
+    except UnicodeEncodeError as error:
+        found = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
+        return image_dir, (0, 0), found
     path, stated = _find_image(image_dir, image["file_name"]), [image.get(side) for side in ("height", "width")]
     if path is None:
         return image_dir, (0, 0), f"lies outside the image folder {image_dir}; name the folder that it starts from"

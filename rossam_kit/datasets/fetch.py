@@ -32,6 +32,7 @@ from rossam_kit.datasets.catalogue import (
     steps_by_hand,
 )
 from rossam_kit.datasets.download import download, local_path
+from rossam_kit.datasets.reading import is_litter
 from rossam_kit.datasets.unpack import UNSUPPORTED, check_space, is_archive, unpack
 
 RECORD = ".fetched.json"
@@ -80,7 +81,8 @@ def locate(name: str, data: Path | None = None) -> Path | None:
     for start in [*named, *([data] if data in roots else [])]:
         for depth in range(SEARCH_DEPTH + 1):
             for folder in [start] if depth == 0 else sorted(start.glob("/".join("*" * depth))):
-                if others & {_plain(part) for part in folder.relative_to(start).parts} or not folder.is_dir():
+                parts = folder.relative_to(start).parts
+                if others & set(map(_plain, parts)) or any(map(is_litter, parts)) or not folder.is_dir():
                     continue
                 if any(next(folder.glob(anchor), None) for anchor in anchors):
                     return folder
@@ -232,7 +234,8 @@ def _check_rule(rule: Rule, base: Path) -> tuple[bool, str]:
 def _matches(rule: Rule, base: Path) -> Iterator[Path]:
     for pattern in rule.globs:
         folder = base.parent if pattern.startswith("../") else base
-        yield from sorted(folder.glob(pattern.removeprefix("../")))
+        paths = sorted(folder.glob(pattern.removeprefix("../")))
+        yield from (path for path in paths if not any(map(is_litter, path.relative_to(folder).parts)))
 
 
 def _changed_members(base: Path) -> Iterator[str]:

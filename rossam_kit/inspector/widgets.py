@@ -377,7 +377,7 @@ class Inspector(ipw.VBox):
         )
         # status and errors stand beside the editor, so that the picture stays in place while a box is dragged
         answers = ipw.VBox([self.status, self.error, self.grid], layout=ipw.Layout(flex="2 1 480px", overflow="auto"))
-        notes = "".join(f"<div class='rossam-status'>{escape(note)}</div>" for note in self.source.notes)
+        notes = "".join(f"<div class='rossam-note'>{escape(note)}</div>" for note in self.source.notes)
         return [
             row(self.dataset, self.frame, self.category, self.size),
             row(self.order, self.judge, self.back, self.slider, self.forward, self.title),

@@ -265,7 +265,7 @@ def claim_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
         {"claim": entry.says, "source": entry.source, "verdict": f"not testable: {entry.reason}"}
         for entry in ledger().not_testable
     ]
-    return pd.DataFrame(rows, columns=LEDGER_COLUMNS).fillna("—")
+    return pd.DataFrame([dict.fromkeys(LEDGER_COLUMNS, "—") | row for row in rows])
 
 
 DECIDED = ("reproduced", "not reproduced", "inconclusive")

@@ -8,10 +8,10 @@ from rossam_core.errors import RossamError
 from rossam_kit.datasets.authors_format import read_authors_format
 
 
-def write(root, stem, boxes, stack):
+def write(root, stem, boxes, stack, size=(8, 6)):
     for part in ("img", "boxes", "onehotmask"):
         (root / "train" / part).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6)).save(root / f"train/img/{stem}.png")
+    Image.new("RGB", size).save(root / f"train/img/{stem}.png")
     np.save(root / f"train/boxes/{stem}.npy", np.array(boxes, dtype=np.float64))
     np.save(root / f"train/onehotmask/{stem}.npy", stack)
 
@@ -48,3 +48,15 @@ def test_names_tell_video_and_frame(tmp_path):
 def test_a_missing_split_says_what_is_expected(tmp_path):
     with pytest.raises(RossamError, match=r"no such dataset(?s:.)*<split>/onehotmask(?s:.)*Zenodo record 15253996"):
         read_authors_format(tmp_path, "train")
+
+
+def test_boxes_and_masks_that_contradict_each_other_are_left_out_or_refused(tmp_path):
+    stack = np.zeros((2, 60, 80), np.uint8)
+    stack[0, 10:30, 20:50], stack[1, 40:55, 60:75] = 255, 255
+    write(tmp_path, "ship_1", [[20, 10, 50, 30], [5, 5, 30, 30]], stack, (80, 60))
+    frames = read_authors_format(tmp_path, "train", tmp_path / "cache")
+    assert [o.object_id for f in frames for o in f.objects] == [1] and frames.input_boxes == 2
+    assert "lies outside its box" in frames.drops[0].reason
+    write(tmp_path, "ship_1", [[20, 10, 30, 20], [60, 40, 15, 15]], stack, (80, 60))
+    with pytest.raises(RossamError, match=r"ship_1\.npy: .*"):
+        read_authors_format(tmp_path, "train", tmp_path / "cache")

@@ -93,3 +93,36 @@ def test_single_bad_boxes_are_logged_and_a_file_of_them_is_a_problem(tmp_path):
     reading.usable_boxes([good, bad, bad], (9, 9), tmp_path / "gt.txt", [1, 2, 3], report)
     with pytest.raises(RossamError, match=r"gt\.txt line 2: .*inverted.*2 of 3 boxes(?s:.)*mend it"):
         report.raise_if_any()
+
+
+def test_a_file_in_another_convention_is_a_problem(tmp_path):
+    corners = [[60, 20, 84, 36], [70, 30, 95, 60], [80, 40, 90, 50], [50, 50, 60, 60]]
+    as_read = [[x, y, x + x1, y + y1] for x, y, x1, y1 in corners]
+    report = reading.Report(tmp_path, "mend it")
+    reading.usable_boxes(corners, (64, 96), tmp_path / "gt.txt", [1, 2, 3, 4], report, "xyxy")
+    assert not len(report.problems)
+    reading.usable_boxes(as_read, (64, 96), tmp_path / "gt.txt", [1, 2, 3, 4], report, "xywh")
+    with pytest.raises(RossamError, match=r"gt\.txt line 1: boxes are expected as xywh: .* as xyxy they do not"):
+        report.raise_if_any()
+
+
+LITTER = ("__MACOSX", "@eaDir", "System Volume Information", "$RECYCLE.BIN", ".Trashes", "lost+found", "#recycle")
+
+
+def test_what_systems_leave_in_folders_is_passed_over(tmp_path, read, dataset):
+    for name in LITTER:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (dataset / name).mkdir()
+    (tmp_path / "set/car_01").mkdir()
+    for name in (".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "1.png"):
+        (tmp_path / "set" / name).write_bytes(b"x")
+    assert [folder.name for folder in reading.subfolders(tmp_path / "set")] == ["car_01"]
+    assert [path.name for path in reading.list_files(tmp_path / "set", (".png", ".db", ".ini"))] == ["1.png"]
+    read()
+    (dataset / ".DS_Store").write_bytes(b"x")
+    (dataset / "@eaDir/1.png").write_bytes(b"x")
+    assert not read()[1]  # no reason to read the files again
+
+
+def test_frames_of_a_dataset_keep_the_names_of_their_files_in_it(read):
+    assert [frame.source for frame in read()[0]] == [{"file_name": "1.png"}] == [f.source for f in read()[0]]

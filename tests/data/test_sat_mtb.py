@@ -111,6 +111,13 @@ def test_boxes_given_by_width_and_height_are_a_problem(dataset):
         read(dataset, "train")
 
 
+def test_a_track_of_two_classes_is_a_problem(dataset):
+    path = dataset / "SAT-MTB_Dataset/ship/02/mot/02"
+    path.write_text("1,7,10,5,10,4,1,2,0,0,0\n2,7,11,5,10,4,1,1,0,0,0\n")
+    with pytest.raises(RossamError, match="line 2: object 7 is airplane, before ship"):
+        read(dataset, "train", "mot")
+
+
 def test_unknown_splits_and_kinds_are_errors(dataset):
     with pytest.raises(RossamError, match="no split 'val'"):
         read(dataset, "val")

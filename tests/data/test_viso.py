@@ -39,6 +39,18 @@ def test_tracks_of_one_sequence_meet_in_its_frames(tmp_path):
     ]
 
 
+def test_two_boxes_of_an_object_in_one_frame_leave_one_and_are_counted(tmp_path):
+    folder = sequence(tmp_path / "sot/car/012", frames=(1, 2))
+    (folder / "7_1_2.txt").write_text("1,2,3,4\n2,2,3,4\n")
+    (folder / "7_2_2.txt").write_text("9,9,3,4\n")
+    (sequence(tmp_path / "mot/car/001") / "gt.txt").write_text(
+        "1,5,2,3,4,5,1\n1,5,9,9,4,5,1\n2,x,2,3,4,5,1\n3,5,40,3,4,5,1\n"
+    )
+    frames = read_viso(tmp_path, cache=tmp_path / "cache")
+    assert (frames.object_count, frames.input_boxes) == (3, 7)
+    assert sum(drop.boxes for drop in frames.drops) == 4
+
+
 def test_both_tasks_are_read_where_both_are_there(tmp_path):
     (sequence(tmp_path / "mot/car/001") / "gt.txt").write_text("1,5,2,3,4,5,1,1,-1,-1\n")
     (sequence(tmp_path / "sot/car/001", (1,)) / "1_1_1.txt").write_text("1,2,3,4\n")
