@@ -86,6 +86,8 @@ def fit(
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
     optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # the log has the peak of this run alone
     touched: set[str] = set()  # names of parameters that got a gradient
     first_step, best_iou = 0, -1.0
 
@@ -176,6 +178,8 @@ def fit(
             row |= {"loss": loss_sum.item() / max(objects.item(), 1), "objects": int(objects.item())}
             row |= {"gradient_norm": norm.item()} | {f"rate_{group}": rate for group, rate in rates.items()}
             row |= batch_account(seen) | {"seconds": round(time.perf_counter() - started, 4)}
+            if device.type == "cuda":
+                row["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
             runs.append_log(run_dir, row)
             on_event("step", row)
         last = step == steps[-1]

@@ -25,8 +25,8 @@ from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, wr
 from rossam_core.progress import track
 from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
 from rossam_core.settings import Config
-from rossam_kit.convert import quality
 from rossam_kit.convert import mask_records as records
+from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.experiments.parallel import Engine, run_tasks
 

@@ -26,7 +26,7 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Box, Drop, Frame
-from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
+from rossam_kit.datasets.images import AS_IT_IS, DatasetReading, reading_entry
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
 FORMAT = "rossam-masks-2"
@@ -167,7 +167,7 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
     place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
-    return place | frame.reading.as_entry() | {"objects": objects}
+    return place | reading_entry(frame.reading) | {"objects": objects}
 
 
 def _from_json(line: dict[str, Any]) -> FrameRecord:

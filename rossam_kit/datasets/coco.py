@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rossam_core.boxes import are_around, box_problems, other_convention, to_xyx
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import read_json, write_json
 from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
-from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
+from rossam_kit.datasets.images import DatasetReading, image_size_hw, reading_entry, with_reading
 
 FORMAT = "rossam-index-1"
 FAR_OUTSIDE = 10
@@ -70,7 +70,7 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
                 "attributes": dict(frame.attributes),
             }
             | ({"source": dict(frame.source)} if frame.source else {})
-            | frame.reading.as_entry()
+            | reading_entry(frame.reading)
         )
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
@@ -135,6 +135,15 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
         return FrameSet(info["name"], frames, [Drop(**drop) for drop in content["drops"]], classes)
     except (KeyError, TypeError) as error:
         raise RossamError(path, f"is damaged ({error!r})", "delete it and write the index anew") from error
+
+
+def read_whole_index(path: str | os.PathLike, existing: Container[str] = ()) -> FrameSet:
+    """`read_coco_index`, with a `RossamError` if an image is missing; images in `existing` are not looked for."""
+    frames = read_coco_index(path)
+    for frame in frames:
+        if str(frame.image_path) not in existing and not frame.image_path.exists():
+            raise RossamError(path, f"its image {frame.image_path} is missing", "delete the index")
+    return frames
 
 
 def _object_to_json(item: ObjectAnnotation, size_hw: tuple[int, int]) -> Json:

@@ -39,6 +39,7 @@ import numpy as np
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, stable_hash, write_json
 from rossam_core.records import FrameSet, ImageReading
+from rossam_kit.cache import cached
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
 from rossam_kit.datasets.tiff import Window
@@ -67,18 +68,19 @@ class DatasetReading(ImageOptions, ImageReading):
         """See `read_image`."""
         return read_image(path, self)
 
-    def as_entry(self) -> dict[str, Any]:
-        """`{"reading": …}` to be stored beside a frame; empty for the default."""
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        return {"reading": values} if values else {}
-
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
-        """The reading of an entry that `as_entry` was merged into."""
+        """The reading of an entry that `reading_entry` was merged into."""
         return cls(**entry["reading"]) if "reading" in entry else AS_IT_IS
 
 
 AS_IT_IS = DatasetReading()
+
+
+def reading_entry(reading: ImageReading) -> dict[str, Any]:
+    """`{"reading": …}`, to be stored with a frame; empty for the default."""
+    values = reading.model_dump(mode="json", exclude_defaults=True)
+    return {"reading": values} if values else {}
 
 
 def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS) -> np.ndarray:
@@ -200,18 +202,19 @@ def resolve_reading(
 def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
     states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
-    remembered = (cache or cache_dir()) / "stretches" / f"{key}.json"
-    with contextlib.suppress(RossamError, TypeError, ValueError):
-        low, high = read_json(remembered)
-        return low, high
-    statistics = _Statistics(reading, SAMPLE // len(paths))
-    for path in paths:
-        with contextlib.suppress(RossamError), open_image(path) as source:
-            statistics.add(source)
-    limits = statistics.limits(np.dtype(dtype), bits)
-    with contextlib.suppress(RossamError):  # a cache that cannot be written costs time only
-        write_json(remembered, limits)
-    return limits
+
+    def compute() -> Limits:
+        statistics = _Statistics(reading, SAMPLE // len(paths))
+        for path in paths:
+            with contextlib.suppress(RossamError), open_image(path) as source:
+                statistics.add(source)
+        return statistics.limits(np.dtype(dtype), bits)
+
+    def load(path: Path) -> Limits:
+        low, high = read_json(path)
+        return float(low), float(high)
+
+    return cached((cache or cache_dir()) / "stretches" / f"{key}.json", compute, load=load, save=write_json)
 
 
 class _Statistics:

@@ -23,9 +23,10 @@ import numpy as np
 
 from rossam_core.boxes import FEW_BOXES, box_problems, other_convention
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, caching, stable_hash
+from rossam_core.files import cache_dir, stable_hash
 from rossam_core.records import Drop, FrameSet
-from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.cache import cached
+from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.images import image_size_hw, with_reading
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -188,21 +189,17 @@ def indexed(
     state, seen = stable_hash([READERS_VERSION, states])[:16], {name for name, *_ in states}
     folder = (cache or cache_dir()) / "indices"
     path = folder / f"{name}-{origin}-{state}.json"
-    if path.exists():
-        try:
-            with _collector_paused():
-                frames = read_coco_index(path)
-            if all(str(frame.image_path) in seen or frame.image_path.exists() for frame in frames):
-                return frames
-        except RossamError:
-            pass  # damaged: an index is only ever a copy, and written anew
-    frames = with_reading(_with_file_names(read(), root), cache=cache)
-    with caching():
-        write_coco_index(frames, path, image_root=root)
+
+    def load(path: Path) -> FrameSet:
+        with _collector_paused():
+            return read_whole_index(path, seen)
+
+    def save(temporary: Path, frames: FrameSet) -> None:
+        write_coco_index(frames, temporary, image_root=root)
         for stale in folder.glob(f"{name}-{origin}-*.json"):
-            if stale != path:
-                stale.unlink(missing_ok=True)
-    return frames
+            stale.unlink(missing_ok=True)
+
+    return cached(path, lambda: with_reading(_with_file_names(read(), root), cache=cache), load=load, save=save)
 
 
 def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:

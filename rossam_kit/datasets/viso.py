@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rossam_core.boxes import xywh_to_xyxy
 from rossam_core.records import Box, Frame, FrameSet, ObjectAnnotation
@@ -59,12 +59,12 @@ class Entry(NamedTuple):
     box: Box
 
 
-def read_viso(root: str | PathLike, task: Literal["mot", "sot"] | None = None, cache: Path | None = None) -> FrameSet:
-    """All sequences of a task, or of both, sorted by name. The dataset has no split by sequence.
+def read_viso(root: str | PathLike, cache: Path | None = None) -> FrameSet:
+    """All sequences of both tasks, sorted by name. The dataset has no split by sequence.
 
     Args:
-        root: the dataset's folder, or one at most two levels above it.
-        task: `mot`: every moving object; `sot`: chosen objects, each followed alone; None: what is there.
+        root: the dataset's folder, or one at most two levels above it. Tasks: `mot` has every moving object, `sot`
+            chosen objects, each in a track of its own; one of them may be missing.
         cache: folder for the index; None = `files.cache_dir()`.
 
     Raises:
@@ -72,10 +72,9 @@ def read_viso(root: str | PathLike, task: Literal["mot", "sot"] | None = None, c
             unreadable or of several sizes; files that are no text; unknown classes; rows for frames that have
             no image; files of which most rows cannot be used.
     """
-    tasks = TASKS if task is None else (task,)
-    root = find_folder(root, lambda f: any(subfolders(f / name) for name in tasks), LAYOUT, HOW_TO_GET)
-    folders = [root / name for name in tasks]
-    return indexed(NAME, root, folders, {"tasks": tasks}, cache, lambda: _read(root, folders))
+    root = find_folder(root, lambda f: any(subfolders(f / name) for name in TASKS), LAYOUT, HOW_TO_GET)
+    folders = [root / name for name in TASKS]
+    return indexed(NAME, root, folders, {"tasks": TASKS}, cache, lambda: _read(root, folders))
 
 
 def _read(root: Path, folders: Sequence[Path]) -> FrameSet:

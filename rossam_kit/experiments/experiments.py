@@ -1,10 +1,9 @@
-"""Rows of tables → scored objects, computed once and kept.
+"""Scored objects for every row of a table, computed once and cached.
 
-In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
-a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
-settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there
-under that key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one
-row.
+`Experiments` takes a profile; its `results` returns for each row of a table in `experiments.yaml` a DataFrame with one
+row per scored unit (see `scoring`). Scores are cached under a key: the hash of everything that may change a number (the
+row's resolved settings, the fingerprint of the data, the hash of the weights, the versions of code and libraries). The
+parts of the key are stored beside the scores and in each run's folder. A killed process loses at most one row.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pydantic import Field, model_validator
 
 from rossam_core.devices import has_fast_bfloat16, resolve_device
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, cache_dir, exclusive, read_json, result_key, write_json
+from rossam_core.files import cache_dir, exclusive, read_json, result_key, write_json
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.build import PromptableSegmenter, build_model
 from rossam_core.model.lora import merge_adapters
@@ -34,6 +33,7 @@ from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
 from rossam_core.training.run_folder import STATE, is_finished, load_run
 from rossam_core.training.train import fit
+from rossam_kit.cache import cached, load_table, save_table, versions
 from rossam_kit.config import CONFIGS, Profile
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
@@ -45,6 +45,8 @@ TRAINING_VERSION = "training 2"
 """To be raised with any change of code that moves the weights of a run: cached runs of older versions are not used."""
 SCORING_VERSION = "scoring 2"
 """The same for predictions, baselines and scores."""
+KEY = "key.json"
+"""File of a run's folder: the parts of its key."""
 MAIN_DATASET = "sat-mtb"
 """The paper's own dataset: what a profile's `data` stands for in most tables."""
 
@@ -175,7 +177,9 @@ class Experiments:
         for key in ("budgets", "skip_tables"):
             unknown = sorted(set(getattr(self.profile, key)) - set(specs))
             if unknown:
-                raise RossamError(f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _known(specs))
+                raise RossamError(
+                    f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _table_names(specs)
+                )
         budgets = self.profile.budgets
         return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
 
@@ -261,15 +265,20 @@ class Experiments:
         """The row's run folder, trained first where it is not."""
         return self.trained(self.run_config(spec, seed))
 
+    def run_parts(self, run: RunConfig) -> dict[str, Any]:
+        """Everything that may change a run's weights, by name."""
+        return {
+            "run": run.model_dump(
+                mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}
+            ),
+            "processor": [self._precision(run.training.precision), self.device.type],
+            "data": self._training_fingerprint,
+            "weights": weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
+        }
+
     def run_folder(self, run: RunConfig) -> Path:
-        """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
-        parts = [
-            run.model_dump(mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}),
-            [self._precision(run.training.precision), self.device.type],
-            self._training_fingerprint,
-            weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
-        ]
-        return self.cache / "runs" / result_key(parts, TRAINING_VERSION)
+        """Folder of the run, which may not exist yet; named by the hash of `run_parts`."""
+        return self.cache / "runs" / result_key(list(self.run_parts(run).values()), TRAINING_VERSION)
 
     def trained(self, run: RunConfig) -> Path:
         """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
@@ -279,14 +288,17 @@ class Experiments:
     def _train(self, runs: Sequence[RunConfig]) -> None:
         """Train what is not yet trained: on a processor one run per core, else one after the other."""
         missing = {folder: run for run in runs if not is_finished(folder := self.run_folder(run))}
-        tasks = [(run, folder, *self.training_frames) for folder, run in missing.items()]
+        tasks = [
+            (run, folder, self.run_parts(run) | {"versions": versions(TRAINING_VERSION)}, *self.training_frames)
+            for folder, run in missing.items()
+        ]
         workers = None if self.device.type == "cpu" else 1
         for _ in run_tasks(_fit, tasks, workers=workers, desc="fine-tuning runs"):
             pass
 
     def prepare(self, specs: Sequence[RowSpec]) -> None:
         """Train and score what these rows still lack, on all cores."""
-        missing = [spec for spec in specs if not self._scores_path(spec).exists()]
+        missing = [spec for spec in specs if not self.scores_path(spec).exists()]
         self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
         tasks = [(self.profile, self.cache, spec) for spec in missing]
         workers = None if self.device.type == "cpu" else 1
@@ -316,54 +328,63 @@ class Experiments:
         values = {**self.profile.inference.model_dump(), **spec.inference}
         return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
 
-    def key(self, spec: RowSpec) -> str:
-        """Hash of everything that may move the row's numbers; nothing is trained or scored for it."""
-        parts = [self._fingerprint, self.profile.evaluation.model_dump()]
+    def key_parts(self, spec: RowSpec) -> dict[str, Any]:
+        """Everything that may change the row's scores, by name; nothing is trained or scored for it.
+
+        `network` is method, backbone, and the hash of the weights or the names of the run folders, one per seed.
+        """
+        parts = {"data": self._fingerprint, "evaluation": self.profile.evaluation.model_dump()}
         if spec.baseline:
-            return result_key([*parts, spec.baseline], SCORING_VERSION)
+            return parts | {"baseline": spec.baseline}
         inference = self.inference(spec)
         if spec.trains:
             weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
         else:
             weights = weights_hash(self.model(spec.method))
-        parts += [
-            inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
-            [self._precision(inference.precision), self.device.type],
-            [spec.method, self._backbone(spec.method), weights],
-        ]
-        return result_key(parts, SCORING_VERSION)
+        return parts | {
+            "inference": inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
+            "processor": [self._precision(inference.precision), self.device.type],
+            "network": [spec.method, self._backbone(spec.method), weights],
+        }
 
-    def _scores_path(self, spec: RowSpec) -> Path:
+    def key(self, spec: RowSpec) -> str:
+        """Hash of `key_parts` and of the versions of code and libraries."""
+        return result_key(list(self.key_parts(spec).values()), SCORING_VERSION)
+
+    def scores_path(self, spec: RowSpec) -> Path:
+        """File of the row's scores, which may not exist yet; the parts of their key are in a JSON file beside it."""
         return self.cache / "scores" / self.profile.name / f"{self.key(spec)}.csv.gz"
 
     def result(self, spec: RowSpec) -> RowResult:
         """The row's scores: loaded where they exist, else computed and cached."""
-        known = spec.model_dump_json()
-        if known not in self._results:
-            self._results[known] = self._load_or_compute(spec)
-        return self._results[known]
+        row = spec.model_dump_json()
+        if row not in self._results:
+            self._results[row] = self._load_or_compute(spec)
+        return self._results[row]
 
     def _load_or_compute(self, spec: RowSpec) -> RowResult:
-        table_path = self._scores_path(spec)
-        facts_path = table_path.with_name(f"{self.key(spec)}.json")
-        paths = (table_path, facts_path)
-        if not all(path.exists() for path in paths):
-            with exclusive(table_path):
-                if not all(path.exists() for path in paths):  # nobody else has computed it in the meantime
-                    self._compute_and_keep(spec, *paths)
-        facts = read_json(facts_path)
-        scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
-        return RowResult(spec, scores, self.key(spec), facts["seconds"], facts["objects"], self)
+        path, key = self.scores_path(spec), self.key(spec)
+        facts_path = path.with_name(f"{key}.json")
 
-    def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        def save(temporary: Path, result: RowResult) -> None:
+            facts = {"label": spec.label, "objects": result.objects, "seconds": result.seconds}
+            parts = self.key_parts(spec) | {"versions": versions(SCORING_VERSION)}
+            write_json(facts_path, facts | {"key": parts})
+            save_table(temporary, result.scores)
+
+        def load(path: Path) -> RowResult:
+            facts = read_json(facts_path)
+            return RowResult(spec, load_table(path), key, facts["seconds"], facts["objects"], self)
+
+        return cached(path, lambda: self._computed(spec, key), load=load, save=save)
+
+    def _computed(self, spec: RowSpec, key: str) -> RowResult:
         self._train([self.run_config(spec, seed) for seed in self.profile.seeds] if spec.trains else [])
         started = time.perf_counter()
         scores = self._compute(spec)
         seconds = time.perf_counter() - started
-        answered = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
-        write_json(facts_path, {"seconds": seconds, "label": spec.label, "objects": answered})
-        with atomic_path(table_path) as temporary:
-            scores.to_csv(temporary, index=False, compression="gzip")
+        objects = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
+        return RowResult(spec, scores, key, seconds, objects, self)
 
     @property
     def tables(self) -> set[str]:
@@ -382,7 +403,7 @@ class Experiments:
     def left_out(self, table: str) -> dict[str, str]:
         """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
         if table not in self.specs:
-            raise RossamError(TABLES, f"has no table {table!r}", _known(self.specs))
+            raise RossamError(TABLES, f"has no table {table!r}", _table_names(self.specs))
         spec = self.specs[table]
         absent = self._absent(spec.dataset)
         reasons = {row.label: absent or self.lacks_prior(row.method) for row in spec.rows}
@@ -422,10 +443,11 @@ class Experiments:
         )
 
 
-def _fit(run: RunConfig, folder: Path, train: FrameSet, val: FrameSet) -> None:
+def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:
     """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
     with exclusive(folder):
         if not is_finished(folder):
+            write_json(folder / KEY, parts)
             fit(run, folder, train, val)
         (folder / STATE).unlink(missing_ok=True)
 
@@ -440,10 +462,10 @@ def _score_row(profile: Profile, cache: Path, spec: RowSpec) -> None:
     _in_this_worker(profile.model_dump_json(), cache).result(spec)
 
 
-def _known(specs: dict[str, TableSpec]) -> str:
+def _table_names(specs: dict[str, TableSpec]) -> str:
     return f"use one of {', '.join(specs)}"
 
 
 def _prompts(frames: FrameSet) -> int:
     """Objects that are prompted: those with a mask to be scored against."""
-    return sum(thing.has_mask for frame in frames for thing in frame.objects)
+    return sum(annotation.has_mask for frame in frames for annotation in frame.objects)

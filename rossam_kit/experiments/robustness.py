@@ -9,6 +9,7 @@ levels and all methods, so curves differ by method and level alone.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, exclusive, stable_hash
+from rossam_core.files import stable_hash
 from rossam_core.progress import track
 from rossam_core.records import Frame
+from rossam_kit.cache import cached, load_table, save_table
 from rossam_kit.experiments.scoring import BoxPredictor, score
 
 if TYPE_CHECKING:
@@ -180,12 +182,8 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFra
         levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
         key = stable_hash([experiments.key(spec), levels, profile.seed, profile.seeds[0]])
         path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
-        with exclusive(path):
-            if not path.exists():
-                curves = _all_curves(experiments, spec)
-                with atomic_path(path) as temporary:
-                    curves.to_csv(temporary, index=False, compression="gzip")
-        parts.append(pd.read_csv(path, dtype={"video": str, "status": str}).assign(method=spec.kind))
+        curves = cached(path, functools.partial(_all_curves, experiments, spec), load=load_table, save=save_table)
+        parts.append(curves.assign(method=spec.kind))
     return pd.concat(parts, ignore_index=True)
 
 

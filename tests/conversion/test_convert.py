@@ -24,6 +24,7 @@ from rossam_core.settings import InferenceConfig
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
 from rossam_kit.experiments.baselines import EllipseBaseline
+from rossam_kit.experiments.parallel import _death
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
 
@@ -139,14 +140,17 @@ def test_processes_and_interruptions_change_no_byte(frames, tmp_path):
     assert all_bytes(broken) == all_bytes(whole)
 
 
-@pytest.mark.parametrize(("fate", "cause"), [
-    (9, "exited with status 9"), (-9, r"was killed \(signal 9\), as the system does when memory runs out"),
-    (-11, r"was ended by signal 11 \(Segmentation fault\)"),
+def test_a_killed_worker_is_reported_with_its_cause(frames, tmp_path):
+    with pytest.raises(RossamError, match=r"boxes to masks: a worker process was killed \(signal 9\).* memory"):
+        convert(Fatal(-9), frames, tmp_path / "out", ONE, workers=2)
+
+
+@pytest.mark.parametrize(("codes", "cause"), [
+    ("{EXIT(9)}", "exited with status 9"), ("{SIGTERM(-15), SIGSEGV(-11)}", "by signal 11 (Segmentation fault)"),
+    ("{SIGTERM(-15), SIGKILL(-9)}", "memory runs out"), ("", "ended unexpectedly (A worker was terminated.)"),
 ])  # fmt: skip
-def test_the_error_for_a_dead_worker_names_its_cause(frames, tmp_path, fate, cause):
-    with pytest.raises(RossamError, match=f"boxes to masks: a worker process {cause}") as error:
-        convert(Fatal(fate), frames, tmp_path / "out", ONE, workers=2)
-    assert ("memory" in str(error.value)) == (fate == -9)
+def test_each_death_of_a_worker_has_its_own_cause(codes, cause):
+    assert cause in _death("place", f"A worker was terminated.\nThe exit codes of the workers are {codes}").found
 
 
 def test_an_error_in_a_worker_keeps_its_type(frames, tmp_path):
@@ -211,7 +215,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         time.sleep(0.1)
     process.kill()
     process.wait()
-    ended, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20)
     assert len(workers) == 2 and not alive
 
 
