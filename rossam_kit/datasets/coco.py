@@ -1,6 +1,4 @@
-"""COCO JSON: our own index of a frame set, written and read back exactly, and a reader for anybody's file.
-
-In: a `FrameSet`, or a COCO annotation file with its image folder. Out: an index on disk, or a `FrameSet`.
+"""COCO JSON: an index of a `FrameSet`, written and read back exactly, and a reader for other COCO files.
 
 The index is plain COCO with the extensions video datasets use (`videos`, `video_id`, `track_id`), so other
 tools open it; what COCO has no field for (`box_xyxy` as exact floats, `attributes`, `drops`) stands beside.
@@ -317,9 +315,9 @@ def _items(content: Json, images: dict, categories: dict, keep: set[str], keep_c
         item = _Item(entry if isinstance(entry, dict) else {}, f"annotations[{position}]")
         items.append(item)
         if number is None or number in seen:
-            found = item.entry.get("id")
-            repeated = f"id {found!r} belongs to an earlier entry"
-            item.faults.append(NO_ID.format("id", found) if number is None else repeated)
+            entry_id = item.entry.get("id")
+            repeated = f"id {entry_id!r} belongs to an earlier entry"
+            item.faults.append(NO_ID.format("id", entry_id) if number is None else repeated)
         else:
             item.place = f"annotation {number}"
         seen.add(number)
@@ -348,12 +346,12 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
         other = None if convention and not has_mask else other_convention(values, read_as, sizes, extents)
         if other is not None:
             item, bbox = group[fits.argmin()], values[fits.argmin()].tolist()
-            found = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
+            finding = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
             if not has_mask:
-                found = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
-                found = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else found
+                finding = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
+                finding = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else finding
             own = "" if has_mask else f", or --box-convention {read_as} if they are right"
-            problems.add(item.place, f"bbox {bbox} is read as {read_as}: {found}: use --box-convention {other}{own}")
+            problems.add(item.place, f"bbox {bbox} is read as {read_as}: {finding}: use --box-convention {other}{own}")
         for item, box in zip(group, boxes, strict=True):
             item.box = box
         faults = dict(box_problems(boxes, sizes))
@@ -495,8 +493,8 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     try:
         os.fsencode(image["file_name"])
     except UnicodeEncodeError as error:
-        found = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
-        return image_dir, (0, 0), found
+        finding = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
+        return image_dir, (0, 0), finding
     path, stated = _find_image(image_dir, image["file_name"]), [image.get(side) for side in ("height", "width")]
     if path is None:
         return image_dir, (0, 0), f"lies outside the image folder {image_dir}; name the folder that it starts from"
@@ -509,8 +507,8 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
         return path, size_hw, ""
     turned = "; the annotations seem to have been made on the image turned by its EXIF tag"
     hint = turned if tuple(numbers) == size_hw[::-1] else ""
-    found = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
-    return path, size_hw, found
+    finding = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
+    return path, size_hw, finding
 
 
 def _find_image(folder: Path, file: str) -> Path | None:

@@ -98,8 +98,8 @@ def root_of(data: DataConfig) -> Path:
     if data.source in OWN_SOURCES:
         return data.root
     is_wrong = data.root is not None and not data.root.is_dir()
-    if not is_wrong and (found := locate(data.source, data.root)) is not None:
-        return found
+    if not is_wrong and (folder := locate(data.source, data.root)) is not None:
+        return folder
     place = place_of(data.source, data.root)
     for folder in (place, data.root):  # its reader says what it misses there
         if folder is not None and folder.is_dir():

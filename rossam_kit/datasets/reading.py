@@ -1,9 +1,9 @@
-"""What the readers of real datasets share: finding the folder, telling every fault at once, remembering the result.
+"""Common parts of the readers of real datasets: finding the folder, reporting all problems at once, caching the result.
 
-In: a folder a user named. Out: the dataset's own folder, a `Report` of problems and drops, and a `FrameSet`
-that is read from its files once and from a COCO index afterwards, as long as no file below it has changed.
+A dataset is read from its files once, and from a COCO index in the cache afterwards, as long as no file below its
+folder has changed.
 
-What is a problem and what a drop: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
+Problems and drops: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
 counts that disagree) stops the reading with one error that lists all of them. A single object that cannot be
 used (no area, outside the frame, NaN) is left out and logged, unless most rows of its file are so: then the file
 is not what it is taken for.
@@ -42,7 +42,7 @@ MOSTLY = 0.5
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of that name was left by a system and is no part of a dataset."""
+    """Whether a file or folder of that name belongs to an operating system and not to a dataset."""
     return name.startswith((".", "~$")) or name.lower() in LITTER
 
 
@@ -60,8 +60,8 @@ class Report:
         self.root, self.remedy = root, remedy
         self.problems, self.drops = ProblemList(root), []
 
-    def problem(self, path: Path, found: str, at: int | str | None = None) -> None:
-        self.problems.add(self._place(path, at), found)
+    def problem(self, path: Path, finding: str, at: int | str | None = None) -> None:
+        self.problems.add(self._place(path, at), finding)
 
     def drop(self, path: Path, reason: str, at: int | str | None = None, boxes: int = 0) -> None:
         self.drops.append(Drop(self._place(path, at), reason, boxes))
@@ -162,8 +162,8 @@ def usable_boxes(
         values = boxes.copy()
         values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
         if (other := other_convention(values, convention, size_hw)) is not None:
-            found = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
-            report.problem(path, f"boxes are expected as {convention}: {found}", places[0])
+            finding = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            report.problem(path, f"boxes are expected as {convention}: {finding}", places[0])
     return usable
 
 
@@ -175,10 +175,10 @@ def indexed(
     cache: Path | None,
     read: Callable[[], FrameSet],
 ) -> FrameSet:
-    """What `read` returns, from an index in the cache folder where there is a fitting one.
+    """The frames that `read` returns, from an index in the cache folder where a valid one exists.
 
-    An index fits as long as path, size and time of change of every file below `folders`, the options, and
-    this room's source are as they were. A newer one replaces it.
+    An index is valid as long as path, size and modification time of every file below `folders`, the options, and
+    `READERS_VERSION` are unchanged. A newer index replaces it.
 
     Args:
         folders: files and folders that `read` looks at.
@@ -215,7 +215,7 @@ def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Without garbage collection, which takes longer than the reading where millions of small objects come up."""
+    """Pause garbage collection, which takes longer than reading when millions of small objects are created."""
     enabled = gc.isenabled()
     gc.disable()
     try:

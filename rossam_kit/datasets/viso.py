@@ -1,7 +1,7 @@
 """VISO: satellite videos of 1024×1024 pixels with small moving objects, boxes for one object or all of them.
 
-In: a folder with `mot/` or `sot/` or both. Out: a `FrameSet`, each sequence a video named by its folder, e.g.
-`mot/car/001`. Yin et al., IEEE TGRS 60 (2022).
+The folder holds `mot/` or `sot/` or both. Each sequence is a video named by its folder, e.g. `mot/car/001`. Yin et al.,
+IEEE TGRS 60 (2022).
 
 `mot/<class>/<NNN>/gt/gt.txt` holds rows separated by commas, `frame,id,x,y,w,h,…` (the published car and train
 sequences), or by spaces, `frame id x1 y1 x2 y2 …` (plane and ship); which is told file by file.
@@ -101,8 +101,8 @@ def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
         for entry in sorted(_in_frames(entries, path, clip, report, convention)):
             in_frame = objects.setdefault(entry.number, {})
             if entry.object_id in in_frame:
-                found = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
-                report.drop(path, found, entry.line, boxes=1)
+                finding = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
+                report.drop(path, finding, entry.line, boxes=1)
             else:
                 in_frame[entry.object_id] = ObjectAnnotation(entry.object_id, category, entry.box)
     if read_files is _chosen_objects:

@@ -42,7 +42,7 @@ from rossam_kit.experiments.scoring import predict_frames, score
 
 TABLES = CONFIGS / "experiments.yaml"
 TRAINING_VERSION = "training 2"
-"""To be raised with any change of code that moves the weights of a run: cached runs of older versions are not used."""
+"""To be raised with any change of code that changes the weights of a run: cached runs of older versions are not used."""
 SCORING_VERSION = "scoring 2"
 """The same for predictions, baselines and scores."""
 KEY = "key.json"
@@ -55,7 +55,7 @@ class RowSpec(Config):
     """One row of one table, as `experiments.yaml` writes it."""
 
     label: str
-    """What the table's first column says."""
+    """Text of the table's first column."""
     published: str | None = None
     """Row name in `published.csv`; None for rows the paper does not have."""
     method: Method | None = None
@@ -76,11 +76,11 @@ class RowSpec(Config):
 
 
 class TableSpec(Config):
-    """One table: what it asks, its rows in order, and the only settings in which they differ."""
+    """One table: its question, its rows in order, and the only settings in which they differ."""
 
     title: str
     question: str
-    """What the table asks."""
+    """The question that the table answers."""
     notebook: str
     """The notebook that shows it."""
     dataset: str = MAIN_DATASET
@@ -88,7 +88,7 @@ class TableSpec(Config):
     published: str = ""
     """The paper's table in `published.csv`; by default the table's own name."""
     reference: str
-    """Label of the row that differences are to."""
+    """Label of the row that the others are compared with."""
     varies: tuple[str, ...]
     """Settings in which a row may differ from the reference row (`rows.row_settings`); `*` stands for any part."""
     inference: dict[str, Any] = Field(default_factory=dict)
@@ -131,15 +131,15 @@ def table_specs() -> dict[str, TableSpec]:
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row and what was measured for it.
+    """A row and its scores.
 
     Attributes:
         spec: the row as `experiments.yaml` has it.
-        scores: one row a scored unit, all protocols (see `scoring.score`).
-        key: content hash the scores are kept under.
+        scores: one row per scored unit, all protocols (see `scoring.score`).
+        key: content hash that names the cached scores.
         seconds: time that prediction and scoring took, all seeds together, training excluded.
         objects: number of prompts answered, those of every seed counted.
-        experiments: what computed it, and has its data and its run.
+        experiments: the `Experiments` that computed it.
     """
 
     spec: RowSpec
@@ -155,7 +155,7 @@ class RowResult:
 
 
 class Experiments:
-    """A profile's data, models and results, each made at the first demand.
+    """A profile's data, models and results, each made when first needed.
 
     Args:
         profile: settings.
@@ -184,7 +184,7 @@ class Experiments:
         return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
 
     def on(self, dataset: str) -> Experiments:
-        """The same experiments on the data that the profile names for `dataset`; these here where it names none."""
+        """The same experiments on the profile's data for `dataset`; `self` where the profile has none."""
         if dataset not in self.profile.datasets:
             return self
         if dataset not in self._others:
@@ -195,7 +195,7 @@ class Experiments:
 
     @cached_property
     def frames(self) -> FrameSet:
-        """The frames everything is scored on."""
+        """The frames that are scored."""
         return load_frames(self.profile.data, scored_split(self.profile.data), self.cache)
 
     @cached_property
@@ -262,7 +262,7 @@ class Experiments:
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
-        """The row's run folder, trained first where it is not."""
+        """The row's run folder; the run is trained first if necessary."""
         return self.trained(self.run_config(spec, seed))
 
     def run_parts(self, run: RunConfig) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class Experiments:
         return self.cache / "runs" / result_key(list(self.run_parts(run).values()), TRAINING_VERSION)
 
     def trained(self, run: RunConfig) -> Path:
-        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+        """The run's folder; a run is trained once for all rows that share its settings."""
         self._train([run])
         return self.run_folder(run)
 
@@ -297,7 +297,7 @@ class Experiments:
             pass
 
     def prepare(self, specs: Sequence[RowSpec]) -> None:
-        """Train and score what these rows still lack, on all cores."""
+        """Train and score the rows that are not cached, on all cores."""
         missing = [spec for spec in specs if not self.scores_path(spec).exists()]
         self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
         tasks = [(self.profile, self.cache, spec) for spec in missing]
@@ -308,7 +308,7 @@ class Experiments:
             pass
 
     def predictor(self, spec: RowSpec, seed: int = 0):
-        """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
+        """The row's `Predictor`, fine-tuned first where the row trains, or its baseline."""
         if spec.baseline:
             return BASELINES[spec.baseline]()
         if spec.trains:
@@ -388,7 +388,7 @@ class Experiments:
 
     @property
     def tables(self) -> set[str]:
-        """Tables that the profile's notebooks show, and has data for."""
+        """Tables that the profile's notebooks show and that the profile has data for."""
         here = {MAIN_DATASET, self.profile.data.source, *self.profile.datasets}
         shown = {name: spec for name, spec in self.specs.items() if name not in self.profile.skip_tables}
         return {n for n, spec in shown.items() if spec.notebook in self.profile.notebooks and spec.dataset in here}
@@ -401,7 +401,7 @@ class Experiments:
         return [place.result(spec) for spec in specs]
 
     def left_out(self, table: str) -> dict[str, str]:
-        """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
+        """Label → reason for rows that cannot be computed: no data for the table, or no prior for a network."""
         if table not in self.specs:
             raise RossamError(TABLES, f"has no table {table!r}", _table_names(self.specs))
         spec = self.specs[table]
@@ -410,14 +410,14 @@ class Experiments:
         return {label: reason for label, reason in reasons.items() if reason}
 
     def lacks_prior(self, method: Method | None) -> str:
-        """Why a prior of `method` that the package should ship is not there; empty where it is, or none is asked."""
+        """Reason why the shipped prior of `method` is missing; empty where it exists or none is needed."""
         prior = SHIPPED.get(self._backbone(method)) if method else None
         if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
             return ""
         return f"no prior of {method} at this size comes with the package: {prior.name}"
 
     def _absent(self, dataset: str) -> str:
-        """Why a table's dataset cannot be scored; empty where it can."""
+        """Reason why a table's dataset cannot be scored; empty where it can."""
         if dataset in (MAIN_DATASET, self.profile.data.source):
             return ""
         if dataset not in self.profile.datasets:
@@ -454,7 +454,7 @@ def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, v
 
 @functools.cache
 def _in_this_worker(profile_json: str, cache: Path) -> Experiments:
-    """A worker's own `Experiments`, with models and frames loaded once for all its tasks."""
+    """The worker's `Experiments`, with models and frames loaded once for all its tasks."""
     return Experiments(Profile.model_validate_json(profile_json), cache)
 
 

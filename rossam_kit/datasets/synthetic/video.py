@@ -1,9 +1,9 @@
-"""Procedural satellite video with exact masks: what a reader without any data runs the whole kit on.
+"""Procedural satellite video with exact masks, so that the kit runs without any real data.
 
-In: a `SyntheticConfig`. Out: PNG frames and COCO indices under `root/<key>/<split>/`, and the `FrameSet` they
-make. A video is a painted world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer
-than the frame, area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least
-half of it is covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
+`generate` writes PNG frames and COCO indices to `root/<key>/<split>/` and returns the `FrameSet`. A video is a painted
+world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer than the frame,
+area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least half of it is
+covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
 
 Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
 Every video has its own random stream, named by (seed, variant, split, number), and every frame its own below
