@@ -42,7 +42,7 @@ from rossam_kit.experiments.scoring import predict_frames, score
 
 TABLES = CONFIGS / "experiments.yaml"
 TRAINING_VERSION = "training 2"
-"""To be raised with any change of code that changes the weights of a run: cached runs of older versions are not used."""
+"""To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
 SCORING_VERSION = "scoring 2"
 """The same for predictions, baselines and scores."""
 KEY = "key.json"
