@@ -267,10 +267,9 @@ class Experiments:
 
     def run_parts(self, run: RunConfig) -> dict[str, Any]:
         """Everything that may change a run's weights, by name."""
+        excluded = {"device": True, "inference": {"batch_size", "prompt_batch_size"}}
         return {
-            "run": run.model_dump(
-                mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}
-            ),
+            "settings": run.model_dump(mode="json", exclude=excluded),
             "processor": [self._precision(run.training.precision), self.device.type],
             "data": self._training_fingerprint,
             "weights": weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),

@@ -253,7 +253,7 @@ def _rows(page: Checklist, experiments: Experiments, frames: dict[str, int]) -> 
         name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
         rows = [row for row in spec.rows if row.label not in experiments.left_out(table)]
         if name not in frames:
-            page.add(f"  {table}: {len(rows)} rows to compute: the data is not here yet")
+            page.add(f"  {table}: {len(rows)} rows to compute: its frames are not here yet")
             continue
         try:
             reasons = {row.label: reason_to_compute(experiments.on(spec.dataset), row) for row in rows}

@@ -50,7 +50,7 @@ def test_runs_and_views_follow_from_the_published_number_of_frames():
     _, text = listed(load_profile("paper", {"notebooks": ["03_training_pipeline"]}))
     # table 3: four runs of 24 epochs over nine tenths of 8,333 frames
     assert "4 runs, 720,000 views in all" in text
-    assert "table3: 4 rows to compute: the data is not here yet" in text
+    assert "table3: 4 rows to compute: its frames are not here yet" in text
 
 
 def test_a_run_that_tables_share_is_counted_once():
@@ -86,7 +86,7 @@ def test_generated_data_and_shipped_weights_are_complete():
     page, text = listed(load_profile("smoke", {"model.checkpoint": None}))
     assert page.is_complete and text.endswith("Everything is there.")
     assert "generated frames" in text and "8 views" in text
-    assert "table1: 8 rows to compute: the data is not here yet" in text
+    assert "table1: 4 rows to compute: its frames are not here yet" in text
 
 
 TINY = {
@@ -101,29 +101,27 @@ TINY = {
 def test_a_cached_row_is_counted_and_each_change_that_computes_it_anew_is_named(cache):
     profile = load_profile("smoke", TINY)
     experiments = planning.Experiments(profile)
-    (table,) = experiments.tables
-    spec = experiments.specs[table].rows[-1]
-    assert spec.trains and planning.reason_to_compute(experiments, spec) == "no earlier result"
+    spec = experiments.specs["table4"].row("Alternately Update Two Decoders")
+    assert planning.reason_to_compute(experiments, spec) == "no earlier result"
     experiments.result(spec)
     assert planning.reason_to_compute(experiments, spec) == ""
     _, text = listed(profile)
-    count = len(experiments.specs[table].rows)
-    assert f"{table}: 1 of {count} rows cached" in text and f"{spec.label}: " not in text
+    assert "table4: 1 of 4 rows cached" in text and "\n      Update HQ Mask Decoder: no earlier result" in text
 
     def reason(changes):
         return planning.reason_to_compute(planning.Experiments(load_profile("smoke", TINY | changes)), spec)
 
-    assert reason({"inference.rate": 3}) == f"inference.rate: {profile.inference.rate} → 3"
-    assert reason({"training": TINY["training"] | {"samples": 4}}) == "run.run.training.samples: 2 → 4"
+    change = f"inference.rate: {profile.inference.rate} → 3.0"
+    assert reason({"inference.rate": 3}) == f"{change}; run.settings.{change}"
+    assert reason({"training": TINY["training"] | {"samples": 4}}) == "run.settings.training.samples: 2 → 4"
     assert reason({"seeds": [0, 1]}) == "seeds: 1 → 2"
     data = reason({"data.synthetic": TINY["data.synthetic"] | {"seed": 7}})
     assert [change.split(":")[0] for change in data.split("; ")] == ["data", "run.data"]
-    facts = experiments.scores_path(spec).parent.glob("*.json")
-    for path in facts:
-        content = read_json(path)
-        content["key"]["versions"]["torch"] = "1.0"
-        write_json(path, content)
-        experiments.scores_path(spec).unlink()
+    (path,) = experiments.scores_path(spec).parent.glob("*.json")
+    content = read_json(path)
+    content["key"]["versions"]["torch"] = "1.0"
+    write_json(path, content)
+    experiments.scores_path(spec).unlink()
     assert planning.reason_to_compute(experiments, spec).startswith("versions.torch: 1.0 → ")
 
 
