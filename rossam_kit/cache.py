@@ -1,4 +1,4 @@
-"""One cache for everything that is computed once: frames, indices, statistics, scores.
+"""The cache: everything that is computed once (frames, indices, statistics, scores), its keys and its locks.
 
 A cached file appears whole or not at all. Processes that need the same file wait for the one that computes it. A
 damaged file is computed again, with a warning. Where the cache cannot be written, results are computed each time.
@@ -6,21 +6,82 @@ damaged file is computed again, with a warning. Where the cache cannot be writte
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import filelock
 import pandas as pd
 
-from rossam_core.files import LIBRARIES, atomic_path, caching, exclusive
+from rossam_core.errors import RossamError
+from rossam_core.files import atomic_path, cache_dir, stable_hash
+from rossam_kit.progress import waiting
 
 T = TypeVar("T")
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
+"""Packages besides OpenCV, which has several names, whose version may move a number."""
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error)
 """Raised while a damaged file is read; `ValueError` includes `RossamError`."""
+
+
+@contextlib.contextmanager
+def caching() -> Iterator[None]:
+    """Write into the cache inside the block; where it cannot be written, warn and go on without.
+
+    For what is only a copy, and is computed again next time.
+    """
+    try:
+        yield
+    except (OSError, RossamError) as error:
+        warnings.warn(f"not kept for next time, since the cache {cache_dir()} is not usable: {error}", stacklevel=3)
+
+
+@contextlib.contextmanager
+def exclusive(path: str | os.PathLike) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, a file or folder that may not exist yet.
+
+    The operating system holds the lock, on an empty file `.NAME.lock` beside `path`, and releases it when the process
+    dies. A process that has waited must check whether there is still something to do. Not to be nested for one path.
+    There is no lock where the folder cannot be written or its file system has no locks.
+    """
+    path = Path(path)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            with waiting(f"waiting for another process to make {path.name[:16]}"):
+                lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def result_key(parts, version: str) -> str:
+    """Name of a cached result: hash of what it depends on.
+
+    Args:
+        parts: settings and fingerprints of the inputs, JSON-serialisable.
+        version: names the code that computes it; raised by hand with each change that moves the result, so that a
+            corrected docstring keeps it.
+
+    The versions of the libraries that move numbers are part of the hash.
+    """
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return stable_hash([parts, version, libraries, cv2.__version__])
+
+
+def versions(code: str) -> dict[str, str]:
+    """Versions of the computing code and of the libraries that may change a number."""
+    return {"code": code, "opencv": cv2.__version__} | {name: metadata.version(name) for name in LIBRARIES}
 
 
 def cached(path: Path, compute: Callable[[], T], *, load: Callable[[Path], T], save: Callable[[Path, T], Any]) -> T:
@@ -62,8 +123,3 @@ def load_table(path: Path) -> pd.DataFrame:
 def save_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of scores as a compressed CSV file."""
     table.to_csv(path, index=False, compression="gzip")
-
-
-def versions(code: str) -> dict[str, str]:
-    """Versions of the computing code and of the libraries that may change a number."""
-    return {"code": code, "opencv": cv2.__version__} | {name: metadata.version(name) for name in LIBRARIES}

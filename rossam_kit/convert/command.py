@@ -5,79 +5,119 @@ Writes a folder of masks (`mask_records`) that holds exports and review, and pri
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
+import typer
 from tqdm.auto import tqdm
 
-from rossam_core.boxes import CONVENTIONS
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
-from rossam_core.progress import duration
-from rossam_core.records import Drop, FrameSet
-from rossam_core.settings import Method, parse_config
+from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.options import (
+    Annotations,
+    AnyMethod,
+    Bands,
+    Checkpoint,
+    Convention,
+    Data,
+    Device,
+    KeepCrowd,
+    Limit,
+    Settings,
+    SkipBad,
+    Source,
+    Stretch,
+    example,
+    read_settings,
+)
+from rossam_kit.progress import duration
 
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
 FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
+Format = StrEnum("Format", {name: name for name in FORMATS})
+READ_GROUPS = ("data", "model", "inference", "device", "notice")
+"""Groups of a profile that move a mask."""
 WORST = 5
 
 
-def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]]) -> None:
-    """Add `convert` to the command line; `read_settings` turns KEY=VALUE texts into profile overrides."""
-    parser = commands.add_parser("convert", help="make a mask for every box of a tracking dataset; resumes")
-    out_help = "a new folder, or that of a conversion to go on with"
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)
-    parser.add_argument("--profile", default="demo", help="demo (default: generated video), nwpu, …, or a YAML file")
-    parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, …")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data; with --annotations, of its images")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file anywhere, with boxes")
-    convention_help = "what bbox of a COCO file holds (default: xywh, refused where the boxes look like another)"
-    parser.add_argument("--box-convention", choices=CONVENTIONS, help=convention_help)
-    parser.add_argument("--keep-crowd", action="store_true", help="take iscrowd annotations of a COCO file as objects")
-    skip_help = "leave out annotations of a COCO file that cannot be used; each is listed with its reason"
-    parser.add_argument("--skip-bad", action="store_true", help=skip_help)
-    parser.add_argument("--split", choices=get_args(config.Split), help="default: the split the source is scored on")
-    bands_help = "bands shown as red, green, blue (or one as gray), numbered from 1; default: the first three"
-    parser.add_argument("--bands", metavar="R,G,B", help=bands_help)
-    stretch_help = "full (default: the bit depth's range), percentiles, percentiles:LO,HI, or LO,HI; one for all images"
-    parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
-    method_help = "default: that of the run named by --checkpoint, else hq-sam"
-    parser.add_argument("--method", choices=(*get_args(Method), *BASELINES), help=method_help)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
-    parser.add_argument("--format", action="append", default=[], choices=FORMATS, help="export so; may be repeated")
-    jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
-    parser.add_argument("--jitter", type=int, metavar="N", help=jitter_help)
-    parser.add_argument("--engine", default="local", choices=("local", "ray"))
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a processor core, or a GPU")
-    parser.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key")
-    parser.set_defaults(command=lambda options: run(options, read_settings(options.set)))
+EXAMPLES = example(
+    "rossam convert --source viso --data DIR --out masks --format coco --format png",
+    "rossam convert --annotations boxes.json --data IMAGES --out masks --checkpoint RUN",
+)
 
 
-def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def convert_command(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder, or that of a conversion to go on with")],
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")
+    ] = "demo",
+    source: Source = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    box_convention: Convention = None,
+    keep_crowd: KeepCrowd = False,
+    skip_bad: SkipBad = False,
+    split: Annotated[config.Split | None, typer.Option(help="default: the split the source is scored on")] = None,
+    bands: Bands = None,
+    stretch: Stretch = None,
+    limit: Limit = None,
+    method: Annotated[
+        AnyMethod | None, typer.Option(help="default: that of the run named by --checkpoint, else hq-sam")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    format: Annotated[
+        list[Format],
+        typer.Option(
+            default_factory=list,
+            show_default=False,
+            metavar="NAME",
+            help=f"export the masks as {', '.join(FORMATS)}; may be repeated",
+        ),
+    ],
+    jitter: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="moved boxes tried for each box (default 4); 0: fastest, judges masks less well"
+        ),
+    ] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="this machine, or a Ray cluster")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="processes; default: one a processor core, or a GPU")
+    ] = None,
+    device: Device = None,
+    set: Settings,
+) -> int:
+    """Make a mask for every box of a dataset. What was cut off goes on where it was."""
+    return run(SimpleNamespace(**locals()), read_settings(set))
+
+
+def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
     from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
 
     started, requested = time.time(), dict(overrides)
-    options.method = options.method or _method_of(options.checkpoint)
-    profile = _profile(options, overrides)
-    _refuse_without_effect(options, profile, requested)
-    frames = boxes_only(_frames(options, profile))
+    options.method = options.method or method_of(options.checkpoint)
+    profile = profile_of(options, overrides)
+    refuse_without_effect(options, profile, requested)
+    frames = boxes_only(frames_of(options, profile))
     if not frames.object_count:
         _refuse_nothing(frames)
     formats = dict.fromkeys(options.format)
     check(frames, formats)
-    predictor = _predictor(options.method, profile, options.checkpoint is not None)
+    predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
@@ -113,7 +153,7 @@ def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
     return sorted(shown, key=lambda group: -group[1])
 
 
-def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.Profile:
+def profile_of(options: SimpleNamespace, overrides: dict[str, Any]) -> config.Profile:
     """The profile with the options over it; generated data is no longer than the limit asks for."""
     if options.limit is not None and options.limit < 1:
         raise RossamError(f"--limit {options.limit}", "is no number of frames", "use 1 or more")
@@ -132,7 +172,8 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
     overrides |= {f"data.{k}": v for k in ("bands", "stretch") if (v := getattr(options, k)) is not None}
     if options.device:
         overrides["device"] = options.device
-    overrides.setdefault("inference.growth", "context")  # whole objects are wanted, not the paper's fixed windows
+    given = dict(flatten(overrides))
+    overrides |= {key: value for key, value in _windows(options.checkpoint).items() if key not in given}
     profile = config.load_profile(options.profile, overrides)
     made = profile.data.synthetic
     if options.limit and profile.data.source == "synthetic":
@@ -142,22 +183,23 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
     return profile.model_copy(update={"data": profile.data.model_copy(update={"synthetic": made})})
 
 
-def _frames(options: argparse.Namespace, profile: config.Profile):
-    from rossam_kit.datasets.coco import read_coco
-    from rossam_kit.datasets.images import with_reading
-    from rossam_kit.datasets.loading import load_frames, scored_split
+def _windows(checkpoint: str | None) -> dict[str, Any]:
+    """Inference settings of a run: its masks are best in the windows it was trained for; but objects are not cut."""
+    run = read_json(_run_file(checkpoint)).get("run", {}) if is_run(checkpoint) else {}
+    own = ("mask_source", "precision", "batch_size", "prompt_batch_size")
+    settings = {f"inference.{k}": v for k, v in run.get("inference", {}).items() if k not in own}
+    if settings.get("inference.growth", "none") == "none":
+        settings["inference.growth"] = "context"
+    return settings
+
+
+def frames_of(options: SimpleNamespace, profile: config.Profile) -> FrameSet:
+    """The frames that the options name, at most `--limit` of them; the others are in the drop log."""
+    from rossam_kit.datasets.loading import load_frames, read_annotations, scored_split
 
     data = profile.data
     if options.annotations:
-        frames = read_coco(
-            options.annotations,
-            data.root,
-            name=options.annotations.stem,
-            box_convention=data.box_convention,
-            keep_crowd=data.keep_crowd,
-            skip_bad=data.skip_bad,
-        )
-        frames = with_reading(frames, data)
+        (frames,) = read_annotations(data, options.annotations)
     else:
         frames = load_frames(data, options.split or scored_split(data), cache_dir())
     beyond = frames.frames[options.limit :] if options.limit else ()
@@ -167,9 +209,16 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     return frames.subset(frames.frames[: options.limit], drops)
 
 
-def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
-    """Raise `RossamError` where options are set that this method and source would ignore, all at once."""
-    method, source, problems = options.method, profile.data.source, ProblemList("rossam convert")
+def refuse_without_effect(
+    options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
+) -> None:
+    """Raise `RossamError` where options are set that this method and source would ignore, all at once.
+
+    Args:
+        overrides: those of `--set`.
+        also_read: groups of the profile that the command reads besides `READ_GROUPS`.
+    """
+    method, source, problems = options.method, profile.data.source, ProblemList("options")
     if options.annotations:
         ignored = {"--split": options.split, "--source": options.source if options.source != "coco" else None}
         ignored |= {
@@ -187,7 +236,8 @@ def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile,
             problems.add(option, f"says {getattr(options, option[2:])}, --set {key} says {overrides[key]}")
     reasons = config.without_effect(profile, overrides)
     for key in overrides:
-        reason = reasons.get(key) or _not_for(method, key, options.checkpoint)
+        is_read = key.partition(".")[0] in (*READ_GROUPS, *also_read)
+        reason = reasons.get(key) or (_not_for(method, key, options.checkpoint) if is_read else "has no effect here")
         if reason:
             problems.add(f"--set {key}", reason)
     remedy = "leave these out" if source != "synthetic" else "leave these out, or name the data's reader with --source"
@@ -198,8 +248,6 @@ def _not_for(method: str, key: str, checkpoint: str | None) -> str:
     """Why a method does not look at a profile key; empty where it does."""
     group, _, name = key.partition(".")
     name = name.split(".")[0]
-    if group not in ("data", "model", "inference", "device", "notice"):
-        return "has no effect on a conversion"
     if method in BASELINES:
         return f"has no effect: {method} has no network" if group in ("model", "inference", "device") else ""
     if group != "model":
@@ -209,8 +257,8 @@ def _not_for(method: str, key: str, checkpoint: str | None) -> str:
     if method != "sam2" and name == "sam2_backbone":
         return f"is SAM2's; {method} has model.backbone"
     if name == "recipe":
-        return "has no effect on a conversion"
-    if name in ("architecture", "backbone") and checkpoint and _run_file(checkpoint).is_file():
+        return "has no effect here"
+    if name in ("architecture", "backbone") and is_run(checkpoint):
         return f"has no effect: the run {checkpoint} has its own"
     return ""
 
@@ -219,27 +267,30 @@ def _run_file(checkpoint: str) -> Path:
     return Path(checkpoint).expanduser() / "run.json"
 
 
-def _method_of(checkpoint: str | None) -> str:
+def is_run(checkpoint: str | None) -> bool:
+    """Whether this is the folder of a fine-tuning run."""
+    return checkpoint is not None and _run_file(checkpoint).is_file()
+
+
+def method_of(checkpoint: str | None) -> str:
     """The method of a fine-tuning run, hq-sam where no run is named."""
-    is_run = checkpoint is not None and _run_file(checkpoint).is_file()
-    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run else "hq-sam"
+    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run(checkpoint) else "hq-sam"
 
 
-def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
+def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
     """The predictor of a method; with `has_own_checkpoint`, SAM2 also uses the named checkpoint."""
     if method in BASELINES:
         from rossam_kit.experiments import baselines
 
-        by_name = (baselines.BoxBaseline, baselines.EllipseBaseline, baselines.GrabCutBaseline)
-        return dict(zip(BASELINES, by_name, strict=True))[method]()
+        return baselines.BASELINES[method]()
     from rossam_core.inference.predictor import Predictor
-    from rossam_core.model.build import build_model
+    from rossam_core.model.segmenter import build_model
     from rossam_kit.experiments.experiments import Experiments
 
     base = Experiments(profile).base(method)
     if has_own_checkpoint:
         base["checkpoint"] = profile.model.checkpoint
-    if has_own_checkpoint and _run_file(base["checkpoint"]).is_file():
+    if has_own_checkpoint and is_run(base["checkpoint"]):
         base["backbone"] = read_json(_run_file(base["checkpoint"]))["run"]["backbone"]
     constants = base.pop("architecture")
     model = build_model(method, **base, **constants)

@@ -21,10 +21,10 @@ import pandas as pd
 
 from rossam_core.errors import RossamError
 from rossam_core.files import stable_hash
-from rossam_core.progress import track
 from rossam_core.records import Frame
 from rossam_kit.cache import cached, load_table, save_table
 from rossam_kit.experiments.scoring import BoxPredictor, score
+from rossam_kit.progress import track
 
 if TYPE_CHECKING:
     from rossam_kit.experiments.experiments import Experiments, RowSpec

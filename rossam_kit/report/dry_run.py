@@ -125,7 +125,7 @@ def _read_dataset(page: Checklist, name: str, data: DataConfig, trains: bool, co
         }
     except RossamError as error:
         page.problems.append(f"{data.source}: {error}")
-        page.add(f"      cannot be read: {error.found.splitlines()[0]}")
+        page.add(f"      cannot be read: {error.finding.splitlines()[0]}")
         return
     for split, frames in splits.items():
         videos, objects = len(frames.videos), frames.object_count
@@ -258,7 +258,7 @@ def _rows(page: Checklist, experiments: Experiments, frames: dict[str, int]) -> 
         try:
             reasons = {row.label: reason_to_compute(experiments.on(spec.dataset), row) for row in rows}
         except RossamError as error:
-            page.add(f"  {table}: {len(rows)} rows to compute ({error.where}: {error.found.splitlines()[0]})")
+            page.add(f"  {table}: {len(rows)} rows to compute ({error.where}: {error.finding.splitlines()[0]})")
             continue
         missing = {label: reason for label, reason in reasons.items() if reason}
         page.add(f"  {table}: {len(rows) - len(missing)} of {len(rows)} rows cached")

@@ -18,11 +18,11 @@ from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.build import build_model
-from rossam_core.records import FrameSet
+from rossam_core.model.segmenter import build_model
 from rossam_core.settings import InferenceConfig
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import EllipseBaseline
 from rossam_kit.experiments.parallel import _death
 
@@ -150,7 +150,7 @@ def test_a_killed_worker_is_reported_with_its_cause(frames, tmp_path):
     ("{SIGTERM(-15), SIGKILL(-9)}", "memory runs out"), ("", "ended unexpectedly (A worker was terminated.)"),
 ])  # fmt: skip
 def test_each_death_of_a_worker_has_its_own_cause(codes, cause):
-    assert cause in _death("place", f"A worker was terminated.\nThe exit codes of the workers are {codes}").found
+    assert cause in _death("place", f"A worker was terminated.\nThe exit codes of the workers are {codes}").finding
 
 
 def test_an_error_in_a_worker_keeps_its_type(frames, tmp_path):
@@ -272,7 +272,7 @@ def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path
     monkeypatch.setattr(ShardWorker, "__call__", None)
     convert(Notched(), frames, tmp_path / "out", ONE)
     (tmp_path / "out/records.csv").unlink()
-    with pytest.raises(RossamError, match="source"):
+    with pytest.raises(RossamError, match="version: 1 there, 99 now"):
         convert(Notched(), frames, tmp_path / "out", ONE)
 
 
