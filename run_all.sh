@@ -20,7 +20,7 @@ scores are cached: a second run computes only what changed, and a run that was c
                     paper: the paper's datasets and networks, for GPUs; begin with --dry-run
                     or the path of a YAML file of your own
   --dry-run         say what of the profile's data and weights is there, what is missing and how to get it, what
-                    would run and for how long; run nothing. Exit status 0 if everything is there, else 1
+                    would be computed and why; run nothing. Exit status 0 if everything is there, else 1
   --two-steps       run every notebook whose data is there, for two training steps on four frames each
   --data DIR        folder that holds the datasets' folders (nwpu: that of "NWPU VHR-10 dataset", or one above it);
                     without it they are looked for in ROSSAM_CACHE/data, where `rossam fetch` puts them

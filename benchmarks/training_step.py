@@ -5,6 +5,8 @@ Usage: python benchmarks/training_step.py [--backbone vit_l] [--batch 1] [--step
 """
 
 import argparse
+import resource
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import RunConfig, recipe
 from rossam_kit.config import SyntheticConfig
 from rossam_kit.datasets.synthetic.video import generate
-from rossam_kit.experiments.footprint import peak_resident
 
 
 def peak_gib(device: torch.device) -> float:
     """Highest memory so far, GiB: the process's on a CPU, the allocator's on a GPU."""
-    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()) / 2**30
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def main() -> None:

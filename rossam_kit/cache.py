@@ -1,23 +1,33 @@
-"""The cache folder: keys of results, writing that may fail, and locks between processes."""
+"""The cache: everything that is computed once (frames, indices, statistics, scores), its keys and its locks.
+
+A cached file appears whole or not at all. Processes that need the same file wait for the one that computes it. A
+damaged file is computed again, with a warning. Where the cache cannot be written, results are computed each time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import filelock
+import pandas as pd
 
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, stable_hash
+from rossam_core.files import atomic_path, cache_dir, stable_hash
 from rossam_kit.progress import waiting
 
+T = TypeVar("T")
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
 """Packages besides OpenCV, which has several names, whose version may move a number."""
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error)
+"""Raised while a damaged file is read; `ValueError` includes `RossamError`."""
 
 
 @contextlib.contextmanager
@@ -34,11 +44,11 @@ def caching() -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: str | os.PathLike) -> Iterator[None]:
-    """Have `path`, a file or folder that may not exist yet, to oneself: others who ask for it wait for the block's end.
+    """Hold an exclusive lock on `path`, a file or folder that may not exist yet.
 
-    The system holds the lock, on an empty file `.NAME.lock` beside `path`, and frees it when the process dies. Whoever
-    has waited looks again whether there is still something to do. Not to be nested for one path. Where the folder
-    cannot be written, or its file system knows no locks, nobody waits.
+    The operating system holds the lock, on an empty file `.NAME.lock` beside `path`, and releases it when the process
+    dies. A process that has waited must check whether there is still something to do. Not to be nested for one path.
+    There is no lock where the folder cannot be written or its file system has no locks.
     """
     path = Path(path)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
@@ -67,3 +77,49 @@ def result_key(parts, version: str) -> str:
     """
     libraries = {name: metadata.version(name) for name in LIBRARIES}
     return stable_hash([parts, version, libraries, cv2.__version__])
+
+
+def versions(code: str) -> dict[str, str]:
+    """Versions of the computing code and of the libraries that may change a number."""
+    return {"code": code, "opencv": cv2.__version__} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def cached(path: Path, compute: Callable[[], T], *, load: Callable[[Path], T], save: Callable[[Path, T], Any]) -> T:
+    """The value stored at `path`, computed and stored first where it is missing or damaged.
+
+    Args:
+        path: names everything that the value depends on, as a rule by a hash.
+        compute: makes the value.
+        load: reads it; raises one of `DAMAGE` if the file is not usable.
+        save: writes it to a temporary path, which is then renamed.
+    """
+    if path.exists() and (content := _intact(path, load)) is not None:
+        return content
+    with exclusive(path):
+        if path.exists() and (content := _intact(path, load, quiet=True)) is not None:  # another process made it
+            return content
+        value = compute()
+        with caching():
+            with atomic_path(path) as temporary:
+                save(temporary, value)
+            return load(path)  # so that the first call returns the same as later ones
+        return value
+
+
+def _intact(path: Path, load: Callable[[Path], T], quiet: bool = False) -> T | None:
+    try:
+        return load(path)
+    except DAMAGE as error:
+        if not quiet:
+            warnings.warn(f"{path} is damaged and is computed again: {error}", stacklevel=3)
+        return None
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """A table of scores from a compressed CSV file."""
+    return pd.read_csv(path, dtype={"video": str, "status": str}, compression="gzip")
+
+
+def save_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of scores as a compressed CSV file."""
+    table.to_csv(path, index=False, compression="gzip")

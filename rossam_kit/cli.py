@@ -223,7 +223,7 @@ def _dry_run(profile: config.Profile, options: SimpleNamespace) -> int:
     words += [f"--data {options.data}"] if options.data else []
     words += [f"--device {options.device}"] if options.device else []
     words += [f"--set {shlex.quote(pair)}" for pair in options.set]
-    print("Looking through data and weights, and timing the network once (minutes on a processor) …", file=sys.stderr)
+    print("Looking through data, weights and cached results …", file=sys.stderr)
     told = checklist(profile, command=" ".join(words))
     print("\n".join(told.lines))
     return 0 if told.is_complete else 1

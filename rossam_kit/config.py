@@ -1,6 +1,6 @@
 """The kit's settings: frozen pydantic models, unknown keys refused, every field with its unit and source.
 
-In: a profile name or YAML path and dotted overrides. Out: a `Profile`. All problems are told at once.
+`load_profile` takes a profile name or YAML path and dotted overrides. All problems are reported at once.
 """
 
 from __future__ import annotations

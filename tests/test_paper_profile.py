@@ -54,7 +54,8 @@ def test_a_dataset_without_a_root_is_looked_for_in_the_cache(tmp_path, monkeypat
         load_frames(load_profile("paper").data, "test")
 
 
-def test_a_quarter_of_the_frames_is_drawn_the_same_each_time_and_kept(twin, tmp_path):
+def test_a_quarter_of_the_frames_is_drawn_the_same_each_time_and_kept(twin, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
     data = load_profile("paper", {"data.root": str(twin)}).data
     whole = load_frames(data.model_copy(update={"sample": None}), "test", tmp_path)
     first, again = (load_frames(data, "test", tmp_path) for _ in range(2))
@@ -64,7 +65,7 @@ def test_a_quarter_of_the_frames_is_drawn_the_same_each_time_and_kept(twin, tmp_
     other = data.model_copy(update={"sample": data.sample.model_copy(update={"fraction": 0.75})})
     assert len(load_frames(other, "test", tmp_path)) == 3
     load_frames(data, "train", tmp_path)
-    kept = keep_manifests(data, tmp_path / "report", tmp_path)
+    kept = keep_manifests(data, tmp_path / "report")
     assert [path.name for path in kept] == ["train.json", "test.json"]
     listed = json.loads(kept[1].read_text())
     assert [frame["key"] for frame in listed["frames"]] == [first[0].key]

@@ -89,6 +89,8 @@ def fit(
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
     optimizers: Optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # the log has the peak of this run alone
 
     # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
     state = _restore(run_dir, model, optimizers)
@@ -147,6 +149,8 @@ def fit(
             row = {"kind": "step", **place, "mask": phase.mask, "loss": loss_sum.item() / max(objects.item(), 1)}
             row |= {"objects": int(objects.item()), "gradient_norm": norm.item()}
             row |= {f"rate_{group}": rate for group, rate in rates.items()} | batch_account(accounts)
+            if device.type == "cuda":
+                row["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
             runs.append_log(run_dir, row | {"seconds": round(time.perf_counter() - started, 4)}, on_event)
         if validation and (last or _passes(samples, training.validate_every, batch)):
             row = {"kind": "validation", **place} | validate(predictor, validation, accelerator)

@@ -1,6 +1,6 @@
-"""`rossam convert`: boxes of a tracking dataset to masks, in the forms asked for, with a page to review them.
+"""`rossam convert`: boxes of a tracking dataset to masks, with exports and a review page.
 
-In: options. Out: a folder of masks (`conversion.records`), exports and review in it, and a short table on the screen.
+Writes a folder of masks (`mask_records`) that holds exports and review, and prints a short table.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def convert_command(
 
 
 def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
-    """Convert, export, write the review, and tell what came of it; 1 where no box got a mask."""
+    """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
     from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
@@ -138,10 +138,10 @@ def _refuse_nothing(frames: FrameSet) -> None:
     if not frames.input_boxes:
         raise RossamError(frames.name, f"{len(frames)} frames hold no box", "name another split or a higher --limit")
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count, _ in _by_reason(frames.drops) if count)
-    found = f"each of the {frames.input_boxes:,} boxes is left out ({reasons})"
+    finding = f"each of the {frames.input_boxes:,} boxes is left out ({reasons})"
     is_crowd = any(drop.reason.startswith("iscrowd") for drop in frames.drops)
     remedy = "take such regions as objects with --keep-crowd" if is_crowd else "correct the annotations"
-    raise RossamError(frames.name, found, remedy)
+    raise RossamError(frames.name, finding, remedy)
 
 
 def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
@@ -278,7 +278,7 @@ def method_of(checkpoint: str | None) -> str:
 
 
 def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
-    """What answers prompts; a checkpoint named for this very method counts for SAM2, too."""
+    """The predictor of a method; with `has_own_checkpoint`, SAM2 also uses the named checkpoint."""
     if method in BASELINES:
         from rossam_kit.experiments import baselines
 
@@ -304,7 +304,7 @@ def _with_jitter(count: int):
 
 
 def _default_workers(predictor) -> int:
-    """One a GPU; on other processors one a core, each with one thread."""
+    """One per GPU; on a CPU one per core, each with one thread."""
     device = getattr(predictor, "device", None)
     if device is not None and device.type != "cpu":
         import torch

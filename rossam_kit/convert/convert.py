@@ -1,10 +1,9 @@
-"""Boxes to masks for a whole dataset: frame by frame, on one or many processes, and resumable to the same bytes.
+"""Boxes to masks for a whole dataset, on one or many processes, resumable to the same bytes.
 
-In: a predictor and a `FrameSet` of boxes. Out: a folder with exactly one record a box (`conversion.records`).
-
-A box that cannot be segmented keeps a record with the status `failed` and the reason. Frames go in shards; a shard is
-computed on its own, with a fixed number of threads and frame by frame, so neither the engine nor the number of
-workers nor a restart changes a byte. Only the process that was called writes files.
+`convert` writes a folder with exactly one record per box (`mask_records`). A box that cannot be segmented has a record
+with the status `failed` and the reason. Frames are processed in shards. A shard is computed independently, with a fixed
+number of threads and frame by frame, so that neither the engine nor the number of workers nor a restart changes a byte.
+Only the calling process writes files.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,13 +24,13 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config
-from rossam_kit.convert import engines, quality
 from rossam_kit.convert import mask_records as records
+from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.experiments.parallel import Engine, run_tasks
 from rossam_kit.progress import track
 
-Engine = Literal["local", "ray"]
 COLUMNS = (
     *("shard", "video", "frame", "object_id", "category", "x0", "y0", "x1", "y1", "status", "reason", "area"),
     *quality.SIGNS,
@@ -39,9 +38,9 @@ COLUMNS = (
 )
 
 CONVERSION_VERSION = 1
-"""To be raised with any change of code that moves a mask or a record: a conversion is not continued by another."""
+"""To be raised with any change of code that changes a mask or a record: a folder is continued by the same version."""
 UPGRADED = ("version", "torch")
-"""What may have changed since a folder was finished: it is then only read. An unfinished one would be of two kinds."""
+"""Keys of the manifest that may differ for a finished folder, which is only read; an unfinished one is refused."""
 
 
 class ConversionConfig(Config):
@@ -54,13 +53,13 @@ class ConversionConfig(Config):
     seed: int = 0
     """Of the jitter."""
     shard_frames: int = Field(16, ge=1)
-    """Frames a shard: what a killed run loses at most a worker, and what a worker holds in memory."""
+    """Frames per shard: at most what each worker loses when it is killed, and what it holds in memory."""
     threads: int = Field(1, ge=1)
     """Processor threads of a worker. Fixed, since sums over other numbers of threads may round otherwise."""
 
 
 def boxes_only(frames: FrameSet) -> FrameSet:
-    """The same frames without masks: what a tracking dataset offers."""
+    """The same frames without masks, as in a tracking dataset."""
     return frames.subset([f.with_objects([replace(o, segmentation=None) for o in f.objects]) for f in frames])
 
 
@@ -74,25 +73,25 @@ def convert(
     workers: int = 1,
     progress: Callable[[int], Any] | None = None,
 ) -> Conversion:
-    """Make a mask for every box of `frames`; masks that `frames` may hold are not looked at.
+    """Make a mask for every box of `frames`; masks in `frames` are ignored.
 
-    Started again on its folder after whatever ended it, it goes on where it was; on a finished folder it only reads.
+    An interrupted conversion is continued when called again with its folder; a finished one is only read.
 
     Args:
         predictor: a `Predictor`, or anything with `.predict(image, boxes_xyxy)`, such as a baseline.
-        out_dir: a new or empty folder, or one that the same conversion has begun.
-        engine: `local`, or `ray` (actors; needs `pip install rossam-core[cluster]`, and the images under the same
-            paths on every node).
-        workers: processes; with one, `local` works in this process. On GPUs, one a GPU.
-        progress: called with the number of frames done, now and then (`tqdm.update` fits); None: `progress.track`
-            shows the shards.
+        out_dir: a new or empty folder, or the folder of the same conversion.
+        engine: `local`, or `ray` (needs `pip install rossam-core[cluster]`, and the images under the same paths on
+            every node).
+        workers: processes; with one, `local` works in this process. On GPUs, one per GPU.
+        progress: called with the number of frames finished since the last call (as `tqdm.update`); None: a progress
+            bar over shards.
 
     Returns:
         The conversion, read from its folder.
 
     Raises:
-        RossamError: the folder was made with other settings, weights, data or code, all differences told; it holds
-            other files; Ray is asked for and missing; a box belongs to a frame that stands there twice.
+        RossamError: the folder was made with other settings, weights, data or code (all differences listed), or holds
+            other files; Ray is not installed; a frame occurs twice; a worker was killed.
     """
     folder, config = Path(out_dir), config or ConversionConfig()
     _refuse_repeated_frames(frames)
@@ -103,13 +102,19 @@ def convert(
     missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
     if progress:
         progress(len(frames) - sum(len(shards[n]) for n in missing))
-    if missing:
-        worker = engines.Work(ShardWorker(predictor, config), _on_gpu(predictor), config.threads)
-        done = engines.run(engine, worker, [(n, shards[n]) for n in missing], workers)
-        for number, data in done if progress else track(done, total=len(missing), desc="boxes to masks"):
-            write_bytes(records.shard_path(folder, number), data)
-            if progress:
-                progress(len(shards[number]))
+    for number, data in run_tasks(
+        _convert_shard,
+        [(n, shards[n]) for n in missing],
+        shared=ShardWorker(predictor, config),
+        workers=workers,
+        engine=engine,
+        gpu=_on_gpu(predictor),
+        desc="boxes to masks",
+        bar=progress is None,
+    ):
+        write_bytes(records.shard_path(folder, number), data)
+        if progress:
+            progress(len(shards[number]))
     if not (folder / records.RECORDS).exists():
         _write_table(folder, shards, frames.drops)
     return Conversion(folder)
@@ -127,7 +132,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardWorker:
-    """Converts shards, wherever it runs; picklable."""
+    """Converts shards in any process; picklable."""
 
     predictor: Any
     config: ConversionConfig
@@ -138,13 +143,14 @@ class ShardWorker:
             return records.pack([self.convert_frame(frame) for frame in frames])
 
     def convert_frame(self, frame: Frame) -> FrameRecord:
-        """A frame's records, one a box in order, whatever goes wrong with the image or a box."""
+        """A frame's records, one per box in order, also for unreadable images and unusable boxes."""
         boxes = frame.boxes_xyxy
         faults = dict(box_problems(boxes, frame.size_hw))
         usable = [i for i in range(len(boxes)) if i not in faults]
         answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
         objects = tuple(
-            _record(thing, frame, answers.get(i, f"box {faults.get(i)}")) for i, thing in enumerate(frame.objects)
+            _record(annotation, frame, answers.get(i, f"box {faults.get(i)}"))
+            for i, annotation in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
         place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
@@ -157,8 +163,8 @@ class ShardWorker:
         except RossamError as error:
             return [f"image: {error.finding}"] * len(usable)
         if image.shape[:2] != tuple(frame.size_hw):
-            found = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
-            return [found] * len(usable)
+            finding = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
+            return [finding] * len(usable)
         boxes, config = frame.boxes_xyxy[usable], self.config
         variants = np.empty((len(boxes), config.jitter, 4))
         for row, i in enumerate(usable):
@@ -170,11 +176,16 @@ class ShardWorker:
             return [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
 
     def _alone(self, image: np.ndarray, box: np.ndarray, variants: np.ndarray) -> Answer | str:
-        """One box by itself, after its frame as a whole could not be answered."""
+        """One box by itself, after the prediction for its whole frame failed."""
         try:
             return _predict(self.predictor, image, box, variants)[0]
         except RossamError as error:
             return f"{error.where}: {error.finding}"
+
+
+def _convert_shard(worker: ShardWorker, number: int, frames: Sequence[Frame]) -> tuple[int, bytes]:
+    """One task of `run_tasks`: a shard's number and its bytes."""
+    return number, worker(frames)
 
 
 def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:
@@ -187,16 +198,16 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
     return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
 
 
-def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
-    place = (int(thing.object_id), thing.category, tuple(float(side) for side in thing.box_xyxy))
+def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
+    place = (int(annotation.object_id), annotation.category, tuple(float(side) for side in annotation.box_xyxy))
     if isinstance(answer, str):
-        return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=thing.source)
+        return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=annotation.source)
     mask = answer.mask
     logits = getattr(mask, "logit_crop", None)
     piece, _ = _piece(mask)
     signs = dict.fromkeys(quality.SIGNS)
     if piece.any():
-        signs |= quality.shape_signs(piece, mask.offset_xy, thing.box_xyxy, frame.size_hw)
+        signs |= quality.shape_signs(piece, mask.offset_xy, annotation.box_xyxy, frame.size_hw)
         signs["jitter_stability"] = quality.jitter_stability(_piece(mask), [_piece(other) for other in answer.others])
         if np.isfinite(mask.predicted_iou):
             signs["predicted_iou"] = float(mask.predicted_iou)
@@ -207,7 +218,7 @@ def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> Mask
     reason = {"ok": mask.status if mask.status != "ok" else "", "cut": "cut: its window does not hold the box whole",
               "empty": "no pixel is above the threshold"}[status]  # fmt: skip
     rounded = {name: None if value is None else round(float(value), 4) for name, value in signs.items()}
-    return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, thing.source)
+    return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, annotation.source)
 
 
 def _piece(mask) -> quality.Piece:
@@ -235,8 +246,8 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[str, Any]:
-    """Everything that may move a byte of the result."""
-    told: dict[str, Any] = {"format": records.FORMAT, "conversion": config.model_dump(mode="json")}
+    """Everything that may change the result."""
+    description: dict[str, Any] = {"format": records.FORMAT, "conversion": config.model_dump(mode="json")}
     if hasattr(predictor, "model"):
         import torch
 
@@ -248,15 +259,15 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
             inference["precision"] = "bfloat16" if has_fast_bfloat16(device.type) else "float32"
         processor = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         model = predictor.model
-        told |= {
+        description |= {
             "model": {"method": model.method, "backbone": model.backbone, "weights": weights_hash(model)},
             "inference": inference,
             "device": processor,
             "torch": torch.__version__,
         }
     else:
-        told["model"] = {"method": type(predictor).__name__, **{k: str(v) for k, v in vars(predictor).items()}}
-    told["data"] = {
+        description["model"] = {"method": type(predictor).__name__, **{k: str(v) for k, v in vars(predictor).items()}}
+    description["data"] = {
         "name": frames.name,
         "frames": len(frames),
         "boxes": frames.object_count,
@@ -265,11 +276,11 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "fingerprint": _fingerprint(frames),
         "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
-    return told | {"version": CONVERSION_VERSION}
+    return description | {"version": CONVERSION_VERSION}
 
 
 def _fingerprint(frames: FrameSet) -> str:
-    """Hash of frames, boxes, drops and the images' bytes; of an image that cannot be read, that it cannot."""
+    """Hash of frames, boxes, drops and the images' bytes, or the error type for an unreadable image."""
     lines = []
     for frame in track(frames, desc="looking through the images"):
         try:
@@ -283,7 +294,7 @@ def _fingerprint(frames: FrameSet) -> str:
 
 
 def _open(folder: Path, description: Mapping[str, Any]) -> None:
-    """Begin the folder, or make sure that it was begun by the same conversion."""
+    """Create the folder, or check that it belongs to the same conversion."""
     path = folder / records.MANIFEST
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -318,11 +329,11 @@ def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequenc
     rows, memory = [], quality.TrackMemory()
     for number, frames in enumerate(shards):
         path = records.shard_path(folder, number)
-        found = records.unpack(path)
+        converted = records.unpack(path)
         expected = [(frame.key, [o.object_id for o in frame.objects]) for frame in frames]
-        if [(frame.key, [r.object_id for r in frame.objects]) for frame in found] != expected:
+        if [(frame.key, [r.object_id for r in frame.objects]) for frame in converted] != expected:
             raise RossamError(path, "does not hold one record for each box of the input", "delete it and start again")
-        for frame in found:
+        for frame in converted:
             for record in frame.objects:
                 memory.add(frame.video, record)
                 sides = dict(zip(("x0", "y0", "x1", "y1"), record.box_xyxy, strict=True))

@@ -1,6 +1,6 @@
-"""Converted masks in the forms other tools read.
+"""Exports of a `Conversion` to the formats of other tools.
 
-In: a `Conversion`. Out: `coco` (COCO JSON with tracks), `youtube-vis` (JSON, one annotation per track), `mots` (text
+Formats: `coco` (COCO JSON with tracks), `youtube-vis` (JSON, one annotation per track), `mots` (text
 files of MOTS), `png` (label maps), `authors` (ROS-SAM's img/boxes/onehotmask) or `yolo` (segmentation text files), each
 written so that a killed run leaves no half file.
 
@@ -52,8 +52,8 @@ def check(frames: FrameSet, formats: Iterable[str]) -> None:
             remedy = "export this video as coco, which has no such bound"
             raise RossamError(f"video {video}", f"has more than {MOST_LABELS} tracks, the most that png holds", remedy)
         if "youtube-vis" in formats and len(sizes[video]) > 1:
-            found = f"has frames of several sizes {sorted(sizes[video])} (height, width), youtube-vis allows one"
-            raise RossamError(f"video {video}", found, "export as coco, or make each size a video of its own")
+            finding = f"has frames of several sizes {sorted(sizes[video])} (height, width), youtube-vis allows one"
+            raise RossamError(f"video {video}", finding, "export as coco, or make each size a video of its own")
 
 
 # --- names and ids ----------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def write_coco(conversion: Conversion, path: str | Path, segmentation: str = "rl
             A mask with holes cannot be expressed by COCO polygons and stays an encoding.
     """
     if segmentation not in ("rle", "polygons"):
-        raise RossamError(f"segmentation {segmentation!r}", "is not known", "use rle or polygons")
+        raise RossamError(f"segmentation {segmentation!r}", "does not exist", "use rle or polygons")
     names, drops = _Names(conversion), [*conversion.left_out]
     info = {"description": conversion.manifest["data"]["name"], "image_root": names.root.as_posix()}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:

@@ -1,10 +1,10 @@
-"""What a conversion leaves on disk: one record a box, in shards of whole frames, and the folder that holds them.
+"""Files of a conversion: one record per box, in shards of whole frames.
 
-In: masks as they are made. Out: `FrameRecord`s read back one shard at a time, and a table with a row a box.
+`Conversion` reads `FrameRecord`s one shard at a time, and a table with one row per box.
 
     manifest.json         settings, weights and data the folder was made with
-    shards/000000.gz …    one JSON line a frame, its boxes in the order of the input (gzip)
-    records.csv           one row a box: place, status, reason, signs of quality, score; then what was left out
+    shards/000000.gz …    one JSON line per frame, its boxes in the order of the input (gzip)
+    records.csv           one row per box: place, status, reason, signs of quality, score; then what was left out
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Box, Frame
 from rossam_kit.datasets.frame_set import Drop
-from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
+from rossam_kit.datasets.images import AS_IT_IS, DatasetReading, reading_entry
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
 FORMAT = "rossam-masks-2"
@@ -168,7 +168,7 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
     place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
-    return place | frame.reading.as_entry() | {"objects": objects}
+    return place | reading_entry(frame.reading) | {"objects": objects}
 
 
 def _from_json(line: dict[str, Any]) -> FrameRecord:
@@ -207,7 +207,7 @@ class Conversion:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a box in the order of the input: `shard`, `video`, `frame`, `object_id`, `category`, the box,
+        """One row per box in the order of the input: `shard`, `video`, `frame`, `object_id`, `category`, the box,
         `status`, `reason`, `area`, the signs, `review_score`, `review_rank` (1 = look at it first), `looks` (what
         stands out)."""
         converted = self._rows[self._rows["status"] != LEFT_OUT].reset_index(drop=True)
@@ -234,7 +234,7 @@ class Conversion:
         return pd.read_csv(path, dtype=kinds, encoding_errors="surrogateescape", **options)
 
     def find(self, row) -> tuple[FrameRecord, MaskRecord]:
-        """The frame and the record a row of `table` is about."""
+        """The frame and the record of a row of `table`."""
         for frame in unpack(shard_path(self.folder, int(row.shard))):
             if (frame.video, frame.index) == (row.video, row.frame):
                 for record in frame.objects:

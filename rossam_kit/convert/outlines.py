@@ -1,6 +1,6 @@
 """Outlines of masks along the edges of their pixels: exact, so that they can be filled back into the same mask.
 
-In: a bool mask. Out: closed loops of corner points, or the same as SVG path data.
+The outline of a bool mask is a list of closed loops of corner points, or the same as SVG path data.
 """
 
 from __future__ import annotations

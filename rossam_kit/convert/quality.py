@@ -1,12 +1,11 @@
-"""How a mask looks without ground truth: signs of quality, the score that orders the review, and how far to trust it.
+"""Quality of masks without ground truth: signs of each mask, a review score, and how well both predict the true IoU.
 
-In: a mask, its logits, its box, masks of jittered boxes. Out: signs a record; over all records a score in [0, 1].
+Signs are computed from a mask, its logits, its box, and the masks of jittered boxes; the score is in [0, 1] over all
+records. Symbols: M the mask's pixels, B the box's (those whose centre lies in it), IoU as in `rossam_core.metrics`.
 
-Symbols: M the mask's pixels, B the box's (those whose centre lies in it), IoU as in `evaluation.metrics`.
-
-No sign sees the truth. Each tells how far a mask departs from what good masks are like: steady under small changes
-of box and threshold, in one piece, inside its box, alike from frame to frame. A mask that is wrong in a steady way
-(the bright deck of a ship, frame after frame) looks well by all of them; `agreement` says how often that happens.
+Signs measure how far a mask departs from the properties of good masks: stable under small changes of box and threshold,
+connected, inside its box, similar from frame to frame. A mask that is consistently wrong (the bright deck of a ship in
+every frame) scores well; `agreement` measures how often that happens.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ SIGNS: Mapping[str, str] = {
 }
 HIGH_IS_BAD = ("leakage", "fragments", "touches_window")
 SCORED = ("predicted_iou", "jitter_stability", "threshold_stability", "leakage", "fragments", "touches_window")
-"""What `review_score` averages. `temporal_consistency` and `fill` are told but not counted: on the train and val splits
-of the generated video, with the shipped prior, neither ordered masks by their true IoU, and counting them made the
-score's order worse. Notebook 10 measures all of them on the test split."""
+"""What `review_score` averages. `temporal_consistency` and `fill` are recorded only: on the train and val splits of the
+generated video, with the shipped prior, neither ordered masks by their true IoU, and counting them made the score's
+order worse. Notebook 10 measures all of them on the test split."""
 
 LOOKS = (
     ("predicted_iou", "below", 0.5, "the model expects a poor mask ({:.2f})"),
@@ -221,10 +220,10 @@ def looks(row: Mapping) -> list[tuple[str, str]]:
 def with_true_iou(conversion: Conversion, frames: Sequence[Frame]) -> pd.DataFrame:
     """The conversion's table with a column `iou` where `frames`, the same in the same order, know the true masks."""
     ious = []
-    for found, frame in zip(conversion, frames, strict=True):
-        for record, truth in zip(found.objects, frame.objects, strict=True):
-            known = truth.has_mask
-            ious.append(mask_iou(record.full(found.size_hw), truth.mask(found.size_hw)) if known else np.nan)
+    for converted, frame in zip(conversion, frames, strict=True):
+        for record, truth in zip(converted.objects, frame.objects, strict=True):
+            size_hw = converted.size_hw
+            ious.append(mask_iou(record.full(size_hw), truth.mask(size_hw)) if truth.has_mask else np.nan)
     return conversion.table.assign(iou=ious)
 
 
@@ -256,9 +255,9 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     table, rows = table[table["area"] > 0], []
     for name in ("review_score", *SIGNS):
         direction = -1.0 if name in ("review_score", *HIGH_IS_BAD) else 1.0
-        found = spearman(table.assign(**{name: direction * table[name]}), name)
-        low, high = np.clip([found.low, found.high], -1, 1)  # bounds of ρ, not of its first order
-        rows.append({"sign": name, "spearman": found.mean, "low": low, "high": high, "n": found.n})
+        correlation = spearman(table.assign(**{name: direction * table[name]}), name)
+        low, high = np.clip([correlation.low, correlation.high], -1, 1)  # bounds of ρ, not of its first order
+        rows.append({"sign": name, "spearman": correlation.mean, "low": low, "high": high, "n": correlation.n})
     return pd.DataFrame(rows)
 
 
@@ -267,12 +266,12 @@ def review_gain(
 ) -> pd.DataFrame:
     """What looking at the worst-looking part finds: for each share looked at, the share found of all masks whose true
     IoU is below `poor`. Looking without order would find as much as it looks at, and no order more than `at best`."""
-    known = table.dropna(subset=["iou"]).sort_values("review_rank")
-    is_poor = (known["iou"] < poor).to_numpy()
+    scored = table.dropna(subset=["iou"]).sort_values("review_rank")
+    is_poor = (scored["iou"] < poor).to_numpy()
     total = max(int(is_poor.sum()), 1)
     rows = []
     for share in shares:
-        looked_at = round(share * len(known))
-        found, best = is_poor[:looked_at].sum() / total, min(looked_at / total, 1.0)
-        rows.append({"looked at": share, "boxes": looked_at, "poor masks found": found, "at best": best})
+        looked_at = round(share * len(scored))
+        recall, best = is_poor[:looked_at].sum() / total, min(looked_at / total, 1.0)
+        rows.append({"looked at": share, "boxes": looked_at, "poor masks found": recall, "at best": best})
     return pd.DataFrame(rows)

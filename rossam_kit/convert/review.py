@@ -1,6 +1,6 @@
 """The review: a page of the worst-looking masks that opens from disk, and a CSV of all in that order.
 
-In: a `Conversion`. Out: `review.html`, one file without any outside reference, and `review.csv`.
+Writes `review.html`, one file without external references, and `review.csv`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The format that the authors' released code trains and tests on: an image, its boxes, and its masks as arrays.
 
-In: a folder with `<split>/img/*.png`, `<split>/boxes/*.npy` and `<split>/onehotmask/*.npy`. Out: a `FrameSet`.
+Files: `<split>/img/*.png`, `<split>/boxes/*.npy` and `<split>/onehotmask/*.npy`.
 Files of one stem belong together: boxes float N×4 (x0, y0, x1, y1), masks N×H×W of 0 and 255 in the same order.
 A mask array is opened without being loaded, and becomes run-length encodings object by object.
 
@@ -132,10 +132,10 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
         else:
             extents[row] = masks.box_of(mask)
             if not are_around(boxes[row][None], np.array([extents[row]]), size_hw)[0]:
-                found = (
+                finding = (
                     f"its mask {list(extents[row])} lies outside its box {boxes[row].tolist()} or fills little of it"
                 )
-                report.drop(mask_path, found, names[row], boxes=1)
+                report.drop(mask_path, finding, names[row], boxes=1)
                 continue
             category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
             objects.append(ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask)))

@@ -1,6 +1,4 @@
-"""COCO JSON: our own index of a frame set, written and read back exactly, and a reader for anybody's file.
-
-In: a `FrameSet`, or a COCO annotation file with its image folder. Out: an index on disk, or a `FrameSet`.
+"""COCO JSON: an index of a `FrameSet`, written and read back exactly, and a reader for other COCO files.
 
 The index is plain COCO with the extensions video datasets use (`videos`, `video_id`, `track_id`), so other
 tools open it; what COCO has no field for (`box_xyxy` as exact floats, `attributes`, `drops`) stands beside.
@@ -12,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from rossam_core.files import read_json, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import are_around, other_convention, to_xyxy
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
+from rossam_kit.datasets.images import DatasetReading, image_size_hw, reading_entry, with_reading
 
 FORMAT = "rossam-index-1"
 FAR_OUTSIDE = 10
@@ -72,7 +70,7 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
                 "attributes": dict(frame.attributes),
             }
             | ({"source": dict(frame.source)} if frame.source else {})
-            | frame.reading.as_entry()
+            | reading_entry(frame.reading)
         )
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
@@ -137,6 +135,15 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
         return FrameSet(info["name"], frames, [Drop(**drop) for drop in content["drops"]], classes)
     except (KeyError, TypeError) as error:
         raise RossamError(path, f"is damaged ({error!r})", "delete it and write the index anew") from error
+
+
+def read_whole_index(path: str | os.PathLike, existing: Container[str] = ()) -> FrameSet:
+    """`read_coco_index`, with a `RossamError` if an image is missing; images in `existing` are not looked for."""
+    frames = read_coco_index(path)
+    for frame in frames:
+        if str(frame.image_path) not in existing and not frame.image_path.exists():
+            raise RossamError(path, f"its image {frame.image_path} is missing", "delete the index")
+    return frames
 
 
 def _object_to_json(item: ObjectAnnotation, size_hw: tuple[int, int]) -> Json:
@@ -310,9 +317,9 @@ def _items(content: Json, images: dict, categories: dict, keep: set[str], keep_c
         item = _Item(entry if isinstance(entry, dict) else {}, f"annotations[{position}]")
         items.append(item)
         if number is None or number in seen:
-            found = item.entry.get("id")
-            repeated = f"id {found!r} belongs to an earlier entry"
-            item.faults.append(NO_ID.format("id", found) if number is None else repeated)
+            entry_id = item.entry.get("id")
+            repeated = f"id {entry_id!r} belongs to an earlier entry"
+            item.faults.append(NO_ID.format("id", entry_id) if number is None else repeated)
         else:
             item.place = f"annotation {number}"
         seen.add(number)
@@ -341,12 +348,12 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
         other = None if convention and not has_mask else other_convention(values, read_as, sizes, extents)
         if other is not None:
             item, bbox = group[fits.argmin()], values[fits.argmin()].tolist()
-            found = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
+            finding = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
             if not has_mask:
-                found = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
-                found = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else found
+                finding = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
+                finding = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else finding
             own = "" if has_mask else f", or --box-convention {read_as} if they are right"
-            problems.add(item.place, f"bbox {bbox} is read as {read_as}: {found}: use --box-convention {other}{own}")
+            problems.add(item.place, f"bbox {bbox} is read as {read_as}: {finding}: use --box-convention {other}{own}")
         for item, box in zip(group, boxes, strict=True):
             item.box = box
         faults = dict(box_problems(boxes, sizes))
@@ -488,8 +495,8 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     try:
         os.fsencode(image["file_name"])
     except UnicodeEncodeError as error:
-        found = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
-        return image_dir, (0, 0), found
+        finding = f"its name does not exist in this system's encoding, {error.encoding}; set PYTHONUTF8=1 for UTF-8"
+        return image_dir, (0, 0), finding
     path, stated = _find_image(image_dir, image["file_name"]), [image.get(side) for side in ("height", "width")]
     if path is None:
         return image_dir, (0, 0), f"lies outside the image folder {image_dir}; name the folder that it starts from"
@@ -502,8 +509,8 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
         return path, size_hw, ""
     turned = "; the annotations seem to have been made on the image turned by its EXIF tag"
     hint = turned if tuple(numbers) == size_hw[::-1] else ""
-    found = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
-    return path, size_hw, found
+    finding = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
+    return path, size_hw, finding
 
 
 def _find_image(folder: Path, file: str) -> Path | None:

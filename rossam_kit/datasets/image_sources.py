@@ -1,6 +1,6 @@
-"""Image files that are no TIFF, and arrays, as sources of pixels; and `open_image`, which knows the reader of any file.
+"""Pixels of image files and arrays; `open_image` chooses the reader by file type.
 
-In: a path. Out: what `TiffImage` offers, whatever the format: size, dtype and bands from the header, and pixels of a
+All sources have the interface of `TiffImage`: size, dtype and bands from the header, and pixels of a
 window in the file's own numbers (`tiff.Pixels`).
 """
 

@@ -1,9 +1,9 @@
-"""Image files and in-memory arrays of any common kind → the one form every room takes: uint8 H×W×3, RGB.
+"""Conversion of image files and arrays of any common kind to uint8 H×W×3, RGB.
 
-In: a path and an `DatasetReading`, or an array a user made. Out: pixels in stored order, an `ImageConversionWarning`
-that says how whatever was not 8-bit RGB became so, and a `RossamError` for what cannot be read right.
+Pixels are returned in stored order. An `ImageConversionWarning` describes how an image that was not 8-bit RGB was
+converted; a `RossamError` names what cannot be read correctly.
 
-Decisions, each held by a test:
+Decisions, each covered by a test:
 
 * Stored order: EXIF orientation never rotates or flips an image, since annotations are in stored pixels.
   A TIFF whose orientation tag is not 1 is refused.
@@ -39,6 +39,7 @@ import numpy as np
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, stable_hash, write_json
 from rossam_core.records import ImageReading
+from rossam_kit.cache import cached
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
@@ -70,11 +71,17 @@ class DatasetReading(ImageOptions, ImageReading):
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
-        """The reading of an entry that `as_entry` was merged into."""
+        """The reading of an entry that `reading_entry` was merged into."""
         return cls(**entry["reading"]) if "reading" in entry else AS_IT_IS
 
 
 AS_IT_IS = DatasetReading()
+
+
+def reading_entry(reading: ImageReading) -> dict[str, Any]:
+    """`{"reading": …}`, to be stored with a frame; empty for the default."""
+    values = reading.model_dump(mode="json", exclude_defaults=True)
+    return {"reading": values} if values else {}
 
 
 def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS) -> np.ndarray:
@@ -109,8 +116,8 @@ def read_window(
     with open_image(path) as source:
         height, width = source.size_hw
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            found = f"window x {x0} to {x1}, y {y0} to {y1} is empty or outside of the image ({height}×{width}, H×W)"
-            raise RossamError(path, found, "clip the window to the image")
+            finding = f"window x {x0} to {x1}, y {y0} to {y1} is empty or outside of the image ({height}×{width}, H×W)"
+            raise RossamError(path, finding, "clip the window to the image")
         return _read(source, (x0, y0, x1, y1), reading)
 
 
@@ -196,18 +203,19 @@ def resolve_reading(
 def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
     states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
-    remembered = (cache or cache_dir()) / "stretches" / f"{key}.json"
-    with contextlib.suppress(RossamError, TypeError, ValueError):
-        low, high = read_json(remembered)
-        return low, high
-    statistics = _Statistics(reading, SAMPLE // len(paths))
-    for path in paths:
-        with contextlib.suppress(RossamError), open_image(path) as source:
-            statistics.add(source)
-    limits = statistics.limits(np.dtype(dtype), bits)
-    with contextlib.suppress(RossamError):  # a cache that cannot be written costs time only
-        write_json(remembered, limits)
-    return limits
+
+    def compute() -> Limits:
+        statistics = _Statistics(reading, SAMPLE // len(paths))
+        for path in paths:
+            with contextlib.suppress(RossamError), open_image(path) as source:
+                statistics.add(source)
+        return statistics.limits(np.dtype(dtype), bits)
+
+    def load(path: Path) -> Limits:
+        low, high = read_json(path)
+        return float(low), float(high)
+
+    return cached((cache or cache_dir()) / "stretches" / f"{key}.json", compute, load=load, save=write_json)
 
 
 class _Statistics:
@@ -292,12 +300,12 @@ def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.nd
         result[block[1] - y0 : block[3] - y0] = pixels
     size = result.shape[0] * result.shape[1]
     if partial > size / 2 and source.alpha_is_doubtful:
-        found = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
+        finding = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
         shown = ",".join(str(band + 1) for band in bands)
         remedy = (
             f"if it is a measured band (GDAL calls the fourth alpha by default), name those to show: --bands {shown}"
         )
-        raise RossamError(source.where, found, f"{remedy}, or data.bands; else save the image without alpha")
+        raise RossamError(source.where, finding, f"{remedy}, or data.bands; else save the image without alpha")
     notes = [*source.notes, *_notes(source, reading, bands, limits)]
     if lost:
         notes.append(f"missing pixels (nodata or mask) black ({lost / size:.0%} of pixels)")
@@ -324,8 +332,8 @@ def _bands(source: ImageSource, reading: DatasetReading) -> tuple[list[int], int
     if reading.bands is not None:
         count, highest = source.band_count, max(reading.bands)
         if highest > count:
-            found = f"has {count} band{'s' if count > 1 else ''}, and band {highest} is asked for"
-            raise RossamError(source.where, found, f"name bands from 1 to {count} with --bands or data.bands")
+            finding = f"has {count} band{'s' if count > 1 else ''}, and band {highest} is asked for"
+            raise RossamError(source.where, finding, f"name bands from 1 to {count} with --bands or data.bands")
         return [band - 1 for band in reading.bands], None
     colours = [band for band in range(source.band_count) if band != source.alpha]
     return colours[:3] if len(colours) >= 3 else colours[:1], source.alpha

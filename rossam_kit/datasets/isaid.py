@@ -1,7 +1,7 @@
 """iSAID: 2,806 large aerial images with instance masks of 15 classes, read as patches of 800×800 pixels.
 
-In: a folder with `{train,val}/images/P0005.png`, `P0005_instance_color_RGB.png` (class) and
-`P0005_instance_id_RGB.png` (instance). Out: a `FrameSet` of patches, each image a video, each patch a frame of it.
+Files: `{train,val}/images/P0005.png`, `P0005_instance_color_RGB.png` (class) and `P0005_instance_id_RGB.png`
+(instance). In the `FrameSet`, each image is a video and each patch one of its frames.
 Waqas Zamir et al., CVPR Workshops 2019. The test split is published without masks.
 
 Patches overlap by 200 pixels, as in the authors' kit; the last of a row or column is moved back to end at the
@@ -15,6 +15,7 @@ by the border of a patch is the part inside; `visible` among its attributes is t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import warnings
@@ -30,7 +31,7 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, stable_hash, write_bytes
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import read_image
 from rossam_kit.datasets.reading import Report, find_folder, indexed, list_files
@@ -79,10 +80,6 @@ def read_isaid(
     root: str | PathLike,
     split: Literal["train", "val"],
     cache: Path | None = None,
-    *,
-    patch: int = PATCH,
-    overlap: int = OVERLAP,
-    progress: bool = False,
 ) -> FrameSet:
     """The patches of a split that hold an object, sorted by image, row and column.
 
@@ -91,9 +88,6 @@ def read_isaid(
         split: `train` or `val`.
         cache: folder for patches and index; None = `files.cache_dir()`. Patches take about as much disk as the
             images.
-        patch: side of a patch, pixels.
-        overlap: pixels that neighbours share, less than `patch`.
-        progress: show a bar while patches are cut.
 
     Raises:
         RossamError: the dataset is not there, or a list of all problems with their files: images or masks
@@ -101,23 +95,21 @@ def read_isaid(
     """
     if split not in ("train", "val"):
         raise RossamError(NAME, f"has no split {split!r} with masks", "use 'train' or 'val'")
-    if not 0 <= overlap < patch:
-        raise RossamError("overlap", f"is {overlap}, expected 0 to {patch - 1}", "make it smaller than patch")
     root = find_folder(root, lambda f: (f / split / "images").is_dir(), LAYOUT, HOW_TO_GET)
     cache = cache or cache_dir()
-    options = {"split": split, "patch": patch, "overlap": overlap}
+    options = {"split": split, "patch": PATCH, "overlap": OVERLAP}
     folder = root / split / "images"
-    return indexed(NAME, root, [folder], options, cache, lambda: _read(root, folder, patch, overlap, cache, progress))
+    return indexed(NAME, root, [folder], options, cache, lambda: _read(root, folder, cache))
 
 
-def _read(root: Path, folder: Path, patch: int, overlap: int, cache: Path, progress: bool) -> FrameSet:
+def _read(root: Path, folder: Path, cache: Path) -> FrameSet:
     report, frames, drops = Report(root, REMEDY), [], []
     names = [path.name for path in list_files(folder, (".png",))]
     stems = sorted({name.removesuffix(CLASS_SUFFIX).removesuffix(ID_SUFFIX).removesuffix(".png") for name in names})
     if not stems:
         report.problem(folder, "holds no images")
-    for stem in track(stems, desc="cutting iSAID") if progress else stems:
-        cut = _patches_of(folder / stem, root, patch, overlap, cache, report)
+    for stem in track(stems, desc="cutting iSAID"):
+        cut = _patches_of(folder / stem, root, cache, report)
         if cut is not None:
             frames += cut.frames
             drops += cut.drops
@@ -125,7 +117,7 @@ def _read(root: Path, folder: Path, patch: int, overlap: int, cache: Path, progr
     return FrameSet(f"{NAME} {folder.parent.name}", frames, drops, list(enumerate(CATEGORIES, start=1)))
 
 
-def _patches_of(base: Path, root: Path, patch: int, overlap: int, cache: Path, report: Report) -> FrameSet | None:
+def _patches_of(base: Path, root: Path, cache: Path, report: Report) -> FrameSet | None:
     """The patches of one image, cut now or before; None where something is wrong with its files."""
     files = [base.with_name(base.name + suffix) for suffix in (".png", CLASS_SUFFIX, ID_SUFFIX)]
     missing = [path for path in files if not path.is_file()]
@@ -134,21 +126,21 @@ def _patches_of(base: Path, root: Path, patch: int, overlap: int, cache: Path, r
     if missing:
         return None
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = stable_hash([PATCHES_VERSION, patch, overlap, states])[:16]
+    key = stable_hash([PATCHES_VERSION, PATCH, OVERLAP, states])[:16]
     folder = cache / NAME / f"{base.name}-{key}"
-    if (folder / "index.json").exists():
-        frames = read_coco_index(folder / "index.json")
-        if all(frame.image_path.exists() for frame in frames):
-            return frames
+    index = folder / "index.json"
+    if index.exists():
+        with contextlib.suppress(RossamError):  # damaged, or patches were removed: cut anew
+            return read_whole_index(index)
     pixels = _read_files(files, report)
     if pixels is None:
         return None
     own = Report(root, REMEDY)
-    frames = FrameSet(NAME, _cut(*pixels, base, patch, overlap, folder, own), own.drops)
+    frames = FrameSet(NAME, _cut(*pixels, base, folder, own), own.drops)
     report.problems.extend(own.problems.items)
     if len(own.problems):
         return None
-    write_coco_index(frames, folder / "index.json")
+    write_coco_index(frames, index)
     return frames
 
 
@@ -214,8 +206,6 @@ def _cut(
     classes: np.ndarray,
     ids: np.ndarray,
     base: Path,
-    patch: int,
-    overlap: int,
     out: Path,
     report: Report,
 ) -> list[Frame]:
@@ -224,10 +214,10 @@ def _cut(
     categories, areas = _instances(classes, ids, id_path, report)
     numbers = {source_id: number for number, source_id in enumerate(sorted(areas), start=1)}
     height, width = ids.shape
-    corners = list(itertools.product(_starts(height, patch, overlap), _starts(width, patch, overlap)))
+    corners = list(itertools.product(_starts(height), _starts(width)))
     frames = []
     for index, (y, x) in enumerate(corners, start=1):
-        window = np.s_[y : y + patch, x : x + patch]
+        window = np.s_[y : y + PATCH, x : x + PATCH]
         part, objects = ids[window], []
         for source_id in np.unique(part[part > 0]).tolist():
             mask = part == source_id
@@ -281,7 +271,7 @@ def _instances(
     return categories, areas
 
 
-def _starts(side: int, patch: int, overlap: int) -> list[int]:
-    """Where patches begin along a side: every patch - overlap pixels, the last one moved back to end at the border."""
-    last = max(0, side - patch)
-    return [*range(0, last, patch - overlap), last]
+def _starts(side: int) -> list[int]:
+    """First pixels of the patches along a side: every PATCH - OVERLAP pixels; the last patch ends at the border."""
+    last = max(0, side - PATCH)
+    return [*range(0, last, PATCH - OVERLAP), last]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, stable_hash, write_bytes
-from rossam_kit.cache import caching, exclusive
+from rossam_kit.cache import cached
 from rossam_kit.config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfig, Split
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.catalogue import place_of
@@ -21,7 +21,7 @@ from rossam_kit.datasets.images import AS_IT_IS, with_reading
 from rossam_kit.datasets.isaid import read_isaid
 from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10
 from rossam_kit.datasets.ootb import read_ootb
-from rossam_kit.datasets.sampling import apply, draw_manifest, read_manifest
+from rossam_kit.datasets.sampling import Manifest, apply, draw_manifest, read_manifest
 from rossam_kit.datasets.sat_mtb import read_sat_mtb
 from rossam_kit.datasets.satsot import read_satsot
 from rossam_kit.datasets.splits import hold_out
@@ -43,19 +43,19 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 tenth video of train, which train then lacks."""
 
 
-def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progress: bool = True) -> FrameSet:
+def load_frames(data: DataConfig, split: Split, cache: Path | None = None) -> FrameSet:
     """Frames of one split, generated once or read where they lie.
 
     Bands and stretch are those of `data`, and the stretch is the same for all splits.
     Sources without a split of that name raise `RossamError`: nothing is tested on what it was trained on.
     """
-    frames = _read_split(data, split, cache, progress)
+    frames = _read_split(data, split, cache)
     is_default = ImageOptions(bands=data.bands, stretch=data.stretch) == ImageOptions()
     if not is_default or any(frame.reading != AS_IT_IS for frame in frames):
         paths = [frame.image_path for frame in frames]
         for other in SPLITS[data.source]:
             with contextlib.suppress(RossamError):  # one's own data need not have every split
-                paths += [frame.image_path for frame in _read_split(data, other, cache, progress) if other != split]
+                paths += [frame.image_path for frame in _read_split(data, other, cache) if other != split]
         frames = with_reading(frames, data, paths, cache)
     return _limit(frames, data.limit_frames)
 
@@ -68,7 +68,7 @@ def read_annotations(data: DataConfig, *files: Path) -> list[FrameSet]:
     return [with_reading(frames, data, paths) for frames in sets]
 
 
-def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bool) -> FrameSet:
+def _read_split(data: DataConfig, split: Split, cache: Path | None) -> FrameSet:
     if split not in SPLITS[data.source]:
         offered = ", ".join(SPLITS[data.source])
         raise RossamError(data.source, f"has no split {split!r}", f"it offers {offered}")
@@ -80,20 +80,19 @@ def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bo
     match data.source:
         case "synthetic":
             root = (cache or cache_dir()) / "synthetic"
-            with exclusive(root / stable_hash([data.synthetic.model_dump(mode="json"), split])[:16]):
-                frames = generate(data.synthetic, split, root, progress=progress)
+            frames = generate(data.synthetic, split, root, progress=True)
         case "coco":
             frames = read_coco(root / f"{split}.json", root / "images", name=root.name, **options)
         case "nwpu-vhr10":
             frames = read_nwpu_vhr10(root, split)
         case "isaid":
-            frames = read_isaid(root, split, cache, progress=progress)
+            frames = read_isaid(root, split, cache)
         case "sat-mtb" | "authors":
             frames = _hold_out(lambda name: _sampled(_published(data, root, name, cache), data.sample, cache), split)
         case "satsot":
             frames = read_satsot(root, cache)
         case "viso":
-            frames = read_viso(root, cache=cache)
+            frames = read_viso(root, cache)
         case "ootb":
             frames = read_ootb(root, cache)
     return frames
@@ -108,8 +107,8 @@ def root_of(data: DataConfig) -> Path:
     if data.source in OWN_SOURCES:
         return data.root
     is_wrong = data.root is not None and not data.root.is_dir()
-    if not is_wrong and (found := locate(data.source, data.root)) is not None:
-        return found
+    if not is_wrong and (folder := locate(data.source, data.root)) is not None:
+        return folder
     place = place_of(data.source, data.root)
     for folder in (place, data.root):  # its reader says what it misses there
         if folder is not None and folder.is_dir():
@@ -162,12 +161,12 @@ def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = Non
     return (cache or cache_dir()) / "samples" / name
 
 
-def keep_manifests(data: DataConfig, folder: Path, cache: Path | None = None) -> list[Path]:
+def keep_manifests(data: DataConfig, folder: Path) -> list[Path]:
     """Copy the manifests of the draws, as `train.json` and `test.json`, to `folder`, beside what was made of them."""
     kept = []
     for split in ("train", "test"):
-        frames = _published(data, root_of(data), split, cache)
-        manifest = sample_path(frames, data.sample, cache)
+        frames = _published(data, root_of(data), split, None)
+        manifest = sample_path(frames, data.sample)
         if manifest.exists():
             write_bytes(folder / f"{split}.json", manifest.read_bytes())
             kept.append(folder / f"{split}.json")
@@ -185,12 +184,12 @@ def _sampled(frames: FrameSet, sample: SampleConfig | None, cache: Path | None) 
     """The drawn frames, all others in the drop log; the manifest is drawn and hashed once, and kept."""
     if sample is None:
         return frames
+
+    def draw() -> Manifest:
+        return draw_manifest(frames, sample.fraction, sample.seed, exclude_categories=sample.exclude_categories)
+
     path = sample_path(frames, sample, cache)
-    if path.exists():
-        return apply(frames, read_manifest(path), verify=False)
-    manifest = draw_manifest(frames, sample.fraction, sample.seed, exclude_categories=sample.exclude_categories)
-    with caching():
-        manifest.write(path)
+    manifest = cached(path, draw, load=read_manifest, save=lambda path, manifest: manifest.write(path))
     return apply(frames, manifest, verify=False)
 
 

@@ -1,6 +1,6 @@
 """NWPU VHR-10: 650 aerial and satellite images, 3,921 objects of ten kinds, with instance polygons.
 
-In: a folder that holds the dataset anywhere in its first levels. Out: a `FrameSet`, each image its own video.
+The dataset may lie in any of the first levels of the given folder. Each image is its own video.
 
 Images: Cheng et al., ISPRS J. Photogramm. 98 (2014). Polygons: `annotations.json`, Su et al., IGARSS 2019.
 The 150 images of the negative set hold no objects and are not read.
@@ -107,7 +107,7 @@ def _find(root: Path) -> tuple[Path, Path]:
         for parent in list(images.parents)[:4]:
             if (parent / "annotations.json").is_file():
                 return images, parent / "annotations.json"
-    found = f"{folders[0]}, but no annotations.json beside or above it" if folders else "no such dataset"
+    finding = f"{folders[0]}, but no annotations.json beside or above it" if folders else "no such dataset"
     if not root.is_dir():
-        found = "no such folder"
-    raise RossamError(root, f"{found}; {LAYOUT}", HOW_TO_GET)
+        finding = "no such folder"
+    raise RossamError(root, f"{finding}; {LAYOUT}", HOW_TO_GET)

@@ -1,7 +1,7 @@
 """OOTB: 110 satellite video sequences that each follow one object, with oriented boxes.
 
-In: a folder with `<class>_<n>/img/0001.jpg …`, `<class>_<n>/groundtruth.txt`, and `anno/<class>_<n>.txt`. Out:
-a `FrameSet`, each sequence a video. Chen et al., ISPRS J. Photogramm. 210 (2024).
+Files: `<class>_<n>/img/0001.jpg …`, `<class>_<n>/groundtruth.txt`, and `anno/<class>_<n>.txt`. Each sequence is a
+video. Chen et al., ISPRS J. Photogramm. 210 (2024).
 
 Coordinates: rows of eight numbers, x and y of the four corners in turn. The box is the smallest upright one that
 holds them; the corners stay in the object's attribute `corners`, [[x, y], …], in the same pixel-edge

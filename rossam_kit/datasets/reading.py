@@ -1,9 +1,9 @@
-"""What the readers of real datasets share: finding the folder, telling every fault at once, remembering the result.
+"""Common parts of the readers of real datasets: finding the folder, reporting all problems at once, caching the result.
 
-In: a folder a user named. Out: the dataset's own folder, a `Report` of problems and drops, and a `FrameSet`
-that is read from its files once and from a COCO index afterwards, as long as no file below it has changed.
+A dataset is read from its files once, and from a COCO index in the cache afterwards, as long as no file below its
+folder has changed.
 
-What is a problem and what a drop: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
+Problems and drops: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
 counts that disagree) stops the reading with one error that lists all of them. A single object that cannot be
 used (no area, outside the frame, NaN) is left out and logged, unless most rows of its file are so: then the file
 is not what it is taken for.
@@ -24,9 +24,9 @@ import numpy as np
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, stable_hash
-from rossam_kit.cache import caching
+from rossam_kit.cache import cached
 from rossam_kit.datasets.box_conventions import FEW_BOXES, other_convention
-from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import image_size_hw, with_reading
 
@@ -43,7 +43,7 @@ MOSTLY = 0.5
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of that name was left by a system and is no part of a dataset."""
+    """Whether a file or folder of that name belongs to an operating system and not to a dataset."""
     return name.startswith((".", "~$")) or name.lower() in LITTER
 
 
@@ -61,8 +61,8 @@ class Report:
         self.root, self.remedy = root, remedy
         self.problems, self.drops = ProblemList(root), []
 
-    def problem(self, path: Path, found: str, at: int | str | None = None) -> None:
-        self.problems.add(self._place(path, at), found)
+    def problem(self, path: Path, finding: str, at: int | str | None = None) -> None:
+        self.problems.add(self._place(path, at), finding)
 
     def drop(self, path: Path, reason: str, at: int | str | None = None, boxes: int = 0) -> None:
         self.drops.append(Drop(self._place(path, at), reason, boxes))
@@ -163,8 +163,8 @@ def usable_boxes(
         values = boxes.copy()
         values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
         if (other := other_convention(values, convention, size_hw)) is not None:
-            found = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
-            report.problem(path, f"boxes are expected as {convention}: {found}", places[0])
+            finding = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            report.problem(path, f"boxes are expected as {convention}: {finding}", places[0])
     return usable
 
 
@@ -176,10 +176,10 @@ def indexed(
     cache: Path | None,
     read: Callable[[], FrameSet],
 ) -> FrameSet:
-    """What `read` returns, from an index in the cache folder where there is a fitting one.
+    """The frames that `read` returns, from an index in the cache folder where a valid one exists.
 
-    An index fits as long as path, size and time of change of every file below `folders`, the options, and
-    this room's source are as they were. A newer one replaces it.
+    An index is valid as long as path, size and modification time of every file below `folders`, the options, and
+    `READERS_VERSION` are unchanged. A newer index replaces it.
 
     Args:
         folders: files and folders that `read` looks at.
@@ -190,21 +190,17 @@ def indexed(
     state, seen = stable_hash([READERS_VERSION, states])[:16], {name for name, *_ in states}
     folder = (cache or cache_dir()) / "indices"
     path = folder / f"{name}-{origin}-{state}.json"
-    if path.exists():
-        try:
-            with _collector_paused():
-                frames = read_coco_index(path)
-            if all(str(frame.image_path) in seen or frame.image_path.exists() for frame in frames):
-                return frames
-        except RossamError:
-            pass  # damaged: an index is only ever a copy, and written anew
-    frames = with_reading(_with_file_names(read(), root), cache=cache)
-    with caching():
-        write_coco_index(frames, path, image_root=root)
+
+    def load(path: Path) -> FrameSet:
+        with _collector_paused():
+            return read_whole_index(path, seen)
+
+    def save(temporary: Path, frames: FrameSet) -> None:
+        write_coco_index(frames, temporary, image_root=root)
         for stale in folder.glob(f"{name}-{origin}-*.json"):
-            if stale != path:
-                stale.unlink(missing_ok=True)
-    return frames
+            stale.unlink(missing_ok=True)
+
+    return cached(path, lambda: with_reading(_with_file_names(read(), root), cache=cache), load=load, save=save)
 
 
 def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:
@@ -220,7 +216,7 @@ def _with_file_names(frames: FrameSet, root: Path) -> FrameSet:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Without garbage collection, which takes longer than the reading where millions of small objects come up."""
+    """Pause garbage collection, which takes longer than reading when millions of small objects are created."""
     enabled = gc.isenabled()
     gc.disable()
     try:

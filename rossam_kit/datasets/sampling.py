@@ -1,7 +1,7 @@
-"""The sampling manifest: which quarter of each video's frames is used, the same on every machine.
+"""Sampling manifests: which quarter of each video's frames is used, identical on every machine.
 
-In: a `FrameSet`, a fraction and a seed. Out: a `Manifest` of frame keys with the hashes of image and annotation,
-written as JSON, read back, checked against the files, and applied to a `FrameSet`.
+A `Manifest` lists the keys of the drawn frames with the hashes of image and annotation. It is stored as JSON, checked
+against the files, and applied to a `FrameSet`.
 
 The paper samples a quarter of each video's frames at random, leaves cars out, and excludes what has no masks
 (section 4.1); its draw is not published. Ours ranks a video's usable frames by
@@ -123,8 +123,8 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     """Read what `Manifest.write` wrote; a changed or truncated one is a `RossamError`."""
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else content
-        raise RossamError(path, f"format is {found!r}, expected {FORMAT!r}", WRITE_ANEW)
+        format_name = content.get("format") if isinstance(content, dict) else content
+        raise RossamError(path, f"format is {format_name!r}, expected {FORMAT!r}", WRITE_ANEW)
     try:
         manifest = Manifest(
             dataset=content["dataset"],
@@ -152,13 +152,13 @@ def apply(frames: FrameSet, manifest: Manifest, *, verify: bool = True) -> Frame
     Raises:
         RossamError: listed frames that are not there, or whose image or annotation is another; all at once.
     """
-    found = _frames_by_key(frames)
+    by_key = _frames_by_key(frames)
     problems = ProblemList(f"sampling manifest of {manifest.dataset}")
     for sampled in track(manifest.frames, desc="check sampled frames") if verify else manifest.frames:
-        if sampled.key not in found:
+        if sampled.key not in by_key:
             problems.add(sampled.key, f"is not among the {len(frames):,} frames of {frames.name} ({sampled.file})")
         elif verify:
-            problems.extend(_differences(found[sampled.key], sampled))
+            problems.extend(_differences(by_key[sampled.key], sampled))
     problems.raise_if_any(
         "apply a manifest to the very data it was drawn from: all of its files, read the same way; or draw a new one"
     )
@@ -222,13 +222,13 @@ def _differences(frame: Frame, sampled: SampledFrame) -> list[tuple[str, str]]:
 
 
 def _frames_by_key(frames: FrameSet) -> dict[str, Frame]:
-    found, problems = {}, ProblemList(frames.name)
+    by_key, problems = {}, ProblemList(frames.name)
     for frame in frames:
-        if frame.key in found:
-            problems.add(frame.key, f"is both {found[frame.key].image_path} and {frame.image_path}")
-        found[frame.key] = frame
+        if frame.key in by_key:
+            problems.add(frame.key, f"is both {by_key[frame.key].image_path} and {frame.image_path}")
+        by_key[frame.key] = frame
     problems.raise_if_any("give each video its own name before drawing")
-    return found
+    return by_key
 
 
 def _common_folder(frames: Sequence[Frame]) -> Path:

@@ -1,7 +1,7 @@
 """SAT-MTB: satellite videos of airplanes, ships, trains and cars; polygons, boxes, oriented boxes and tracks.
 
-In: a folder with `<class>/<NN>/img/000001.png …`, annotations beside `img`, and `data_split.xlsx`. Out: a
-`FrameSet`, each sequence a video such as `airplane/03`. Li et al., IEEE TGRS 61 (2023); Zenodo record 15253996,
+Files: `<class>/<NN>/img/000001.png …`, annotations beside `img`, and `data_split.xlsx`. Each sequence is a video such
+as `airplane/03`. Li et al., IEEE TGRS 61 (2023); Zenodo record 15253996,
 CC BY 4.0. This is the dataset ROS-SAM is trained and tested on.
 
 Four kinds of annotation, of which one is read at a time:
@@ -261,8 +261,8 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
                 extents.append(extent)
                 if not are_around(box[None], extent[None], size_hw)[0]:
                     contradictions += 1
-                    found = f"bbox {box.tolist()} is not around its polygon {extent.tolist()}"
-                    report.drop(path, found, place, boxes=1)
+                    finding = f"bbox {box.tolist()} is not around its polygon {extent.tolist()}"
+                    report.drop(path, finding, place, boxes=1)
                     continue
             shifted = [[v - FIRST_PIXEL for v in p] for p in polygons] if isinstance(polygons, list) else polygons
             kind = {"kind": str(fine)} if fine and str(fine).lower() != category else {}
@@ -271,8 +271,8 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
             )
     other = other_convention(np.array(boxes), "xyxy", size_hw, np.array(extents)) if boxes else None
     if other is not None or contradictions > max(1, len(boxes) / 2):
-        found = {None: "another box", "xywh": "x, y, width, height"}.get(other, other)
-        report.problem(path, f"bbox holds {found}, expected xmin, ymin, xmax, ymax of its polygon")
+        finding = {None: "another box", "xywh": "x, y, width, height"}.get(other, other)
+        report.problem(path, f"bbox holds {finding}, expected xmin, ymin, xmax, ymax of its polygon")
     return objects
 
 
@@ -329,8 +329,8 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
         elif not 0 <= class_number < len(MOT_CLASSES):
             report.problem(path, f"class is {class_number}, expected 0 to {len(MOT_CLASSES) - 1}", line)
         elif class_of.setdefault(object_id, class_number) != class_number:
-            found = f"object {object_id} is {MOT_CLASSES[class_number]}, before {MOT_CLASSES[class_of[object_id]]}"
-            report.problem(path, found, line)
+            finding = f"object {object_id} is {MOT_CLASSES[class_number]}, before {MOT_CLASSES[class_of[object_id]]}"
+            report.problem(path, finding, line)
         elif object_id in by_frame[number]:
             report.problem(path, f"object {object_id} has a box in frame {number} already", line)
         else:
@@ -346,8 +346,8 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
 
 def _coarse(*names: Any) -> str | None:
     """The class that the first known of `names` belongs to."""
-    known = [COARSE.get(str(name).strip().lower().replace(" ", "_")) for name in names if name]
-    return next((category for category in known if category), None)
+    classes = [COARSE.get(str(name).strip().lower().replace(" ", "_")) for name in names if name]
+    return next((category for category in classes if category), None)
 
 
 def _finite(values: Any, count: int) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """SatSOT: 105 satellite video sequences that each follow one object, with boxes.
 
-In: a folder with `<class>_<NN>/img/0001.jpg …` and `<class>_<NN>/groundtruth.txt`. Out: a `FrameSet`, each
-sequence a video. Zhao et al., IEEE TGRS 60 (2022). 65 cars, 9 planes, 5 ships, 26 trains.
+Files: `<class>_<NN>/img/0001.jpg …` and `<class>_<NN>/groundtruth.txt`. Each sequence is a video. Zhao et al., IEEE
+TGRS 60 (2022). 65 cars, 9 planes, 5 ships, 26 trains.
 
 Coordinates: rows `x,y,w,h`, of the top left corner; `none` where the target is out of sight. Nothing states
 whether the first pixel is 0 or 1: see `FIRST_PIXEL`. x1 = x0 + w, so the box is pixel-edge.

@@ -1,7 +1,7 @@
-"""TIFF files of any layout: tags by tifffile; pixels by rasterio where it is installed, else by tifffile, too.
+"""TIFF files of any layout: tags by tifffile; pixels by rasterio where it is installed, else by tifffile.
 
-In: a path. Out: a `TiffImage`, which gives any window of any bands in the file's own numbers, and says which samples
-are missing. Byte order, BigTIFF, strips or tiles, interleaving and compression make no difference to what it gives.
+`TiffImage` reads any window of any bands in the file's own values and marks missing samples, whatever the byte order,
+BigTIFF, strips or tiles, interleaving and compression.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class TiffImage(contextlib.ExitStack):
             remedy = "write amplitude or intensity as numbers of one depth, e.g. np.abs(image), into another file"
             raise RossamError(self.where, f"its samples are {kind}, expected integers or real numbers", remedy)
         if self._photometric == WHITE_IS_ZERO and page.dtype.kind not in "bu":
-            found = f"its {page.dtype} samples have the photometric interpretation MINISWHITE, which has no full scale"
-            raise RossamError(self.where, found, "save it as MINISBLACK")
+            finding = f"its {page.dtype} samples have photometric interpretation MINISWHITE, which has no full scale"
+            raise RossamError(self.where, finding, "save it as MINISBLACK")
         ends = np.add(page.dataoffsets, page.databytecounts)
         if len(ends) == 0 or ends.max() > file_size:
             raise RossamError(self.where, f"is truncated: {file_size} bytes of {max(ends, default=0)}", SAVE_AGAIN)

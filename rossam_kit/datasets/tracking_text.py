@@ -1,8 +1,4 @@
-"""Text files with one box a row, and the folders of numbered frames they belong to, as tracking datasets have them.
-
-In: a folder of frames and a text file. Out: `Clip`s, rows split by the delimiter that the file uses, the frames of a
-sequence that follows one object, and all such sequences of a dataset.
-"""
+"""Text files with one box per row, and the folders of numbered frames they belong to, as in tracking datasets."""
 
 from __future__ import annotations
 
@@ -76,8 +72,8 @@ def read_rows(path: Path, report: Report) -> tuple[list[Row], str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read as text ({error})"
-        report.problem(path, found)
+        finding = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read as text ({error})"
+        report.problem(path, finding)
         return [], ","
     if not lines:
         report.problem(path, "is empty")
@@ -169,7 +165,7 @@ def single_object_frames(
     if len(rows) != len(clip.images):
         report.problem(truth, f"holds {len(rows)} rows, img/ holds {len(clip.images)} frames")
         return []
-    found: dict[int, tuple[int, Box, dict[str, Any]]] = {}
+    by_frame: dict[int, tuple[int, Box, dict[str, Any]]] = {}
     for number, (line, fields) in zip(clip.images, rows, strict=True):
         values = parse_numbers(fields)
         if [field.lower() for field in fields] == ["none"] or (values and len(values) == columns and not any(values)):
@@ -178,14 +174,14 @@ def single_object_frames(
             report.problem(truth, f"is {','.join(fields)!r}, expected {columns} numbers or 'none'", line)
         else:
             try:
-                found[number] = (line, *to_object(values))
+                by_frame[number] = (line, *to_object(values))
             except ValueError as fault:
                 report.drop(truth, str(fault), line, boxes=1)
-    lines, boxes = [line for line, _, _ in found.values()], [box for _, box, _ in found.values()]
+    lines, boxes = [line for line, _, _ in by_frame.values()], [box for _, box, _ in by_frame.values()]
     usable = usable_boxes(boxes, clip.size_hw, truth, lines, report, "xywh" if columns == 4 else "xyxy")
     objects = {
         number: (ObjectAnnotation(1, category, box, attributes=extra),)
-        for (number, (_, box, extra)), good in zip(found.items(), usable, strict=True)
+        for (number, (_, box, extra)), good in zip(by_frame.items(), usable, strict=True)
         if good
     }
     return [

@@ -1,7 +1,7 @@
 """VISO: satellite videos of 1024×1024 pixels with small moving objects, boxes for one object or all of them.
 
-In: a folder with `mot/` or `sot/` or both. Out: a `FrameSet`, each sequence a video named by its folder, e.g.
-`mot/car/001`. Yin et al., IEEE TGRS 60 (2022).
+The folder holds `mot/` or `sot/` or both. Each sequence is a video named by its folder, e.g. `mot/car/001`. Yin et al.,
+IEEE TGRS 60 (2022).
 
 `mot/<class>/<NNN>/gt/gt.txt` holds rows separated by commas, `frame,id,x,y,w,h,…` (the published car and train
 sequences), or by spaces, `frame id x1 y1 x2 y2 …` (plane and ship); which is told file by file.
@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import xywh_to_xyxy
@@ -60,12 +60,12 @@ class Entry(NamedTuple):
     box: Box
 
 
-def read_viso(root: str | PathLike, task: Literal["mot", "sot"] | None = None, cache: Path | None = None) -> FrameSet:
-    """All sequences of a task, or of both, sorted by name. The dataset has no split by sequence.
+def read_viso(root: str | PathLike, cache: Path | None = None) -> FrameSet:
+    """All sequences of both tasks, sorted by name. The dataset has no split by sequence.
 
     Args:
-        root: the dataset's folder, or one at most two levels above it.
-        task: `mot`: every moving object; `sot`: chosen objects, each followed alone; None: what is there.
+        root: the dataset's folder, or one at most two levels above it. Tasks: `mot` has every moving object, `sot`
+            chosen objects, each in a track of its own; one of them may be missing.
         cache: folder for the index; None = `files.cache_dir()`.
 
     Raises:
@@ -73,10 +73,9 @@ def read_viso(root: str | PathLike, task: Literal["mot", "sot"] | None = None, c
             unreadable or of several sizes; files that are no text; unknown classes; rows for frames that have
             no image; files of which most rows cannot be used.
     """
-    tasks = TASKS if task is None else (task,)
-    root = find_folder(root, lambda f: any(subfolders(f / name) for name in tasks), LAYOUT, HOW_TO_GET)
-    folders = [root / name for name in tasks]
-    return indexed(NAME, root, folders, {"tasks": tasks}, cache, lambda: _read(root, folders))
+    root = find_folder(root, lambda f: any(subfolders(f / name) for name in TASKS), LAYOUT, HOW_TO_GET)
+    folders = [root / name for name in TASKS]
+    return indexed(NAME, root, folders, {"tasks": TASKS}, cache, lambda: _read(root, folders))
 
 
 def _read(root: Path, folders: Sequence[Path]) -> FrameSet:
@@ -103,8 +102,8 @@ def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
         for entry in sorted(_in_frames(entries, path, clip, report, convention)):
             in_frame = objects.setdefault(entry.number, {})
             if entry.object_id in in_frame:
-                found = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
-                report.drop(path, found, entry.line, boxes=1)
+                finding = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
+                report.drop(path, finding, entry.line, boxes=1)
             else:
                 in_frame[entry.object_id] = ObjectAnnotation(entry.object_id, category, entry.box)
     if read_files is _chosen_objects:

@@ -1,7 +1,7 @@
 """Masks from boxes without learning: the filled box, the inscribed ellipse, and GrabCut.
 
-In: an image and its boxes. Out: one mask for each box, through the same `.predict` as a network's. They stand
-in every comparison as the floor below which a method adds nothing.
+Baselines have the same `.predict` as a network. They are in every comparison: a method that does not exceed them adds
+nothing.
 
 A pixel belongs to a box when its centre does: box edges at x0 and x1 take the columns i with
 x0 ≤ i + 0.5 < x1. A box of less than a pixel may therefore hold no pixel; its mask is empty.
@@ -104,7 +104,7 @@ class GrabCutBaseline(Baseline):
     components, the mask is the filled box and the status says `fallback: box`.
 
     OpenCV draws its starting clusters from a generator of its own, which is seeded anew for every box: a mask
-    depends on image and box alone, not on what was asked before.
+    depends on image and box alone, not on earlier calls.
     """
 
     def _one(self, image: np.ndarray, box: np.ndarray) -> CropMask:

@@ -1,7 +1,7 @@
 """The paper's comparative statements as predicates, judged by paired differences of IoU.
 
-In: `configs/claims.yaml` and the rows that `Experiments` has. Out: one `Judgement` per claim, with the reason where the
-profile cannot judge it, and the statements that no row can judge.
+Claims are read from `claims.yaml`. Each has one `Judgement`, with the reason where the profile cannot test it;
+statements that no row can test are listed separately.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Rows of tables → scored objects, computed once and kept.
+"""Scored objects for every row of a table, computed once and cached.
 
-In: a profile and the name of a table in `configs/experiments.yaml`. Out: for each row one DataFrame with a row
-a scored unit (see `scoring`). A row's key is the hash of everything that may move a number: its resolved
-settings, the data's fingerprint, the weights' hash, the versions of code and libraries that compute it. What is there
-under that key is loaded, what is missing is computed, whichever notebook asks first; a killed run loses at most one
-row.
+`Experiments` takes a profile; its `results` returns for each row of a table in `experiments.yaml` a DataFrame with one
+row per scored unit (see `scoring`). Scores are cached under a key: the hash of everything that may change a number (the
+row's resolved settings, the fingerprint of the data, the hash of the weights, the versions of code and libraries). The
+parts of the key are stored beside the scores and in each run's folder. A killed process loses at most one row.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pydantic import Field, model_validator
 
 from rossam_core.devices import has_fast_bfloat16, resolve_device
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, cache_dir, read_json, write_json
+from rossam_core.files import cache_dir, read_json, write_json
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.lora import merge_adapters
 from rossam_core.model.segmenter import PromptableSegmenter, build_model, load_run
@@ -32,7 +31,7 @@ from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
 from rossam_core.training.run_folder import STATE, is_finished
 from rossam_core.training.train import fit
-from rossam_kit.cache import exclusive, result_key
+from rossam_kit.cache import cached, exclusive, load_table, result_key, save_table, versions
 from rossam_kit.config import CONFIGS, Profile
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
@@ -43,9 +42,11 @@ from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
 TRAINING_VERSION = "training 2"
-"""To be raised with any change of code that moves the weights of a run: cached runs of older versions are not used."""
+"""To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
 SCORING_VERSION = "scoring 2"
 """The same for predictions, baselines and scores."""
+KEY = "key.json"
+"""File of a run's folder: the parts of its key."""
 MAIN_DATASET = "sat-mtb"
 """The paper's own dataset: what a profile's `data` stands for in most tables."""
 
@@ -54,7 +55,7 @@ class RowSpec(Config):
     """One row of one table, as `experiments.yaml` writes it."""
 
     label: str
-    """What the table's first column says."""
+    """Text of the table's first column."""
     published: str | None = None
     """Row name in `published.csv`; None for rows the paper does not have."""
     method: Method | None = None
@@ -75,11 +76,11 @@ class RowSpec(Config):
 
 
 class TableSpec(Config):
-    """One table: what it asks, its rows in order, and the only settings in which they differ."""
+    """One table: its question, its rows in order, and the only settings in which they differ."""
 
     title: str
     question: str
-    """What the table asks."""
+    """The question that the table answers."""
     notebook: str
     """The notebook that shows it."""
     dataset: str = MAIN_DATASET
@@ -87,7 +88,7 @@ class TableSpec(Config):
     published: str = ""
     """The paper's table in `published.csv`; by default the table's own name."""
     reference: str
-    """Label of the row that differences are to."""
+    """Label of the row that the others are compared with."""
     varies: tuple[str, ...]
     """Settings in which a row may differ from the reference row (`rows.row_settings`); `*` stands for any part."""
     inference: dict[str, Any] = Field(default_factory=dict)
@@ -130,15 +131,15 @@ def table_specs() -> dict[str, TableSpec]:
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row and what was measured for it.
+    """A row and its scores.
 
     Attributes:
         spec: the row as `experiments.yaml` has it.
-        scores: one row a scored unit, all protocols (see `scoring.score`).
-        key: content hash the scores are kept under.
+        scores: one row per scored unit, all protocols (see `scoring.score`).
+        key: content hash that names the cached scores.
         seconds: time that prediction and scoring took, all seeds together, training excluded.
         objects: number of prompts answered, those of every seed counted.
-        experiments: what computed it, and has its data and its run.
+        experiments: the `Experiments` that computed it.
     """
 
     spec: RowSpec
@@ -154,7 +155,7 @@ class RowResult:
 
 
 class Experiments:
-    """A profile's data, models and results, each made at the first demand.
+    """A profile's data, models and results, each made when first needed.
 
     Args:
         profile: settings.
@@ -176,12 +177,14 @@ class Experiments:
         for key in ("budgets", "skip_tables"):
             unknown = sorted(set(getattr(self.profile, key)) - set(specs))
             if unknown:
-                raise RossamError(f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _known(specs))
+                raise RossamError(
+                    f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _table_names(specs)
+                )
         budgets = self.profile.budgets
         return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
 
     def on(self, dataset: str) -> Experiments:
-        """The same experiments on the data that the profile names for `dataset`; these here where it names none."""
+        """The same experiments on the profile's data for `dataset`; `self` where the profile has none."""
         if dataset not in self.profile.datasets:
             return self
         if dataset not in self._others:
@@ -192,7 +195,7 @@ class Experiments:
 
     @cached_property
     def frames(self) -> FrameSet:
-        """The frames everything is scored on."""
+        """The frames that are scored."""
         return load_frames(self.profile.data, scored_split(self.profile.data), self.cache)
 
     @cached_property
@@ -259,35 +262,42 @@ class Experiments:
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
-        """The row's run folder, trained first where it is not."""
+        """The row's run folder; the run is trained first if necessary."""
         return self.trained(self.run_config(spec, seed))
 
+    def run_parts(self, run: RunConfig) -> dict[str, Any]:
+        """Everything that may change a run's weights, by name."""
+        excluded = {"device": True, "inference": {"batch_size", "prompt_batch_size"}}
+        return {
+            "settings": run.model_dump(mode="json", exclude=excluded),
+            "processor": [self._precision(run.training.precision), self.device.type],
+            "data": self._training_fingerprint,
+            "weights": weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
+        }
+
     def run_folder(self, run: RunConfig) -> Path:
-        """Where the run's folder is, or will be: named by the hash of everything that may move its weights."""
-        parts = [
-            run.model_dump(mode="json", exclude={"device": True, "inference": {"batch_size", "prompt_batch_size"}}),
-            [self._precision(run.training.precision), self.device.type],
-            self._training_fingerprint,
-            weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
-        ]
-        return self.cache / "runs" / result_key(parts, TRAINING_VERSION)
+        """Folder of the run, which may not exist yet; named by the hash of `run_parts`."""
+        return self.cache / "runs" / result_key(list(self.run_parts(run).values()), TRAINING_VERSION)
 
     def trained(self, run: RunConfig) -> Path:
-        """The run's folder, trained once for all rows, tables and notebooks that share its settings."""
+        """The run's folder; a run is trained once for all rows that share its settings."""
         self._train([run])
         return self.run_folder(run)
 
     def _train(self, runs: Sequence[RunConfig]) -> None:
         """Train what is not yet trained: on a processor one run per core, else one after the other."""
         missing = {folder: run for run in runs if not is_finished(folder := self.run_folder(run))}
-        tasks = [(run, folder, *self.training_frames) for folder, run in missing.items()]
+        tasks = [
+            (run, folder, self.run_parts(run) | {"versions": versions(TRAINING_VERSION)}, *self.training_frames)
+            for folder, run in missing.items()
+        ]
         workers = None if self.device.type == "cpu" else 1
         for _ in run_tasks(_fit, tasks, workers=workers, desc="fine-tuning runs"):
             pass
 
     def prepare(self, specs: Sequence[RowSpec]) -> None:
-        """Train and score what these rows still lack, on all cores."""
-        missing = [spec for spec in specs if not self._scores_path(spec).exists()]
+        """Train and score the rows that are not cached, on all cores."""
+        missing = [spec for spec in specs if not self.scores_path(spec).exists()]
         self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
         tasks = [(self.profile, self.cache, spec) for spec in missing]
         workers = None if self.device.type == "cpu" else 1
@@ -297,7 +307,7 @@ class Experiments:
             pass
 
     def predictor(self, spec: RowSpec, seed: int = 0):
-        """What answers the row's prompts: a `Predictor` (fine-tuned first where the row says so), or a baseline."""
+        """The row's `Predictor`, fine-tuned first where the row trains, or its baseline."""
         if spec.baseline:
             return BASELINES[spec.baseline]()
         if spec.trains:
@@ -317,58 +327,67 @@ class Experiments:
         values = {**self.profile.inference.model_dump(), **spec.inference}
         return parse_config(InferenceConfig, values, where=f"{TABLES} row {spec.label!r}")
 
-    def key(self, spec: RowSpec) -> str:
-        """Hash of everything that may move the row's numbers; nothing is trained or scored for it."""
-        parts = [self._fingerprint, self.profile.evaluation.model_dump()]
+    def key_parts(self, spec: RowSpec) -> dict[str, Any]:
+        """Everything that may change the row's scores, by name; nothing is trained or scored for it.
+
+        `network` is method, backbone, and the hash of the weights or the names of the run folders, one per seed.
+        """
+        parts = {"data": self._fingerprint, "evaluation": self.profile.evaluation.model_dump()}
         if spec.baseline:
-            return result_key([*parts, spec.baseline], SCORING_VERSION)
+            return parts | {"baseline": spec.baseline}
         inference = self.inference(spec)
         if spec.trains:
             weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
         else:
             weights = weights_hash(self.model(spec.method))
-        parts += [
-            inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
-            [self._precision(inference.precision), self.device.type],
-            [spec.method, self._backbone(spec.method), weights],
-        ]
-        return result_key(parts, SCORING_VERSION)
+        return parts | {
+            "inference": inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
+            "processor": [self._precision(inference.precision), self.device.type],
+            "network": [spec.method, self._backbone(spec.method), weights],
+        }
 
-    def _scores_path(self, spec: RowSpec) -> Path:
+    def key(self, spec: RowSpec) -> str:
+        """Hash of `key_parts` and of the versions of code and libraries."""
+        return result_key(list(self.key_parts(spec).values()), SCORING_VERSION)
+
+    def scores_path(self, spec: RowSpec) -> Path:
+        """File of the row's scores, which may not exist yet; the parts of their key are in a JSON file beside it."""
         return self.cache / "scores" / self.profile.name / f"{self.key(spec)}.csv.gz"
 
     def result(self, spec: RowSpec) -> RowResult:
         """The row's scores: loaded where they exist, else computed and cached."""
-        known = spec.model_dump_json()
-        if known not in self._results:
-            self._results[known] = self._load_or_compute(spec)
-        return self._results[known]
+        row = spec.model_dump_json()
+        if row not in self._results:
+            self._results[row] = self._load_or_compute(spec)
+        return self._results[row]
 
     def _load_or_compute(self, spec: RowSpec) -> RowResult:
-        table_path = self._scores_path(spec)
-        facts_path = table_path.with_name(f"{self.key(spec)}.json")
-        paths = (table_path, facts_path)
-        if not all(path.exists() for path in paths):
-            with exclusive(table_path):
-                if not all(path.exists() for path in paths):  # nobody else has computed it in the meantime
-                    self._compute_and_keep(spec, *paths)
-        facts = read_json(facts_path)
-        scores = pd.read_csv(table_path, dtype={"video": str, "status": str})
-        return RowResult(spec, scores, self.key(spec), facts["seconds"], facts["objects"], self)
+        path, key = self.scores_path(spec), self.key(spec)
+        facts_path = path.with_name(f"{key}.json")
 
-    def _compute_and_keep(self, spec: RowSpec, table_path: Path, facts_path: Path) -> None:
+        def save(temporary: Path, result: RowResult) -> None:
+            facts = {"label": spec.label, "objects": result.objects, "seconds": result.seconds}
+            parts = self.key_parts(spec) | {"versions": versions(SCORING_VERSION)}
+            write_json(facts_path, facts | {"key": parts})
+            save_table(temporary, result.scores)
+
+        def load(path: Path) -> RowResult:
+            facts = read_json(facts_path)
+            return RowResult(spec, load_table(path), key, facts["seconds"], facts["objects"], self)
+
+        return cached(path, lambda: self._computed(spec, key), load=load, save=save)
+
+    def _computed(self, spec: RowSpec, key: str) -> RowResult:
         self._train([self.run_config(spec, seed) for seed in self.profile.seeds] if spec.trains else [])
         started = time.perf_counter()
         scores = self._compute(spec)
         seconds = time.perf_counter() - started
-        answered = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
-        write_json(facts_path, {"seconds": seconds, "label": spec.label, "objects": answered})
-        with atomic_path(table_path) as temporary:
-            scores.to_csv(temporary, index=False, compression="gzip")
+        objects = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
+        return RowResult(spec, scores, key, seconds, objects, self)
 
     @property
     def tables(self) -> set[str]:
-        """Tables that the profile's notebooks show, and has data for."""
+        """Tables that the profile's notebooks show and that the profile has data for."""
         here = {MAIN_DATASET, self.profile.data.source, *self.profile.datasets}
         shown = {name: spec for name, spec in self.specs.items() if name not in self.profile.skip_tables}
         return {n for n, spec in shown.items() if spec.notebook in self.profile.notebooks and spec.dataset in here}
@@ -381,23 +400,23 @@ class Experiments:
         return [place.result(spec) for spec in specs]
 
     def left_out(self, table: str) -> dict[str, str]:
-        """Label → reason of a table's rows that cannot be had: no data for the table, or no prior for a network."""
+        """Label → reason for rows that cannot be computed: no data for the table, or no prior for a network."""
         if table not in self.specs:
-            raise RossamError(TABLES, f"has no table {table!r}", _known(self.specs))
+            raise RossamError(TABLES, f"has no table {table!r}", _table_names(self.specs))
         spec = self.specs[table]
         absent = self._absent(spec.dataset)
         reasons = {row.label: absent or self.lacks_prior(row.method) for row in spec.rows}
         return {label: reason for label, reason in reasons.items() if reason}
 
     def lacks_prior(self, method: Method | None) -> str:
-        """Why a prior of `method` that the package should ship is not there; empty where it is, or none is asked."""
+        """Reason why the shipped prior of `method` is missing; empty where it exists or none is needed."""
         prior = SHIPPED.get(self._backbone(method)) if method else None
         if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
             return ""
         return f"no prior of {method} at this size comes with the package: {prior.name}"
 
     def _absent(self, dataset: str) -> str:
-        """Why a table's dataset cannot be scored; empty where it can."""
+        """Reason why a table's dataset cannot be scored; empty where it can."""
         if dataset in (MAIN_DATASET, self.profile.data.source):
             return ""
         if dataset not in self.profile.datasets:
@@ -423,17 +442,18 @@ class Experiments:
         )
 
 
-def _fit(run: RunConfig, folder: Path, train: FrameSet, val: FrameSet) -> None:
+def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:
     """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
     with exclusive(folder):
         if not is_finished(folder):
+            write_json(folder / KEY, parts)
             fit(run, folder, train, val, progress=track)
         (folder / STATE).unlink(missing_ok=True)
 
 
 @functools.cache
 def _in_this_worker(profile_json: str, cache: Path) -> Experiments:
-    """A worker's own `Experiments`, with models and frames loaded once for all its tasks."""
+    """The worker's `Experiments`, with models and frames loaded once for all its tasks."""
     return Experiments(Profile.model_validate_json(profile_json), cache)
 
 
@@ -441,10 +461,10 @@ def _score_row(profile: Profile, cache: Path, spec: RowSpec) -> None:
     _in_this_worker(profile.model_dump_json(), cache).result(spec)
 
 
-def _known(specs: dict[str, TableSpec]) -> str:
+def _table_names(specs: dict[str, TableSpec]) -> str:
     return f"use one of {', '.join(specs)}"
 
 
 def _prompts(frames: FrameSet) -> int:
     """Objects that are prompted: those with a mask to be scored against."""
-    return sum(thing.has_mask for frame in frames for thing in frame.objects)
+    return sum(annotation.has_mask for frame in frames for annotation in frame.objects)

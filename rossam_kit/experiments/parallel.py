@@ -1,16 +1,26 @@
-"""Independent tasks side by side: worker processes on one machine, or a Ray cluster, through joblib.
+"""Independent tasks in parallel through joblib: worker processes on one machine, or a Ray cluster.
 
-Each worker computes with one thread, so that a result does not depend on the number of cores, and lives on for later
-tasks. Workers hand arguments and results over pipes; nothing is read from files that others could replace.
+Worker processes live for many tasks and compute with one thread each, so that a result does not depend on the number
+of cores. They end when the process that started them ends. Arguments and results go through pipes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import multiprocessing
 import os
+import pickle
+import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import cloudpickle
 import joblib
+import psutil
+import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from rossam_core.devices import core_count
@@ -24,7 +34,7 @@ WORKER_BYTES = 2 << 30
 
 
 def worker_count(tasks: int) -> int:
-    """Workers for `tasks` tasks: one per core, as far as there are tasks and memory."""
+    """Workers for `tasks` tasks: one per core, limited by the number of tasks and by free memory."""
     return max(1, min(tasks, core_count(), free_memory() // WORKER_BYTES))
 
 
@@ -32,53 +42,151 @@ def run_tasks(
     function: Callable[..., Any],
     tasks: Sequence[tuple],
     *,
+    shared: Any = None,
     workers: int | None = None,
     engine: Engine = "local",
+    gpu: bool = False,
     desc: str = "",
+    bar: bool = True,
 ) -> Iterator[Any]:
-    """Yield `function(*task)` for every task, in the order in which they end.
+    """Yield `function(*task)` for every task in order of completion, or `function(shared, *task)` with `shared`.
 
     Args:
         function: a module-level function.
-        workers: processes; None: `worker_count`. One worker of the local engine computes in this process.
+        shared: an object that every call needs, such as a network; it is sent to each worker once.
+        workers: processes; None: `worker_count`. With one worker, the local engine computes in this process.
         engine: `local`, or `ray`: workers of the Ray cluster that RAY_ADDRESS names, or of this machine.
-        desc: shown beside the progress bar.
+        gpu: give each worker one GPU.
+        desc: what is computed, for the progress bar and for errors.
+        bar: show a progress bar.
 
     Raises:
-        RossamError: a worker was killed, or Ray is not installed. Errors of a task keep their type.
+        RossamError: unknown engine, no workers, `shared` cannot be pickled, a worker was killed, or Ray is not
+            installed. An error raised by a task keeps its type.
     """
     workers = worker_count(len(tasks)) if workers is None else workers
-    if engine == "local" and workers == 1:
-        yield from track((function(*task) for task in tasks), len(tasks), desc)
+    if workers < 1:
+        raise RossamError(f"workers = {workers}", "there must be at least one", "use 1 or more")
+    if engine not in ("local", "ray"):
+        raise RossamError(f"engine {engine!r}", "does not exist", "use local or ray")
+    if not tasks:
         return
-    calls = [joblib.delayed(_in_worker)(function, task) for task in tasks]
-    with _backend(engine, workers):
-        parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=2 * workers)
-        try:
-            yield from track(parallel(calls), len(tasks), desc)
-        except BrokenProcessPool as error:
-            raise RossamError(
-                desc or "a worker process",
-                f"ended without an answer ({error.__class__.__name__}): it was killed, as happens when memory runs out",
-                "close other programs or use fewer workers; started again, finished work is not repeated",
-            ) from error
+    workers = min(workers, len(tasks))
+    if engine == "local" and workers == 1:
+        results = (function(*_leading(shared), *task) for task in tasks)
+    else:
+        results = _parallel_results(function, tasks, shared, workers, engine, gpu, desc)
+    yield from track(results, len(tasks), desc) if bar else results
 
 
-def _backend(engine: Engine, workers: int):
-    if engine == "local":
-        return joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1)
+def _leading(shared: Any) -> tuple:
+    return () if shared is None else (shared,)
+
+
+def _parallel_results(function, tasks, shared, workers, engine, gpu, desc) -> Iterator[Any]:
+    place = desc or "parallel tasks"
     try:
+        payload = cloudpickle.dumps(shared)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise RossamError(
+            place, f"cannot be sent to another process ({error})", "remove what cannot be pickled, or use one worker"
+        ) from error
+    backend = _local if engine == "local" else _ray
+    with backend(payload, workers, gpu) as reference:
+        calls = [joblib.delayed(_in_worker)(function, task, reference, shared is not None) for task in tasks]
+        parallel = joblib.Parallel(
+            n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers
+        )
+        try:
+            yield from parallel(calls)
+        except BrokenProcessPool as error:
+            raise _death(place, str(error)) from error
+
+
+def _death(place: str, report: str) -> RossamError:
+    """The error for a killed worker; joblib's report names exit codes as in `SIGKILL(-9)` or `EXIT(1)`."""
+    again = "start again: finished work is kept"
+    codes = [int(code) for code in re.findall(r"\((-?\d+)\)", report)]
+    if -signal.SIGKILL in codes:
+        cause = "was killed (signal 9), as the system does when memory runs out"
+        return RossamError(place, f"a worker process {cause}", f"{again}, with fewer workers or smaller batches")
+    code = next((code for code in codes if code not in (0, -signal.SIGTERM)), None)
+    if code is None:
+        cause = f"ended unexpectedly ({report.splitlines()[0]})"
+    else:
+        cause = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exited with status {code}"
+    return RossamError(place, f"a worker process {cause}", f"{again}; with one worker the failing call can be traced")
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _local(payload: bytes, workers: int, gpu: bool) -> Iterator[None]:
+    options = {"initializer": _start_worker, "initargs": (payload, _visible_gpus() if gpu else [])}
+    with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1, **options):
+        yield
+
+
+@contextlib.contextmanager
+def _ray(payload: bytes, workers: int, gpu: bool) -> Iterator[Any]:
+    """Use a running Ray, else start one, or join the cluster of RAY_ADDRESS, for the block."""
+    try:
+        import ray
         from ray.util.joblib import register_ray
     except ImportError as error:
         raise RossamError("engine ray", "needs the package ray", "pip install 'rossam-core[cluster]'") from error
+    is_own = not ray.is_initialized()
+    if is_own:
+        ray.init(log_to_driver=False)
     register_ray()
-    return joblib.parallel_config("ray", n_jobs=workers)
+    try:
+        with joblib.parallel_config("ray", n_jobs=workers, ray_remote_args={"num_gpus": 1 if gpu else 0}):
+            yield ray.put(payload)
+    finally:
+        if is_own:
+            ray.shutdown()
 
 
-def _in_worker(function: Callable[..., Any], task: tuple) -> Any:
+def _visible_gpus() -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+# --- in a worker ------------------------------------------------------------------------------------------------------
+
+_payload: bytes = b""
+
+
+def _start_worker(payload: bytes, gpus: Sequence[str]) -> None:
+    """Initialise a local worker: its shared object, its GPU, and its end together with its parent."""
+    global _payload
+    _payload = payload
+    _unpickled.cache_clear()
+    if gpus:  # workers are numbered in the order in which they start
+        number = int(multiprocessing.current_process().name.rsplit("-", 1)[-1])
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended; a killed parent cannot stop its workers."""
+    psutil.Process(os.getppid()).wait()
+    os._exit(1)
+
+
+def _in_worker(function: Callable[..., Any], task: tuple, reference: Any, has_shared: bool) -> Any:
     """Call `function` with one thread, and without a progress bar of its own."""
-    import torch
-
     os.environ.pop(VARIABLE, None)
     torch.set_num_threads(1)
-    return function(*task)
+    return function(*((_unpickled(reference),) if has_shared else ()), *task)
+
+
+@functools.lru_cache(maxsize=1)
+def _unpickled(reference: Any) -> Any:
+    """The shared object, from the Ray object `reference` or, with None, as this process was started with it."""
+    if reference is not None:
+        import ray
+
+        return cloudpickle.loads(ray.get(reference))
+    return cloudpickle.loads(_payload)

@@ -1,39 +1,41 @@
-"""What a profile's tables ask for: datasets, fine-tuning runs, predictions, each counted once; and a trial of it all.
-
-In: a profile and the frames that are here. Out: which notebooks have their data, a `Work`, and the overrides that run
-everything for two steps.
-"""
+"""What a profile's tables need: datasets, fine-tuning runs (each counted once), rows to compute and why."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from rossam_core.files import read_json
+from rossam_core.settings import flatten
 from rossam_core.training.recipes import RunConfig
+from rossam_kit.cache import versions
 from rossam_kit.config import DataConfig, Profile
-from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.datasets.loading import is_there, scored_split
-from rossam_kit.experiments.experiments import MAIN_DATASET, Experiments, RowSpec
+from rossam_kit.datasets.loading import is_there
+from rossam_kit.experiments.experiments import (
+    KEY,
+    MAIN_DATASET,
+    SCORING_VERSION,
+    TRAINING_VERSION,
+    Experiments,
+    RowSpec,
+)
 
-PUBLISHED_FRAMES: Mapping[str, tuple[int, int, int]] = {
-    "sat-mtb": (8333, 2284, 11213),
-    "nwpu-vhr10": (520, 130, 743),
-}
-"""Frames to train on, frames that are scored, objects in these, where the dataset is not here to be counted. SAT-MTB:
-paper section 4.1 and Table 7, whose 52,123 objects are shared out by frames; NWPU VHR-10: counted."""
-OBJECTS_A_FRAME = 52123 / 10617
-"""Of Table 7; for generated frames that are not generated yet."""
+PUBLISHED_FRAMES: Mapping[str, int] = {"sat-mtb": 8333, "nwpu-vhr10": 520}
+"""Training frames of datasets that are not here to be counted. SAT-MTB: paper section 4.1; NWPU VHR-10: counted."""
+SHOWN_CHANGES = 4
+"""Differences listed in a reason to compute a row anew."""
 ZERO_SHOT = ("satsot", "viso", "ootb")
 """Tracking datasets of notebook 08 (paper Figures 8 and 11)."""
 ZERO_SHOT_NOTEBOOK = "08_zero_shot_tracking"
 OPTIONAL = ("isaid",)
-"""Datasets whose tables say what is missing, and keep no notebook from showing the others (Table 6)."""
+"""Datasets that a notebook can run without; their tables say what is missing (Table 6)."""
 NEEDS_NOTHING = "00_setup"
 
 
 def datasets(profile: Profile) -> dict[str, DataConfig]:
-    """All data of a profile by the name tables know it by, that of most tables first."""
+    """All data of a profile by the name that tables use, that of most tables first."""
     return {MAIN_DATASET: profile.data, **profile.datasets}
 
 
@@ -43,22 +45,22 @@ def missing_datasets(profile: Profile) -> set[str]:
 
 
 def source_of(profile: Profile, name: str) -> str:
-    """What the data is that tables know by this name."""
+    """Source of the data that tables call by this name."""
     source = datasets(profile)[name].source
     return "generated" if source == "synthetic" else source
 
 
 def datasets_of_tables(profile: Profile) -> dict[str, bool]:
     """Names of datasets that shown tables are scored on, and whether any of their rows trains."""
-    experiments, found = Experiments(profile), {}
+    experiments, trains = Experiments(profile), {}
     for spec in (spec for name, spec in experiments.specs.items() if name in experiments.tables):
         name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
-        found[name] = found.get(name, False) or any(row.trains for row in spec.rows)
-    return found
+        trains[name] = trains.get(name, False) or any(row.trains for row in spec.rows)
+    return trains
 
 
 def needs(profile: Profile, notebook: str) -> tuple[str, ...]:
-    """Names of the datasets a notebook cannot do without; of the zero-shot clips those that the profile names."""
+    """Names of the datasets that a notebook requires; of the zero-shot datasets those that the profile names."""
     if notebook == NEEDS_NOTHING:
         return ()
     if notebook == ZERO_SHOT_NOTEBOOK:
@@ -71,7 +73,7 @@ def needs(profile: Profile, notebook: str) -> tuple[str, ...]:
 
 
 def can_run(profile: Profile, notebook: str, missing: Set[str]) -> bool:
-    """Whether a notebook's data is here: all of it, or of the zero-shot clips any, and what its methods train on."""
+    """Whether a notebook's data is here: all of it, or any zero-shot dataset together with the training data."""
     names = needs(profile, notebook)
     if notebook == ZERO_SHOT_NOTEBOOK:
         return MAIN_DATASET not in missing and any(name not in missing for name in names)
@@ -81,11 +83,11 @@ def can_run(profile: Profile, notebook: str, missing: Set[str]) -> bool:
 def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
     """Sources of the missing datasets that keep a notebook from running; of the zero-shot clips one set is enough."""
     names = needs(profile, notebook)
-    gone = [source_of(profile, name) for name in names if name in missing]
+    absent = [source_of(profile, name) for name in names if name in missing]
     if notebook != ZERO_SHOT_NOTEBOOK:
-        return gone
+        return absent
     trains = [source_of(profile, MAIN_DATASET)] if MAIN_DATASET in missing else []
-    clips = [f"one of {', '.join(gone)}" if len(gone) > 1 else gone[0]] if len(gone) == len(names) else []
+    clips = [f"one of {', '.join(absent)}" if len(absent) > 1 else absent[0]] if len(absent) == len(names) else []
     return list(dict.fromkeys(trains + clips))
 
 
@@ -98,91 +100,106 @@ def goes_without(profile: Profile, notebook: str, missing: Set[str]) -> list[str
 
 
 @dataclass(frozen=True)
-class Work:
-    """The fine-tuning runs and predictions of a profile, each counted once however many tables show it.
+class PlannedRun:
+    """A fine-tuning run, whichever and however many tables show it.
 
     Attributes:
-        runs: run → its first table and label, the name of its dataset, its training frames.
-        windows: fewest and most windows that all rows' predictions, and all validations, encode.
-        counted: whether all frames were counted here, and none taken from publications.
+        run: its settings.
+        label: its first table and row.
+        dataset: name of its data in the profile.
+        frames: training frames; 0 where unknown.
     """
 
-    runs: tuple[tuple[RunConfig, str, str, int], ...]
-    windows: tuple[float, float]
-    counted: bool
+    run: RunConfig
+    label: str
+    dataset: str
+    frames: int
 
     @property
     def views(self) -> int:
-        """Training views of all runs."""
-        return sum(run.training.total_samples(frames) for run, _, _, frames in self.runs)
+        """Training views; 0 where unknown."""
+        return self.run.training.total_samples(self.frames) if self.frames else 0
 
 
-def work(experiments: Experiments, frames: Mapping[str, Mapping[str, FrameSet]]) -> Work:
-    """Count a profile's runs and predictions.
+def planned_runs(experiments: Experiments, frames: Mapping[str, int]) -> list[PlannedRun]:
+    """All fine-tuning runs of a profile, each once.
 
     Args:
-        frames: dataset → split → frames, of those that are here; others count as published.
+        frames: dataset → number of training frames, where the dataset has been read.
     """
-    runs: dict[str, tuple[RunConfig, str, str, int]] = {}
-    rows: dict[str, tuple[str, RowSpec]] = {}
-    profile, counted = experiments.profile, True
-    for table, spec in experiments.specs.items():
-        if table not in experiments.tables:
-            continue
-        name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
-        for row in spec.rows:
-            if row.method is None:
-                continue
-            rows[f"{name} {row.model_dump_json(exclude={'label', 'published'})}"] = (name, row)
-            for seed in profile.seeds if row.trains else ():
+    runs: dict[str, PlannedRun] = {}
+    for table in (name for name in experiments.specs if name in experiments.tables):
+        spec = experiments.specs[table]
+        name = spec.dataset if spec.dataset in experiments.profile.datasets else MAIN_DATASET
+        size = frames[name] if name in frames else _training_frames(datasets(experiments.profile)[name])
+        for row in (row for row in spec.rows if row.trains):
+            for seed in experiments.profile.seeds:
                 run = experiments.run_config(row, seed)
-                size = _frame_counts(profile, name, frames)
-                counted &= name in frames or datasets(profile)[name].source == "synthetic"
-                known = f"{name} {run.model_dump_json()}"
-                runs.setdefault(known, (run, f"{table}, {row.label}", name, size[0]))
-    least = most = 0.0
-    for name, row in rows.values():
-        _, scored, objects = _frame_counts(profile, name, frames)
-        times = len(profile.seeds) if row.trains else 1
-        mode = experiments.inference(row).mode
-        least += times * (objects if mode == "object" else scored)
-        most += times * (scored if mode == "direct" else objects)
-    for run, _, _, size in runs.values():
-        training = run.training
-        checks = training.total_samples(size) // training.validate_every + 1
-        least, most = (bound + checks * training.validation_objects for bound in (least, most))
-    return Work(tuple(runs.values()), (least, most), counted)
+                planned = PlannedRun(run, f"{table}, {row.label}", name, size)
+                runs.setdefault(f"{name} {run.model_dump_json()}", planned)
+    return list(runs.values())
 
 
-def _frame_counts(profile: Profile, name: str, frames: Mapping[str, Mapping[str, FrameSet]]) -> tuple[int, int, int]:
-    """Training frames, scored frames, objects in these."""
-    data = datasets(profile)[name]
-    if name in frames:
-        scored = frames[name][scored_split(data)]
-        train = frames[name].get("train", ())
-        return len(train) if scored_split(data) == "test" else round(0.9 * len(train)), len(scored), scored.object_count
+def _training_frames(data: DataConfig) -> int:
+    """Training frames of generated data, or of a dataset as published, less the tenth held out for validation."""
+    made = data.synthetic
     if data.source == "synthetic":
-        made = data.synthetic
-        each = 1 if made.is_still else len(range(0, made.frames_per_video, made.frame_stride))
-        train, scored = made.train_videos * each, made.test_videos * each
-        objects = round(scored * OBJECTS_A_FRAME)
+        count = made.train_videos * (1 if made.is_still else len(range(0, made.frames_per_video, made.frame_stride)))
     else:
-        train, scored, objects = PUBLISHED_FRAMES.get(data.source, (0, 0, 0))
-        train = round(0.9 * train)  # a tenth is held out to choose the checkpoint
-    limit = data.limit_frames
-    if limit is not None and scored:
-        train, scored, objects = min(train, limit), min(scored, limit), round(objects * min(1, limit / scored))
-    return train, scored, objects
+        count = round(0.9 * PUBLISHED_FRAMES.get(data.source, 0))
+    return count if data.limit_frames is None else min(count, data.limit_frames)
+
+
+def reason_to_compute(place: Experiments, spec: RowSpec) -> str:
+    """Why a row's scores must be computed; empty where they are cached.
+
+    The reason lists the parts of its key in which it differs from the most similar cached result of the same label.
+    """
+    path = place.scores_path(spec)
+    if path.exists():
+        return ""
+    facts = [read_json(other) for other in sorted(path.parent.glob("*.json"))]
+    earlier = [fact["key"] for fact in facts if fact["label"] == spec.label and "key" in fact]
+    if not earlier:
+        return "no earlier result"
+    parts = _with_run(place, place.key_parts(spec) | {"versions": versions(SCORING_VERSION)})
+    if spec.trains:
+        run = place.run_parts(place.run_config(spec, place.profile.seeds[0]))
+        parts["run"] = run | {"versions": versions(TRAINING_VERSION)}
+    changes = min((_changes(_with_run(place, old), parts) for old in earlier), key=len)
+    more = [f"and {len(changes) - SHOWN_CHANGES} more"] if len(changes) > SHOWN_CHANGES else []
+    return "; ".join(changes[:SHOWN_CHANGES] + more)
+
+
+def _with_run(place: Experiments, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a key, with the key of the first run folder in place of the folders' names."""
+    method, backbone, weights = parts.get("network", (None, None, None))
+    if not isinstance(weights, list):
+        return dict(parts)
+    path = place.cache / "runs" / weights[0] / KEY
+    run = read_json(path) if path.exists() else {}
+    return {**parts, "network": [method, backbone], "seeds": len(weights), "run": run}
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    before, after = (dict(flatten(json.loads(json.dumps(parts, default=str)))) for parts in (old, new))
+    keys = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
+    return [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in keys]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) > 32 else text
 
 
 def two_steps(profile: Profile) -> dict[str, Any]:
     """Overrides of a profile under which every run ends after two optimisation steps, on four frames."""
     batch = Experiments(profile).training_config(RowSpec(label="two steps", method="sam"), 0).batch
-    few = {"samples": 2 * batch, "validation_objects": 4, "validate_every": 2 * batch, "checkpoint_every": 2 * batch}
+    budget = {"samples": 2 * batch, "validation_objects": 4, "validate_every": 2 * batch, "checkpoint_every": 2 * batch}
     overrides: dict[str, Any] = {
         f"{place}.{key}": value
         for place in ("training", *(f"budgets.{table}" for table in profile.budgets))
-        for key, value in few.items()
+        for key, value in budget.items()
     }
     overrides |= {f"{place}.limit_frames": 4 for place in ("data", *(f"datasets.{name}" for name in profile.datasets))}
     overrides |= {"seeds": [profile.seeds[0]]}

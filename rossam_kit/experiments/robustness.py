@@ -1,7 +1,7 @@
-"""How masks suffer when boxes are poor or the image is: the same objects under rising disturbance.
+"""Robustness to inaccurate boxes and degraded images: the same objects scored under increasing disturbance.
 
-In: a predictor, frames with annotated masks, the name of a disturbance. Out: scored units (`scoring.score`) with
-columns `disturbance` and `level`; level 0 is the undisturbed answer. Targets are never disturbed.
+Scores are those of `scoring.score`, with columns `disturbance` and `level`; level 0 is undisturbed. Targets are never
+disturbed.
 
 Every object has its own generator, seeded by its name, and a level only scales what it drew: one draw serves all
 levels and all methods, so curves differ by method and level alone.
@@ -9,6 +9,7 @@ levels and all methods, so curves differ by method and level alone.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, stable_hash
+from rossam_core.files import stable_hash
 from rossam_core.records import Frame
-from rossam_kit.cache import exclusive
+from rossam_kit.cache import cached, load_table, save_table
 from rossam_kit.experiments.scoring import BoxPredictor, score
 from rossam_kit.progress import track
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from rossam_kit.experiments.experiments import Experiments, RowSpec
 
 MEMORY = 10.0
-"""Frames over which a tracker's error forgets itself: its correlation falls to 1/e."""
+"""Correlation length of a tracker's error, in frames: the correlation falls to 1/e."""
 AIRLIGHT = 225.0
-"""Gray value of haze without anything behind it."""
+"""Gray value of pure haze."""
 MOST_OBJECTS = 64
 
 
@@ -47,7 +48,7 @@ def loosen(box: np.ndarray, level: float, frame: Frame, track_id: int, seed: int
 
 
 def drift(box: np.ndarray, level: float, frame: Frame, track_id: int, seed: int) -> np.ndarray:
-    """The whole box shifted as a tracker strays: slowly, from frame to frame of a video, and not towards the object.
+    """The whole box shifted like a drifting tracker: slowly over the frames of a video, in a random direction.
 
     The shift of a track is a stationary Gaussian process over the frame's index i (Ornstein–Uhlenbeck), in each axis
     with standard deviation level × width or height and correlation exp(−|i − j| / `MEMORY`).
@@ -76,13 +77,13 @@ def haze(image: np.ndarray, level: float, frame: Frame, seed: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Disturbance:
-    """A way to spoil the prompt or the image.
+    """A way to disturb the prompt or the image.
 
     Attributes:
         title: name and unit of the level, for an axis.
         levels: rising, from 0.
-        box: how a box becomes a poor one, or None.
-        image: how an image, float H×W×3, becomes a poor one, or None.
+        box: function that disturbs a box, or None.
+        image: function that disturbs an image, float H×W×3, or None.
     """
 
     title: str
@@ -104,36 +105,36 @@ DISTURBANCES = {
 def chosen_objects(frames: Sequence[Frame], count: int | None = None) -> list[Frame]:
     """Frames that hold nothing but `count` of their objects with masks, evenly spaced over all of them.
 
-    Objects are counted in the order of video, frame and object id. By default two a video, at most
-    `MOST_OBJECTS`: an interval over videos gains little from more of one video.
+    Objects are counted in the order of video, frame and object id. By default two per video, at most
+    `MOST_OBJECTS`: more objects per video hardly narrow an interval over videos.
     """
     ordered = sorted(frames, key=lambda frame: (frame.video, frame.index))
-    pairs = [(frame, thing) for frame in ordered for thing in frame.objects if thing.has_mask]
+    pairs = [(frame, item) for frame in ordered for item in frame.objects if item.has_mask]
     if not pairs:
         raise RossamError("frames", "hold no object with a mask", "disturb frames whose masks are annotated")
     count = count or min(MOST_OBJECTS, 2 * len({frame.video for frame in frames}))
     at = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
     kept: dict[str, tuple[Frame, list]] = {}
-    for frame, thing in (pairs[i] for i in at):
-        kept.setdefault(frame.key, (frame, []))[1].append(thing)
-    return [frame.with_objects(things) for frame, things in kept.values()]
+    for frame, item in (pairs[i] for i in at):
+        kept.setdefault(frame.key, (frame, []))[1].append(item)
+    return [frame.with_objects(objects) for frame, objects in kept.values()]
 
 
 def disturbed(frame: Frame, name: str, level: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The frame's image (uint8 H×W×3) and boxes (N×4) under a disturbance of `DISTURBANCES`.
 
-    A box stays one that can be asked: its centre is kept in the frame, its sides at one pixel or more.
+    Boxes stay valid prompts: the centre is kept in the frame, the sides at one pixel or more.
     """
     if name not in DISTURBANCES:
-        raise RossamError(f"disturbance {name!r}", "is not known", f"use one of {', '.join(DISTURBANCES)}")
+        raise RossamError(f"disturbance {name!r}", "does not exist", f"use one of {', '.join(DISTURBANCES)}")
     kind, image, boxes = DISTURBANCES[name], frame.image(), frame.boxes_xyxy
     if level == 0:
         return image, boxes
     if kind.image:
         spoilt = kind.image(image.astype(np.float32), level, frame, seed)
         return spoilt.round().clip(0, 255).astype(np.uint8), boxes
-    things = zip(boxes, frame.objects, strict=True)
-    spoilt = [kind.box(box.astype(float), level, frame, thing.object_id, seed) for box, thing in things]
+    pairs = zip(boxes, frame.objects, strict=True)
+    spoilt = [kind.box(box.astype(float), level, frame, item.object_id, seed) for box, item in pairs]
     return image, np.array([_askable(box, frame.size_hw) for box in spoilt])
 
 
@@ -156,7 +157,7 @@ def robustness_curve(
         boxes and crowding in it are those of the undisturbed objects that were chosen.
     """
     if name not in DISTURBANCES:
-        raise RossamError(f"disturbance {name!r}", "is not known", f"use one of {', '.join(DISTURBANCES)}")
+        raise RossamError(f"disturbance {name!r}", "does not exist", f"use one of {', '.join(DISTURBANCES)}")
     chosen = chosen_objects(frames)
     parts = []
     for level in DISTURBANCES[name].levels if levels is None else levels:
@@ -171,9 +172,9 @@ def robustness_curve(
 
 
 def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
-    """All curves of some rows on the profile's scored frames, with a column `method`; computed once and kept.
+    """All curves of some rows on the profile's scored frames, with a column `method`; computed once and cached.
 
-    They are kept under the hash of the row's own key (data, weights, settings, source), the levels and the
+    They are cached under the hash of the row's own key (data, weights, settings, source), the levels and the
     profile's seeds. A fine-tuned row is that of the profile's first seed.
     """
     profile, parts = experiments.profile, []
@@ -181,12 +182,8 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFra
         levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
         key = stable_hash([experiments.key(spec), levels, profile.seed, profile.seeds[0]])
         path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
-        with exclusive(path):
-            if not path.exists():
-                curves = _all_curves(experiments, spec)
-                with atomic_path(path) as temporary:
-                    curves.to_csv(temporary, index=False, compression="gzip")
-        parts.append(pd.read_csv(path, dtype={"video": str, "status": str}).assign(method=spec.kind))
+        curves = cached(path, functools.partial(_all_curves, experiments, spec), load=load_table, save=save_table)
+        parts.append(curves.assign(method=spec.kind))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -203,7 +200,7 @@ def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
 
 
 def _rng(seed: int, *names: str | int) -> np.random.Generator:
-    """A generator of one thing's own; whole names are hashed, so that no two share one by chance of order."""
+    """A random generator for one object, seeded by the hash of its full name."""
     return np.random.default_rng([seed, zlib.crc32("|".join(map(str, names)).encode())])
 
 

@@ -51,7 +51,7 @@ def table_rows(experiments: Experiments, table: str) -> list[dict[str, Any]]:
     """Every row of a table beside its reference row.
 
     Returns:
-        One mapping a row: `table`, `row`, `reference`, `varies`, `differs` (flat key → the row's value and the
+        One mapping per row: `table`, `row`, `reference`, `varies`, `differs` (flat key → the row's value and the
         reference's, None where it has no such setting) and `settings` (`row_settings`).
     """
     spec = experiments.specs[table]

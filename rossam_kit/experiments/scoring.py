@@ -1,7 +1,6 @@
-"""Predictions → one table with a row a scored unit, under both protocols at once.
+"""Scores of predicted masks in one table, under both protocols, with one row per scored unit.
 
-In: frames with annotated masks and anything that answers box prompts. Out: a DataFrame in which every object
-and every frame has a row; what cannot be scored has NaN scores and a `status` that says why.
+Every object and every frame has a row; what cannot be scored has NaN scores and a `status` with the reason.
 
 Protocols:
 - `object`: each object's mask alone against its own target.
@@ -36,11 +35,11 @@ COLUMNS = (
 )
 SIZE_BINS = EvaluationConfig().size_bins
 NO_OBJECT = -1
-"""`object_id` of a row that is about a whole frame."""
+"""`object_id` of the row for a whole frame."""
 
 
 class PredictedMask(Protocol):
-    """What a predictor gives for a box."""
+    """A predicted mask for one box."""
 
     status: str
     predicted_iou: float
@@ -94,25 +93,25 @@ def predict_frames(predictor: BoxPredictor, frames: Iterable[Frame]) -> Iterator
     """
     frames = list(frames)
     prompted = [[item.has_mask for item in frame.objects] for frame in frames]
-    asked = [
+    prompted_frames = [
         frame.with_objects([o for o, used in zip(frame.objects, flags, strict=True) if used])
         for frame, flags in zip(frames, prompted, strict=True)
         if any(flags)
     ]
     if hasattr(predictor, "predict_frames"):
-        answers = iter(predictor.predict_frames(asked))
+        answers = iter(predictor.predict_frames(prompted_frames))
     else:
-        answers = ((frame, predictor.predict(frame.image(), frame.boxes_xyxy)) for frame in asked)
+        answers = ((frame, predictor.predict(frame.image(), frame.boxes_xyxy)) for frame in prompted_frames)
     for frame, flags in zip(frames, prompted, strict=True):
         if not any(flags):
             yield frame, [None] * len(flags)
             continue
         answered, masks = next(answers, (None, ()))
         if answered is None or answered.key != frame.key or len(masks) != sum(flags):
-            found = "no answer" if answered is None else f"{len(masks)} masks for {answered.key}"
+            finding = "no answer" if answered is None else f"{len(masks)} masks for {answered.key}"
             raise RossamError(
                 f"predictor {type(predictor).__name__}",
-                f"gave {found}, expected {sum(flags)} masks for {frame.key}",
+                f"gave {finding}, expected {sum(flags)} masks for {frame.key}",
                 "return one mask for each box, frames in the order they were given",
             )
         remaining = iter(masks)
@@ -164,9 +163,9 @@ def score(
     )
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "size_bin"])
     place = np.searchsorted(size_bins, table["area"].to_numpy(dtype=float), side="right") - 1
-    known = table["area"].notna().to_numpy() & (place >= 0)
+    has_bin = table["area"].notna().to_numpy() & (place >= 0)
     names = np.array(labels, dtype=object)[place.clip(0, len(labels) - 1)]
-    return table.assign(size_bin=np.where(known, names, None))[list(COLUMNS)]
+    return table.assign(size_bin=np.where(has_bin, names, None))[list(COLUMNS)]
 
 
 def size_bin_labels(bounds: Sequence[float]) -> list[str]:
@@ -181,8 +180,8 @@ def _score_frame(
 ) -> list[dict[str, Any]]:
     """Rows of one frame, that of the protocol `frame` first."""
     if len(masks) != len(frame.objects):
-        found = f"{len(masks)} masks for {len(frame.objects)} objects"
-        raise RossamError(f"predictions for {frame.key}", found, "give one mask, or None, for each object")
+        finding = f"{len(masks)} masks for {len(frame.objects)} objects"
+        raise RossamError(f"predictions for {frame.key}", finding, "give one mask, or None, for each object")
     band_px = band_width(frame.size_hw, dilation_ratio)
     pred_union, target_union = np.zeros(frame.size_hw, dtype=bool), np.zeros(frame.size_hw, dtype=bool)
     rows = []
@@ -217,8 +216,8 @@ def _score_object(
         return row | {"status": "not prompted"}, None, None
     pred = mask.full()
     if pred.shape != target.shape:
-        found = f"a predicted mask is {pred.shape}, the frame is {target.shape}"
-        raise RossamError(f"predictions for {frame.key}", found, "return masks of the frame's size")
+        finding = f"a predicted mask is {pred.shape}, the frame is {target.shape}"
+        raise RossamError(f"predictions for {frame.key}", finding, "return masks of the frame's size")
     if row["area"] == 0:
         return row | {"status": "empty target"}, pred, target
     row |= _named(score_masks(pred, target, band_px=band_px, fit_px=fitted_band(row["area"])))
@@ -247,7 +246,7 @@ def _score_union(
 
 
 def _unit(frame: Frame, protocol: ProtocolName) -> dict[str, Any]:
-    """A row in which nothing is known yet but its place."""
+    """A row in which only the place is filled in."""
     unknown = dict.fromkeys(("area", "box_width", "box_height", *CROWDING, *SCORES, "predicted_iou"), np.nan)
     place = {"protocol": protocol, "video": frame.video, "frame": frame.index, "object_id": NO_OBJECT}
     return place | unknown | {"category": None}

@@ -1,6 +1,6 @@
 """Means with 95% intervals over videos and training runs, their differences, and the verdict on a claim.
 
-In: tables of scored units (`scoring`). Out: `Interval`s in the units of the scores.
+Input are tables of scored units (`scoring`); an `Interval` is in the units of the scores.
 
 Objects of one video resemble each other, and so do all objects that one fine-tuning run answers. So the variance of a
 mean over objects has two parts, one between videos and one between runs (seeds).

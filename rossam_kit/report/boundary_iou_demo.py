@@ -1,8 +1,7 @@
-"""A demonstration on made masks: what Boundary IoU can tell of objects of any size, and what it cannot.
+"""Boundary IoU by object width, demonstrated on constructed masks.
 
-In: a frame size. Out: a table of scores against object width, and a figure. The object is a storage tank, a disc. Its
-two predictions are equally wrong by IoU: its box filled, so that no outline was found, and a true outline with a
-piece missing.
+The object is a storage tank, a disc. Its two predictions are equally wrong by IoU: its box filled, so that no outline
+was found, and a true outline with a piece missing.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from rossam_kit.report.pictures import draw_mask
 from rossam_kit.report.style import BASE, COLOURS, INK, MUTED, RULE, SMALL, Figure
 
 SHOWN = 36
+SIZE_HW = (1024, 1024)
+"""Of the frame, pixels."""
 WIDTHS = tuple(range(8, 129, 4))
 WRONG = {"box": "its box filled: no outline", "bite": "a true outline, a piece missing"}
 
@@ -35,7 +36,7 @@ def made_masks(width: int) -> dict[str, np.ndarray]:
 
 
 def band_demonstration(
-    dilation_ratio: float, widths: Sequence[int] = WIDTHS, size_hw: tuple[int, int] = (1024, 1024)
+    dilation_ratio: float, widths: Sequence[int] = WIDTHS, size_hw: tuple[int, int] = SIZE_HW
 ) -> pd.DataFrame:
     """Scores (percent) of the wrong predictions by object width: `width, wrong, iou, biou, biou_fit`."""
     rows = []
@@ -48,12 +49,12 @@ def band_demonstration(
     return pd.DataFrame(rows, columns=["width", "wrong", "iou", "biou", "biou_fit"])
 
 
-def band_figure(dilation_ratio: float, size_hw: tuple[int, int] = (1024, 1024)) -> Figure:
+def band_figure(dilation_ratio: float) -> Figure:
     """Above: the bands of a small object, and its two wrong predictions. Below: their scores by object width."""
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 4, height_ratios=(1, 1.5))
     masks = made_masks(SHOWN)
-    target, usual = masks["target"], band_width(size_hw, dilation_ratio)
+    target, usual = masks["target"], band_width(SIZE_HW, dilation_ratio)
     fitted = fitted_band(target.sum())
     pictures = {
         f"band at {dilation_ratio:g}: {usual} px": (boundary_band(target, usual), target),
@@ -63,10 +64,10 @@ def band_figure(dilation_ratio: float, size_hw: tuple[int, int] = (1024, 1024)) 
     }
     for column, (title, (filled, outlined)) in enumerate(pictures.items()):
         _picture(figure.add_subplot(grid[0, column]), title, filled, outlined)
-    scores = band_demonstration(dilation_ratio, size_hw=size_hw)
+    scores = band_demonstration(dilation_ratio)
     for column, (name, text) in enumerate(WRONG.items()):
         ax = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
-        _curves(ax, scores[scores["wrong"] == name], text, all_boundary_below(size_hw, dilation_ratio))
+        _curves(ax, scores[scores["wrong"] == name], text, all_boundary_below(SIZE_HW, dilation_ratio))
         if column == 0:
             ax.set_ylabel("Score, percent", fontsize=BASE, color=INK)
     ax.legend(loc="lower right", fontsize=SMALL, frameon=False, labelcolor=INK)

@@ -1,6 +1,6 @@
-"""What fine-tuning runs leave behind, as tables and pictures: views, logs, audits, recipes, cost.
+"""Tables and views of fine-tuning runs: training views, logs, gradient audits, recipes, cost.
 
-In: an `Experiments` and rows of its tables; runs not made yet are made. Out: DataFrames, and views for `plots`.
+Runs that have not been trained yet are trained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from rossam_core.settings import flatten
 from rossam_core.training import run_folder as run_folders
 from rossam_core.training.augment import Sample, augment
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
-from rossam_kit.experiments.footprint import footprints
 from rossam_kit.report.results import example_frames
 
 if TYPE_CHECKING:
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
 SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got a gradient", "changed": "changed"}
 
 
-def training_views(
-    experiments: Experiments, spec: RowSpec, frames: int = 3, each: int = 4, of: FrameSet | None = None
-) -> list[list[Sample]]:
-    """`each` training views of a few frames with masks, drawn as the row's run draws them; no weights are loaded.
+def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None = None) -> list[list[Sample]]:
+    """Four training views of three frames with masks, drawn as the row's run draws them; no weights are loaded.
 
     Args:
         of: where the frames are taken from; None = the training frames.
@@ -41,9 +38,9 @@ def training_views(
     size = run.architecture.get("input_size") or input_size(run.backbone)
     rng = np.random.default_rng(run.training.seed)
     train = experiments.training_frames[0] if of is None else of
-    with_masks = [frame for frame in train if any(thing.has_mask for thing in frame.objects)]
-    chosen = example_frames(with_masks, frames)
-    return [[augment(frame, size, run.training.augment, rng, run.inference) for _ in range(each)] for frame in chosen]
+    with_masks = [frame for frame in train if any(annotation.has_mask for annotation in frame.objects)]
+    chosen = example_frames(with_masks, 3)
+    return [[augment(frame, size, run.training.augment, rng, run.inference) for _ in range(4)] for frame in chosen]
 
 
 def log(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
@@ -56,17 +53,14 @@ def audit_table(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
     return _audit(experiments.run_dir(spec, experiments.profile.seeds[0]))
 
 
-def released_audit(experiments: Experiments, samples: int = 16) -> pd.DataFrame:
+def released_audit(experiments: Experiments) -> pd.DataFrame:
     """Gradient audit of a short run of the recipe `released` on the profile's training frames.
 
-    There the HQ head sits on a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: no step moves
-    SAM's decoder.
-
-    Args:
-        samples: views of the run, of one view a step; as many as the profile's own budget where that is less.
+    There the HQ head reads a frozen copy of SAM's decoder, and SAM's own mask never reaches the loss: no step changes
+    SAM's decoder. The run has 16 views, one per step, or the profile's own budget where that is less.
     """
-    settings, budget = experiments.profile.model, experiments.profile.training.get("samples") or samples
-    training = recipe("released", samples=min(samples, budget), validation_objects=0)
+    settings, budget = experiments.profile.model, experiments.profile.training.get("samples") or 16
+    training = recipe("released", samples=min(16, budget), validation_objects=0)
     run = RunConfig(
         method="ros-sam",
         backbone=settings.backbone,
@@ -111,48 +105,47 @@ def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataF
 def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
     """Cost beside quality: parameters, what trains and what a task stores, time, peak memory, IoU.
 
-    Time an object is that of all prompts of a row when it was computed, cutting windows and scoring included. Memory
-    is that of `evaluation.footprint`: one frame answered, and one step of a whole batch, in a process of its own.
+    Time per object is that of all prompts of a row when it was computed, cutting windows and scoring included. Seconds
+    per view and peak GPU memory are from the log of the run with the first seed; rows without a run, and runs on a
+    processor, have no peak.
     """
-    rows = []
-    for result, footprint in zip(results, footprints(results), strict=True):
-        whole, trained, seconds = _parameters(result)
-        rows.append(
-            {
-                "setting": result.spec.label,
-                "data": result.experiments.frames.name,
-                "parameters": whole,
-                "trained parameters": trained,
-                "percent of all": 100 * trained / max(whole, 1),
-                "MB a task (float32)": 4 * trained / 1e6,
-                "training seconds": round(seconds, 1),
-                "ms per object": round(1000 * result.seconds / max(result.objects, 1), 1),
-                "peak MiB, answering": round(footprint.answering / 2**20),
-                "peak MiB, training": "—" if footprint.training is None else f"{footprint.training / 2**20:.0f}",
-                "IoU": 100 * result.units()["iou"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame([_costs(result) for result in results])
+    return table.dropna(axis="columns", how="all").fillna("—")
 
 
-def _parameters(result: RowResult) -> tuple[int, int, float]:
-    """Parameters of a row's network, those that trained, and the seconds its run's steps took."""
+def _costs(result: RowResult) -> dict[str, str | float | None]:
     experiments, spec = result.experiments, result.spec
-    if spec.baseline:
-        return 0, 0, 0.0
-    if not spec.trains:
-        return sum(p.numel() for p in experiments.model(spec.method).parameters()), 0, 0.0
-    audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
-    whole = sum(group["elements"] for group in audit.values())
-    trained = sum(group["elements"] for group in audit.values() if group["trained"])
-    return whole, trained, float(log(experiments, spec)["seconds"].sum())
+    whole = trained = 0
+    steps = pd.DataFrame({"seconds": [], "samples": []})
+    if spec.trains:
+        audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
+        whole = sum(group["elements"] for group in audit.values())
+        trained = sum(group["elements"] for group in audit.values() if group["trained"])
+        steps = log(experiments, spec).query("kind == 'step'")
+    elif spec.method:
+        whole = sum(p.numel() for p in experiments.model(spec.method).parameters())
+    seconds, views = steps["seconds"].sum(), steps["samples"].max() if spec.trains else 0
+    peak = steps["peak_memory_mib"].max() if "peak_memory_mib" in steps else None
+    return {
+        "setting": spec.label,
+        "data": experiments.frames.name,
+        "parameters": whole,
+        "trained parameters": trained,
+        "percent of all": 100 * trained / max(whole, 1),
+        "MB a task (float32)": 4 * trained / 1e6,
+        "training seconds": round(seconds, 1),
+        "seconds per view": round(seconds / views, 3) if views else None,
+        "peak MiB in training": peak,
+        "ms per object": round(1000 * result.seconds / max(result.objects, 1), 1),
+        "IoU": 100 * result.units()["iou"].mean(),
+    }
 
 
 def _audit(folder) -> pd.DataFrame:
     audit = read_json(folder / run_folders.AUDIT)
     rows = [
-        {"group": name.replace("_", " "), "trained": "yes" if found["trained"] else "no"}
-        | {title: found[key] for key, title in SHOWN.items()}
-        for name, found in audit.items()
+        {"group": name.replace("_", " "), "trained": "yes" if group["trained"] else "no"}
+        | {title: group[key] for key, title in SHOWN.items()}
+        for name, group in audit.items()
     ]
     return pd.DataFrame(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +73,13 @@ class Clip:
         return self.frames[len(self.frames) // 2]
 
 
-def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[list[Clip], pd.DataFrame]:
+def gather(experiments: Experiments, each: int = 3) -> tuple[list[Clip], pd.DataFrame]:
     """Clips of all zero-shot datasets that the profile names, taken in turn, and an account of them.
 
     A profile that names none is shown on its own data, and the account says so.
 
     Args:
-        each: clips a dataset.
-        moments: frames a clip, at most.
+        each: clips per dataset.
 
     Raises:
         RossamError: none of the datasets has a clip; every reason is told.
@@ -101,7 +100,7 @@ def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[l
             )
             continue
         is_made = data.source == "synthetic"
-        clips = choose_clips(_standing_in(frames, name) if is_made else frames, each, moments)
+        clips = choose_clips(_standing_in(frames, name) if is_made else frames, each)
         clips = clips[turn % len(clips) :] + clips[: turn % len(clips)] if clips else []
         note = "a generated stand-in, so true masks are known" if is_made else "boxes of trackers, no true masks"
         if not named:
@@ -122,24 +121,22 @@ def _standing_in(frames: FrameSet, name: str) -> FrameSet:
     )
 
 
-def choose_clips(
-    frames: FrameSet, count: int = 3, moments: int = 6, exclude_categories: Collection[str] = ("car",)
-) -> list[Clip]:
+def choose_clips(frames: FrameSet, count: int = 3, moments: int = 6) -> list[Clip]:
     """Clips chosen by rule: classes in turn, within each tracks at even quantiles of their box's area. Tracks that the
-    frame's edge cuts count only where there are no others.
+    frame's edge cuts count only where there are no others. Cars are left out: they are too small to be told from filled
+    boxes (paper section 4.1).
 
     Args:
         count: clips, at most.
         moments: frames a clip, at most, evenly spaced over its track. Tracks shorter than that count only where there
             is no longer one.
-        exclude_categories: left out; cars are too small to be told from filled boxes (paper section 4.1).
     """
     tracks: dict[tuple[str, str, int], list[Frame]] = {}
     for frame in frames:
-        for thing in frame.objects:
-            if thing.category not in exclude_categories:
-                alone = frame.with_objects([thing])
-                tracks.setdefault((thing.category, frame.video, thing.object_id), []).append(alone)
+        for annotation in frame.objects:
+            if annotation.category != "car":
+                alone = frame.with_objects([annotation])
+                tracks.setdefault((annotation.category, frame.video, annotation.object_id), []).append(alone)
     longest = max(map(len, tracks.values()), default=0)
     tracks = {key: track for key, track in tracks.items() if len(track) >= min(moments, longest)}
     tracks = {key: track for key, track in tracks.items() if all(map(_is_whole, track))} or tracks

@@ -6,24 +6,25 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
+from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
 from rossam_core.settings import InferenceConfig
-from rossam_kit.convert import engines
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import EllipseBaseline
+from rossam_kit.experiments.parallel import _death
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
 
@@ -139,23 +140,22 @@ def test_processes_and_interruptions_change_no_byte(frames, tmp_path):
     assert all_bytes(broken) == all_bytes(whole)
 
 
-def test_a_worker_that_ends_is_told_with_its_exit_status(frames, tmp_path):
-    with pytest.raises(RossamError, match="worker process: was ended with status 9") as error:
-        convert(Fatal(), frames, tmp_path / "out", ONE, workers=2)
-    assert "memory" not in str(error.value)
+def test_a_killed_worker_is_reported_with_its_cause(frames, tmp_path):
+    with pytest.raises(RossamError, match=r"boxes to masks: a worker process was killed \(signal 9\).* memory"):
+        convert(Fatal(-9), frames, tmp_path / "out", ONE, workers=2)
 
 
-@pytest.mark.parametrize(
-    ("statuses", "started", "cause"),
-    [
-        ([-15, -9], 2, "killed (signal 9), which the system does when memory runs out"),
-        ([-9], 0, "memory runs out"),
-        ([-15, -11], 2, "by signal 11 (Segmentation fault)"),
-        ([1, 1], 0, "could not import the script that called"),
-    ],
-)
-def test_each_death_of_a_worker_has_its_own_cause(statuses, started, cause):
-    assert cause in engines._death(statuses, started).finding
+@pytest.mark.parametrize(("codes", "cause"), [
+    ("{EXIT(9)}", "exited with status 9"), ("{SIGTERM(-15), SIGSEGV(-11)}", "by signal 11 (Segmentation fault)"),
+    ("{SIGTERM(-15), SIGKILL(-9)}", "memory runs out"), ("", "ended unexpectedly (A worker was terminated.)"),
+])  # fmt: skip
+def test_each_death_of_a_worker_has_its_own_cause(codes, cause):
+    assert cause in _death("place", f"A worker was terminated.\nThe exit codes of the workers are {codes}").finding
+
+
+def test_an_error_in_a_worker_keeps_its_type(frames, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        convert(Faulty(), frames, tmp_path / "out", ONE, workers=2)
 
 
 UNGUARDED = """
@@ -164,29 +164,59 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tiny_tracks import Notched, make_frames
 from rossam_kit.convert.convert import ConversionConfig, convert
+class Local(Notched):
+    pass
+Local.__name__ = "Notched"
 out = Path(sys.argv[1])
-convert(Notched(), make_frames(out / "data"), out / "masks", ConversionConfig(shard_frames=1, jitter=1), workers=2)
+print("script")
+convert(Local(), make_frames(out / "data"), out / "masks", ConversionConfig(shard_frames=1, jitter=2), workers=2)
 """
 
 
-def test_a_script_without_a_main_guard_is_named_as_the_cause(tmp_path):
+def test_a_script_needs_no_main_guard_and_its_own_predictor_reaches_the_workers(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    last = done.stderr[done.stderr.rindex("rossam_core.errors.RossamError") :]
-    assert "could not import the script that called" in last and '`if __name__ == "__main__":`' in last
-    assert "memory" not in last
+    assert (done.returncode, done.stdout) == (0, "script\n"), done.stderr
+    convert(Notched(), make_frames(tmp_path / "data"), tmp_path / "here", ONE)
+    assert all_bytes(tmp_path / "masks") == all_bytes(tmp_path / "here")
 
 
-def test_a_predictor_that_no_other_process_can_import_is_named_as_the_cause(frames, tmp_path, monkeypatch):
-    class Local(Notched):
-        pass
+def test_a_predictor_that_cannot_be_pickled_is_named_as_the_cause(frames, tmp_path):
+    predictor = Notched()
+    predictor.lock = threading.Lock()
+    with pytest.raises(RossamError, match=r"cannot be sent to another process .*lock"):
+        convert(predictor, frames, tmp_path / "out", ONE, workers=2)
 
-    with pytest.raises(RossamError, match=r"the predictor: cannot be brought to another process .*Local"):
-        convert(Local(), frames, tmp_path / "out", ONE, workers=2)
-    monkeypatch.setattr(engines, "_payload", b"cno_such_module\nThing\n.")
-    with pytest.raises(RossamError, match=r"the predictor: cannot be brought .*no_such_module"):
-        engines._do(None)
+
+ORPHANS = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tiny_tracks import Notched, make_frames
+from rossam_kit.convert.convert import ConversionConfig, convert
+class Slow(Notched):
+    def predict(self, image, boxes):
+        Path(sys.argv[1], str(os.getpid())).touch()
+        time.sleep(60)
+    def __reduce__(self):
+        return Slow, ()
+out = Path(sys.argv[1])
+convert(Slow(), make_frames(out / "data"), out / "masks", ConversionConfig(shard_frames=1), workers=2)
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = ORPHANS.replace("sys.argv[1]", repr(str(tmp_path)))  # workers have arguments of their own
+    command = [sys.executable, "-c", script, "", str(Path(__file__).parent)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    ends = time.monotonic() + 90
+    while len(workers := [int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()]) < 2 and time.monotonic() < ends:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20)
+    assert len(workers) == 2 and not alive
 
 
 KILLED = """
@@ -279,44 +309,16 @@ def test_frames_without_boxes_stay_frames_without_records(frames, tmp_path):
     assert len(unpack(shard_path(done.folder, 0))) == 1
 
 
-class Remote:
-    """What `ray.remote` makes of a class or an object: calls of it through `.remote`."""
-
-    def __init__(self, target):
-        self._target = target
-
-    def options(self, **resources):
-        assert resources == {"num_cpus": 1, "num_gpus": 0}
-        return self
-
-    def remote(self, *arguments):
-        made = self._target(*arguments)
-        return SimpleNamespace(do=Remote(made.do)) if isinstance(self._target, type) else made
-
-
-class Pool:
-    def __init__(self, actors):
-        self.actors = actors
-
-    def map_unordered(self, call, jobs):
-        return (call(self.actors[i % len(self.actors)], job) for i, job in reversed(list(enumerate(jobs))))
-
-
-def test_shards_that_come_in_any_order_from_a_cluster_make_the_same_bytes(frames, tmp_path, monkeypatch):
-    """With a stand-in for Ray; the next test has the real one where it is installed."""
-    told = []
-    stand_in = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: told.append("begun"), put=bytes,
-                               shutdown=lambda: told.append("ended"), remote=Remote)  # fmt: skip
-    monkeypatch.setitem(sys.modules, "ray", stand_in)
-    monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(ActorPool=Pool))
-    convert(Notched(), frames, tmp_path / "local", ONE)
-    convert(Notched(), frames, tmp_path / "cluster", ONE, engine="ray", workers=3)
-    assert all_bytes(tmp_path / "cluster") == all_bytes(tmp_path / "local")
-    assert told == ["begun", "ended"]
-
-
 def test_ray_gives_the_same_bytes(frames, tmp_path):
     pytest.importorskip("ray")
     convert(EllipseBaseline(), frames, tmp_path / "local", ONE)
     convert(EllipseBaseline(), frames, tmp_path / "ray", ONE, engine="ray", workers=2)
     assert all_bytes(tmp_path / "ray") == all_bytes(tmp_path / "local")
+
+
+def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(ZeroDivisionError):
+        convert(Faulty(), frames, tmp_path / "faulty", ONE, engine="ray", workers=2)
+    with pytest.raises(RossamError, match="boxes to masks: a worker process"):
+        convert(Fatal(9), frames, tmp_path / "fatal", ONE, engine="ray", workers=2)

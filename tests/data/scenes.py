@@ -27,8 +27,8 @@ READERS = {
     "isaid": lambda root, cache: read_isaid(root, "val", cache),
     "satsot": read_satsot,
     "ootb": read_ootb,
-    "viso mot": lambda root, cache: read_viso(root, "mot", cache),
-    "viso sot": lambda root, cache: read_viso(root, "sot", cache),
+    "viso mot": lambda root, cache: read_viso(root, cache),
+    "viso sot": lambda root, cache: read_viso(root, cache),
     "nwpu-vhr10": lambda root, cache: read_nwpu_vhr10(root),
     "coco": lambda root, cache: read_coco(root / "test.json", root / "images", name="coco"),
 }

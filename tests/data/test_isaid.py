@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rossam_core.errors import RossamError
+from rossam_kit.datasets import isaid
 from rossam_kit.datasets.isaid import CLASS_SUFFIX, COLOURS, ID_SUFFIX, MIN_AREA, read_isaid
 
 
@@ -22,8 +23,8 @@ def dataset(tmp_path):
     return folder
 
 
-def read(dataset, **options):
-    return read_isaid(dataset.parents[2], "val", dataset.parents[2] / "cache", **options)
+def read(dataset):
+    return read_isaid(dataset.parents[2], "val", dataset.parents[2] / "cache")
 
 
 def test_an_image_smaller_than_a_patch_is_one_frame(dataset):
@@ -37,8 +38,10 @@ def test_an_image_smaller_than_a_patch_is_one_frame(dataset):
     assert ship.mask((50, 70)).sum() == 200
 
 
-def test_objects_are_cut_at_the_borders_of_patches(dataset):
-    frames = read(dataset, patch=40, overlap=10)
+def test_objects_are_cut_at_the_borders_of_patches(dataset, monkeypatch):
+    monkeypatch.setattr(isaid, "PATCH", 40)
+    monkeypatch.setattr(isaid, "OVERLAP", 10)
+    frames = read(dataset)
     whole = np.array(Image.open(dataset / "P0001.png"))
     found = {}
     for frame in frames:
@@ -56,8 +59,10 @@ def test_objects_are_cut_at_the_borders_of_patches(dataset):
     }
 
 
-def test_slivers_and_empty_patches_are_logged(dataset):
-    frames = read(dataset, patch=31, overlap=11)
+def test_slivers_and_empty_patches_are_logged(dataset, monkeypatch):
+    monkeypatch.setattr(isaid, "PATCH", 31)
+    monkeypatch.setattr(isaid, "OVERLAP", 11)
+    frames = read(dataset)
     dropped = [drop.reason for drop in frames.drops]
     assert any(f"fewer than {MIN_AREA}" in reason for reason in dropped)
     assert any("hold no object" in reason for reason in dropped)
@@ -74,14 +79,12 @@ def test_only_new_images_are_cut_again(dataset):
     assert read(dataset)[0].image_path.stat().st_size > 4
 
 
-def test_splits_and_overlaps_that_cannot_be_are_errors(dataset):
+def test_the_test_split_has_no_masks(dataset):
     with pytest.raises(RossamError, match="no split 'test' with masks"):
         read_isaid(dataset, "test")
-    with pytest.raises(RossamError, match="overlap: is 40, expected 0 to 39"):
-        read(dataset, patch=40, overlap=40)
 
 
-def test_a_real_image_is_read(real_data, tmp_path):
+def test_a_real_image_is_read(real_data, tmp_path, monkeypatch):
     frames = read_isaid(real_data / "isaid", "train", tmp_path)
     assert [(f.key, f.size_hw, f.attributes["patch_xy"]) for f in frames] == [
         ("P0005/000001", (800, 800), [0, 0]),
@@ -92,6 +95,7 @@ def test_a_real_image_is_read(real_data, tmp_path):
     objects = {o.object_id: o for f in frames for o in f.objects}
     assert set(objects) == set(range(1, 132)) and set(frames.categories) == {"large_vehicle", "small_vehicle"}
     assert all(o.mask(f.size_hw).any() for f in frames for o in f.objects)
-    (whole,) = read_isaid(real_data / "isaid", "train", tmp_path, patch=1000)
+    monkeypatch.setattr(isaid, "PATCH", 1000)
+    (whole,) = read_isaid(real_data / "isaid", "train", tmp_path)
     assert sum(int(o.mask(whole.size_hw).sum()) for o in whole.objects) == 20325 + 135058
     assert len(whole.objects) == 131

@@ -1,6 +1,6 @@
 """Crowded still patches of small objects, as iSAID's aerial images hold them.
 
-In: a `World` and a leading category. Out: a `Scene` of one moment: a town with car parks and lorry parks full of
+The `Scene` of one moment shows a town with car parks and lorry parks full of
 vehicles, and pools, roundabouts, courts, tanks and parked planes between its houses, each with its exact mask.
 """
 

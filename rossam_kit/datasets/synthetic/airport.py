@@ -1,6 +1,6 @@
 """The airport scene: terminal, apron, taxiway and runway with parked and taxiing aeroplanes.
 
-In: a `World` and a generator. Out: a `Scene`. Boarding bridges touch the parked planes and lie over them;
+Boarding bridges touch the parked planes and lie over them;
 they, service vehicles and shadows are background.
 """
 

@@ -1,6 +1,6 @@
-"""What lies under and around the objects of synthetic satellite video: fields, water, roads, towns, woods.
+"""Background of synthetic satellite video: fields, water, roads, towns, woods.
 
-In: a blank `Canvas`, a `Place` and a generator. Out: paint on the canvas. Solids cast their shadows before any
+Functions draw on a `Canvas`. Solids cast their shadows before any
 of them is drawn, all away from the one sun.
 """
 

@@ -1,6 +1,6 @@
 """The railway and road scenes: trains on parallel tracks, cars in a town.
 
-In: a `World` and a generator. Out: a `Scene`. Station roofs hide what is below them; catenary is background.
+Station roofs hide what is below them; catenary is background.
 """
 
 from __future__ import annotations

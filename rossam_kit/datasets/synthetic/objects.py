@@ -1,7 +1,7 @@
 """The objects of synthetic satellite video: aeroplanes, ships, trains and cars seen from above.
 
-In: a size in frame pixels and a generator. Out: `Body`s (stacks of coloured outlines in the object's own axes:
-x forward, y to the right, origin amidships) and `Actor`s that carry bodies along a `Path`.
+A `Body` is a stack of coloured outlines in the object's own axes (x forward, y to the right, origin amidships); an
+`Actor` moves a body along a `Path`. Sizes are in frame pixels.
 The outline of an object in the frame is the union of its parts.
 """
 

@@ -1,8 +1,7 @@
 """Drawing for the procedural satellite scenes: a supersampled canvas, noise textures, light, palettes, paths.
 
-In: shapes in frame pixels (pixel-edge coordinates, y down). Out: a float32 RGB canvas (0-255) that is
-`SUPERSAMPLING` times finer than the frame and reaches `MARGIN` frame pixels beyond it on every side, so that
-the platform may sway without showing an end of the world.
+Shapes are in frame pixels (pixel-edge coordinates, y down). The canvas is float32 RGB (0-255), `SUPERSAMPLING` times
+finer than the frame, and extends `MARGIN` frame pixels beyond it on every side, so that the platform may sway.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sea scene: ships of many kinds under way with wakes behind them, and ships moored at piers.
 
-In: a `World` and a generator. Out: a `Scene`. Wakes, piers and shadows are background.
+Wakes, piers and shadows are background.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ def _shrunk(mask: np.ndarray) -> np.ndarray:
 
 def _claim(taken: np.ndarray, allowed: np.ndarray, outline: np.ndarray) -> bool:
     """Take the outline's pixels if all of them in the frame are allowed and free."""
-    mine = np.zeros(taken.shape, np.uint8)
-    cv2.fillPoly(mine, [np.round(outline).astype(np.int32)], 1)
-    if not mine.any() or (mine.astype(bool) & (~allowed | taken.astype(bool))).any():
+    hull = np.zeros(taken.shape, np.uint8)
+    cv2.fillPoly(hull, [np.round(outline).astype(np.int32)], 1)
+    if not hull.any() or (hull.astype(bool) & (~allowed | taken.astype(bool))).any():
         return False
-    taken |= mine
+    taken |= hull
     return True
 
 

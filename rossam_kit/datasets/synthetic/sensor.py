@@ -1,6 +1,6 @@
 """The camera of a synthetic satellite video: optics, atmosphere, noise, sharpening, compression.
 
-In: an ideal radiance image at frame resolution (float32 RGB, 0-255) and a generator. Out: the uint8 frame.
+Converts an ideal radiance image at frame resolution (float32 RGB, 0-255) to a uint8 frame.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Still scenes with other kinds of objects, as the static remote-sensing sets hold them (iSAID, NWPU VHR-10).
 
-In: a `World` and a leading category. Out: a `Scene` of one moment: a town with courts, tracks, tanks, a
+The `Scene` of one moment shows a town with courts, tracks, tanks, a
 harbour or a bridge in it, and vehicles, each with its exact mask.
 """
 

@@ -1,9 +1,9 @@
-"""Procedural satellite video with exact masks: what a reader without any data runs the whole kit on.
+"""Procedural satellite video with exact masks, so that the kit runs without any real data.
 
-In: a `SyntheticConfig`. Out: PNG frames and COCO indices under `root/<key>/<split>/`, and the `FrameSet` they
-make. A video is a painted world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer
-than the frame, area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least
-half of it is covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
+`generate` writes PNG frames and COCO indices to `root/<key>/<split>/` and returns the `FrameSet`. A video is a painted
+world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer than the frame,
+area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least half of it is
+covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
 
 Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
 Every video has its own random stream, named by (seed, variant, split, number), and every frame its own below
@@ -12,6 +12,7 @@ that, so neither the number of videos nor which frames are kept moves a byte of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from scipy import ndimage
 from rossam_core import masks
 from rossam_core.files import stable_hash, write_bytes
 from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.cache import cached
 from rossam_kit.config import Split, SyntheticConfig
-from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import AS_IT_IS
 from rossam_kit.datasets.synthetic.aerial import AERIAL_CATEGORIES, crowded_town
@@ -65,45 +67,48 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
     Raises:
         RossamError: the folder cannot be written.
     """
-    folder = Path(root) / stable_hash([GENERATOR_VERSION, config.model_dump(mode="json")])[:16] / split
-    index = folder / "index.json"
-    if (finished := _read_whole(index)) is not None:
-        return finished
+    folder = _split_folder(config, split, root)
     count = {"train": config.train_videos, "val": config.val_videos, "test": config.test_videos}[split]
-    frames: list[Frame] = []
-    numbers = track(range(count), desc=f"rendering {split} videos") if progress else range(count)
-    for number in numbers:
-        frames += _video_frames(config, split, number, folder)
-    frame_set = FrameSet(f"synthetic-{config.variant} {split}", frames)
-    write_coco_index(frame_set, index)
-    return frame_set
+
+    def compute() -> FrameSet:
+        numbers = track(range(count), desc=f"rendering {split} videos") if progress else range(count)
+        frames = [frame for number in numbers for frame in _video_frames(config, split, number, folder)]
+        return FrameSet(f"synthetic-{config.variant} {split}", frames)
+
+    return _indexed(folder, compute)
 
 
-def _read_whole(index: Path) -> FrameSet | None:
-    """The frames of an index, if it is there and none of its images was cleared away."""
-    frames = read_coco_index(index) if index.exists() else None
-    return frames if frames is not None and all(frame.image_path.exists() for frame in frames) else None
+def is_generated(config: SyntheticConfig, split: Split, root: Path) -> bool:
+    """Whether all frames of a split have been rendered under `root`."""
+    return (_split_folder(config, split, root) / "index.json").exists()
 
 
-def _video_frames(config: SyntheticConfig, split: Split, number: int, folder: Path) -> FrameSet:
+def _split_folder(config: SyntheticConfig, split: Split, root: Path) -> Path:
+    return Path(root) / stable_hash([GENERATOR_VERSION, config.model_dump(mode="json")])[:16] / split
+
+
+def _indexed(folder: Path, compute: Callable[[], FrameSet]) -> FrameSet:
+    """Frames in `folder`, rendered unless its index is there and complete."""
+    return cached(folder / "index.json", compute, load=read_whole_index, save=lambda path, f: write_coco_index(f, path))
+
+
+def _video_frames(config: SyntheticConfig, split: Split, number: int, root: Path) -> FrameSet:
     """One video's frames, read back where they are complete."""
     name = f"{config.variant}-{split}-{number:03d}"
-    index = folder / name / "index.json"
-    if (finished := _read_whole(index)) is not None:
-        return finished
-    video = Video(config, split, number)
-    frames = []
-    for moment in video.moments:
-        image, objects, attributes = video.frame(moment)
-        path = folder / name / f"{moment + 1:06d}.png"
-        _, stream = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
-        write_bytes(path, stream.tobytes())
-        frames.append(
-            Frame(f"synthetic-{config.variant}", name, moment + 1, path, image.shape[:2], objects, attributes, AS_IT_IS)
-        )
-    frame_set = FrameSet(f"synthetic-{config.variant} {split}", frames)
-    write_coco_index(frame_set, index)
-    return frame_set
+    dataset, folder = f"synthetic-{config.variant}", root / name
+
+    def compute() -> FrameSet:
+        video = Video(config, split, number)
+        frames = []
+        for moment in video.moments:
+            image, objects, attributes = video.frame(moment)
+            path = folder / f"{moment + 1:06d}.png"
+            _, stream = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            write_bytes(path, stream.tobytes())
+            frames.append(Frame(dataset, name, moment + 1, path, image.shape[:2], objects, attributes, AS_IT_IS))
+        return FrameSet(f"{dataset} {split}", frames)
+
+    return _indexed(folder, compute)
 
 
 class Video:

@@ -1,6 +1,6 @@
-"""A synthetic video's world: what all its scenes share, and a scene ready to be drawn at any moment.
+"""The world of a synthetic video (place, light, ground resolution) and its scene (background, actors, overlay).
 
-In: place, light, ground resolution; a painted background with actors and an overlay. Out: the canvas at time t.
+A scene can be drawn at any time t.
 """
 
 from __future__ import annotations
