@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ from rossam_core.files import cache_dir
 from rossam_core.progress import duration
 from rossam_kit import config, evaluate_command, train_command
 from rossam_kit.convert import command as convert
-from rossam_kit.options import Device, Settings, example
+from rossam_kit.options import Device, Options, Settings, example
 from rossam_kit.options import from_caller as _from_caller
 from rossam_kit.options import read_settings as _overrides
 
@@ -96,7 +95,7 @@ def run(
     ] = False,
 ) -> int:
     """Run a profile's notebooks and build its report."""
-    return _run(SimpleNamespace(**locals()))
+    return _run(Options(**locals()))
 
 
 @app.command(epilog=example("rossam rows table4 --profile full"))
@@ -110,7 +109,7 @@ def rows(
     json: Annotated[bool, typer.Option("--json", help="all settings of every row, for programs")] = False,
 ) -> int:
     """Show in which settings the rows of the tables differ."""
-    return _rows(SimpleNamespace(**locals()))
+    return _rows(Options(**locals()))
 
 
 @app.command(epilog=example("rossam fetch sam_vit_l nwpu-vhr10 --yes", "rossam fetch --check --data DIR"))
@@ -130,10 +129,10 @@ def fetch(
     ] = None,
 ) -> int:
     """Fetch datasets and checkpoints, or check them."""
-    return _fetch(SimpleNamespace(names=names or [], yes=yes, mirror=mirror, check=check, data=data))
+    return _fetch(Options(names=names or [], yes=yes, mirror=mirror, check=check, data=data))
 
 
-def _run(options: SimpleNamespace) -> int:
+def _run(options: Options) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
     from rossam_kit.experiments import planning
     from rossam_kit.report import notebooks, provenance
@@ -199,7 +198,7 @@ def _roots(name: str, overrides: dict[str, Any], folder: Path) -> dict[str, str]
     return {"data.root": str(folder)} | {f"datasets.{n}.root": str(folder) for n in others}
 
 
-def _refuse_without_effect(options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+def _refuse_without_effect(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are set that nothing of this profile reads, all at once."""
     problems = ProblemList("rossam run")
     problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
@@ -219,7 +218,7 @@ def _refuse_missing_data(profile: config.Profile, names: list[str]) -> None:
         root_of(profile.data)
 
 
-def _dry_run(profile: config.Profile, options: SimpleNamespace) -> int:
+def _dry_run(profile: config.Profile, options: Options) -> int:
     from rossam_kit.report.dry_run import checklist
 
     words = [f"--profile {options.profile}"]
@@ -268,7 +267,7 @@ def _list(notebooks) -> int:
     return 0
 
 
-def _rows(options: SimpleNamespace) -> int:
+def _rows(options: Options) -> int:
     from rossam_kit.experiments.experiments import Experiments
     from rossam_kit.experiments.rows import rows_text, table_rows
 
@@ -281,7 +280,7 @@ def _rows(options: SimpleNamespace) -> int:
     return 0
 
 
-def _fetch(options: SimpleNamespace) -> int:
+def _fetch(options: Options) -> int:
     from rossam_kit.datasets import catalogue, fetch
 
     data = _from_caller(options.data) if options.data else None

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -76,11 +75,10 @@ def train_command(
     set: opt.Settings,
 ) -> int:
     """Fine-tune on your own annotated masks. Started again with the same options, it goes on where it was."""
-    options = SimpleNamespace(**locals(), profile=str(config.OWN_DATA), limit=None, split=None)
-    return run(options, opt.read_settings(set))
+    return run(opt.Options(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
 
 
-def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     from rossam_core.training.run_folder import build_base, load_run
     from rossam_core.training.train import fit
@@ -119,7 +117,7 @@ def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
+def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
     """Settings of the run, and its backbone with the reason for it."""
     problems = ProblemList("rossam train")
     refused = {
@@ -147,7 +145,7 @@ def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[confi
     return profile, f"{name} ({reason})"
 
 
-def _backbone(options: SimpleNamespace) -> tuple[str, str]:
+def _backbone(options: opt.Options) -> tuple[str, str]:
     """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
     from rossam_core.devices import resolve_device
     from rossam_core.model.weights import official_files
@@ -169,7 +167,7 @@ def _backbone(options: SimpleNamespace) -> tuple[str, str]:
     return small, f"for {large} fetch its weights first: rossam fetch {file.fetch_name}"
 
 
-def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
+def _frames(options: opt.Options, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
     """Frames to train on, to validate on, and where the latter come from."""
     from rossam_kit.datasets.loading import load_frames, read_annotations
     from rossam_kit.datasets.splits import hold_out
@@ -184,11 +182,11 @@ def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet
     return *hold_out(train), RULE
 
 
-def _image_folder(options: SimpleNamespace, profile: config.Profile) -> Path:
+def _image_folder(options: opt.Options, profile: config.Profile) -> Path:
     return profile.data.root if options.annotations else profile.data.root / "images"
 
 
-def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int):
+def _run_config(options: opt.Options, profile: config.Profile, objects: int):
     from rossam_core.training.recipes import RunConfig, recipe
     from rossam_kit.experiments.experiments import Experiments
 
@@ -219,7 +217,7 @@ def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
     return table.assign(seconds=round(time.perf_counter() - started, 2))
 
 
-def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validation_seconds: float, overrides):
+def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_seconds: float, overrides):
     """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
     training, path = run_config.training, options.out / START
     asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
@@ -306,7 +304,7 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
         print("Training did not help: try more data, a longer budget, or lower learning rates.")
 
 
-def _commands(options: SimpleNamespace, is_held_out: bool, profile: config.Profile) -> list[str]:
+def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
     """Command lines that use the result."""
     scored = f"--annotations {options.val} --data {profile.data.root}"
     if is_held_out:
