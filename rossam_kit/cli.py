@@ -16,12 +16,12 @@ import typer
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir
-from rossam_core.progress import duration
 from rossam_kit import config, evaluate_command, train_command
 from rossam_kit.convert import command as convert
 from rossam_kit.options import Device, Options, Settings, example
 from rossam_kit.options import from_caller as _from_caller
 from rossam_kit.options import read_settings as _overrides
+from rossam_kit.progress import duration
 
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130

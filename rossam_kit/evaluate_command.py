@@ -15,11 +15,11 @@ import typer
 
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, write_text
-from rossam_core.progress import duration, track
 from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
 from rossam_kit.convert.outlines import outline_path
+from rossam_kit.progress import duration, track
 from rossam_kit.report.objects import ObjectView, view_objects
 from rossam_kit.report.rendering import Table
 from rossam_kit.report.style import label

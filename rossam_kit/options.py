@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
-from rossam_core.boxes import CONVENTIONS
 from rossam_core.errors import RossamError
 from rossam_core.settings import Method
 from rossam_kit.config import BoxConvention
+from rossam_kit.datasets.box_conventions import CONVENTIONS
 
 AnyMethod = Literal[Method, "box", "ellipse", "grabcut"]
 

@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, checkpoint_path, read_json, write_json
-from rossam_core.progress import duration, track
-from rossam_core.records import FrameSet
 from rossam_core.settings import Method, Recipe, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import profile_of
+from rossam_kit.datasets.frame_set import FrameSet
+from rossam_kit.progress import duration, track
 
 EXAMPLES = opt.example(
     "rossam train --annotations train.json --data IMAGES --minutes 20 --out RUN",
@@ -80,7 +80,7 @@ def train_command(
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
-    from rossam_core.training.run_folder import build_base, load_run
+    from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
     from rossam_kit.datasets.coco import write_coco_index
     from rossam_kit.datasets.splits import check_split, size_text, spread_objects
@@ -104,7 +104,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         if rule == RULE:
             write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
         with atomic_path(folder / BEFORE) as temporary:
-            _scores(run_config, build_base(run_config), chosen).to_csv(temporary, index=False)
+            _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     log = fit(run_config, folder, train, chosen, on_event=_reporter(run_config.training.samples, before["iou"].mean()))

@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
-from rossam_core.progress import duration
-from rossam_core.records import Drop, FrameSet
 from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.options import (
     Annotations,
     AnyMethod,
@@ -40,6 +39,7 @@ from rossam_kit.options import (
     example,
     read_settings,
 )
+from rossam_kit.progress import duration
 
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
@@ -284,7 +284,7 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
 
         return baselines.BASELINES[method]()
     from rossam_core.inference.predictor import Predictor
-    from rossam_core.model.build import build_model
+    from rossam_core.model.segmenter import build_model
     from rossam_kit.experiments.experiments import Experiments
 
     base = Experiments(profile).base(method)

@@ -38,8 +38,9 @@ import numpy as np
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, stable_hash, write_json
-from rossam_core.records import FrameSet, ImageReading
+from rossam_core.records import ImageReading
 from rossam_kit.config import ImageOptions
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
 from rossam_kit.datasets.tiff import Window
 
@@ -66,11 +67,6 @@ class DatasetReading(ImageOptions, ImageReading):
     def read(self, path: Path) -> np.ndarray:
         """See `read_image`."""
         return read_image(path, self)
-
-    def as_entry(self) -> dict[str, Any]:
-        """`{"reading": …}` to be stored beside a frame; empty for the default."""
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        return {"reading": values} if values else {}
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:

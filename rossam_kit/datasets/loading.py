@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, caching, exclusive, stable_hash, write_bytes
-from rossam_core.records import Drop, FrameSet
+from rossam_core.files import cache_dir, stable_hash, write_bytes
+from rossam_kit.cache import caching, exclusive
 from rossam_kit.config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfig, Split
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.catalogue import place_of
 from rossam_kit.datasets.coco import read_coco
 from rossam_kit.datasets.fetch import locate
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import AS_IT_IS, with_reading
 from rossam_kit.datasets.isaid import read_isaid
 from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10

@@ -9,7 +9,7 @@ import numpy as np
 
 from rossam_core.errors import RossamError
 from rossam_core.files import sha256_of
-from rossam_core.records import FrameSet
+from rossam_kit.datasets.frame_set import FrameSet
 
 LITTLE = 100
 """Objects with masks below which the data is called little."""

@@ -17,12 +17,12 @@ from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.build import build_model
-from rossam_core.records import FrameSet
+from rossam_core.model.segmenter import build_model
 from rossam_core.settings import InferenceConfig
 from rossam_kit.convert import engines
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import EllipseBaseline
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
@@ -155,7 +155,7 @@ def test_a_worker_that_ends_is_told_with_its_exit_status(frames, tmp_path):
     ],
 )
 def test_each_death_of_a_worker_has_its_own_cause(statuses, started, cause):
-    assert cause in engines._death(statuses, started).found
+    assert cause in engines._death(statuses, started).finding
 
 
 UNGUARDED = """
@@ -242,7 +242,7 @@ def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path
     monkeypatch.setattr(ShardWorker, "__call__", None)
     convert(Notched(), frames, tmp_path / "out", ONE)
     (tmp_path / "out/records.csv").unlink()
-    with pytest.raises(RossamError, match="source"):
+    with pytest.raises(RossamError, match="version: 1 there, 99 now"):
         convert(Notched(), frames, tmp_path / "out", ONE)
 
 

@@ -1,5 +1,7 @@
 """Intervals that cover what they say, over videos and training runs; pairs, contrasts, verdicts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +31,7 @@ def runs(table, shifts):
     return pd.concat([table.assign(seed=s, iou=table["iou"] + shift) for s, shift in enumerate(shifts)])
 
 
-def covered(draw, truth, times=300):
+def covered(draw, truth, times=200):
     """Share of `times` drawn intervals that hold the truth."""
     intervals = [draw() for _ in range(times)]
     return np.mean([interval.low <= truth <= interval.high for interval in intervals])
@@ -50,15 +52,12 @@ def test_the_95_percent_interval_covers_the_truth_in_93_to_97_percent_of_draws(c
     assert 0.93 <= covered(lambda: mean_interval(videos(rng, clusters)), 2 / 3, 1000) <= 0.97
 
 
-@pytest.mark.parametrize("run_sd", [0.05, 0.15])
-def test_with_three_runs_the_interval_covers_the_expectation_over_runs_and_over_videos(run_sd):
+def test_with_three_runs_the_interval_covers_the_expectation_over_runs_and_over_videos():
     rng = np.random.default_rng(5)
-    share = covered(lambda: mean_interval(runs(videos(rng, 24), rng.normal(0, run_sd, 3))), 2 / 3)
-    assert 0.93 <= share <= 0.985
-    averaged = covered(
-        lambda: mean_interval(videos(rng, 24).assign(iou=lambda t: t["iou"] + rng.normal(0, run_sd, 3).mean())), 2 / 3
-    )
-    assert averaged < (0.93 if run_sd == 0.05 else 0.75), "runs that are averaged before do not carry their variance"
+    intervals = [mean_interval(runs(videos(rng, 24, (1, 8)), rng.normal(0, 0.15, 3))) for _ in range(250)]
+    assert 0.93 <= np.mean([each.low <= 2 / 3 <= each.high for each in intervals]) <= 0.985
+    videos_only = [replace(each, variances=each.variances[:1]) for each in intervals]
+    assert np.mean([each.low <= 2 / 3 <= each.high for each in videos_only]) < 0.85, "runs carry variance of their own"
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
@@ -66,7 +65,7 @@ def test_differences_of_runs_with_the_same_seeds_cover_whether_or_not_runs_are_c
     rng, truth = np.random.default_rng(7), 0.02
 
     def draw(seeds=(0, 1, 2)):
-        base, shared = videos(rng, 24), rng.normal(0, 0.03, 3)
+        base, shared = videos(rng, 24, (1, 8)), rng.normal(0, 0.03, 3)
         own = [rng.normal(0, 0.03, 3) for _ in "ab"]
         mixed = [np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * each for each in own]
         noisy = base.assign(iou=base["iou"] + truth + rng.normal(0, 0.05, 24)[base["video"]])
@@ -75,9 +74,9 @@ def test_differences_of_runs_with_the_same_seeds_cover_whether_or_not_runs_are_c
 
     assert 0.93 <= covered(draw, truth) <= 0.985
     if not correlation:
-        assert 0.93 <= covered(lambda: draw((7, 8, 9)), truth) <= 0.98, "independent runs"
+        assert covered(lambda: draw((7, 8, 9)), truth) >= 0.95, "independent runs: conservative"
     else:
-        paired, unpaired = (np.median([draw(s).high - draw(s).low for _ in range(100)]) for s in ((0, 1, 2), (7, 8, 9)))
+        paired, unpaired = (np.median([draw(s).high - draw(s).low for _ in range(30)]) for s in ((0, 1, 2), (7, 8, 9)))
         assert paired < unpaired, "correlated runs are worth pairing"
 
 
@@ -97,7 +96,9 @@ def test_a_trained_row_against_an_untrained_one_varies_with_its_runs_only():
     trained = runs(a.assign(iou=a["iou"] + 0.02), [-0.1, 0.0, 0.1])
     there, back = paired_difference(trained, a), paired_difference(a, trained)
     assert there.seeds == back.seeds == 3
-    assert there.se == pytest.approx(np.sqrt(0.01 / 3)) and there.high - there.mean == pytest.approx(4.3027 * there.se)
+    assert there.se == pytest.approx(np.sqrt(0.01 / 3)) and there.high - there.mean == pytest.approx(
+        4.30265 * there.se, rel=1e-5
+    )
     assert (there.mean, there.low) == (pytest.approx(-back.mean), pytest.approx(-back.high))
 
 
