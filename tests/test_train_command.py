@@ -26,8 +26,8 @@ SCRIPT = """
 import os, signal, sys
 from rossam_core.training import run_folder
 append = run_folder.append_log
-def append_and_die(run_dir, row):
-    append(run_dir, row)
+def append_and_die(run_dir, *arguments):
+    append(run_dir, *arguments)
     if (run_dir / run_folder.STATE).exists():  # the first step after the first checkpoint
         os.kill(os.getpid(), signal.SIGKILL)
 run_folder.append_log = append_and_die
