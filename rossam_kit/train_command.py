@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -305,14 +306,15 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
 
 
 def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
-    """Command lines that use the result."""
-    scored = f"--annotations {options.val} --data {profile.data.root}"
+    """Command lines that use the result, quoted for a shell."""
+    images = [f"--{key}={value}" for key in ("bands", "stretch") if (value := getattr(options, key))]
+    boxes = [f"--box-convention={options.box_convention}"] if options.box_convention else []
+    boxes += [f"--{name}" for name in ("keep-crowd", "skip-bad") if getattr(options, name.replace("-", "_"))]
+    scored = ["--annotations", options.val, "--data", profile.data.root, *boxes]
     if is_held_out:
-        scored = f"--annotations {options.out / HELD_OUT} --data {_image_folder(options, profile)}"
+        scored = ["--annotations", options.out / HELD_OUT, "--data", _image_folder(options, profile)]
     elif not options.annotations:
-        scored = f"--source {options.source}" + (f" --data {options.data}" if options.data else "")
-    reading = "".join(f" --{key} {value}" for key in ("bands", "stretch") if (value := getattr(options, key)))
-    return [
-        f"  rossam evaluate --checkpoint {options.out} {scored}{reading} --out SCORES",
-        f"  rossam convert --checkpoint {options.out} --annotations BOXES.json --data IMAGES{reading} --out MASKS",
-    ]
+        scored = ["--source", options.source, *(["--data", options.data] if options.data else []), *boxes]
+    evaluate = ["evaluate", "--checkpoint", options.out, *scored, *images, "--out", "SCORES"]
+    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES", *images]
+    return [f"  {shlex.join(['rossam', *map(str, words)])}" for words in (evaluate, [*convert, "--out", "MASKS"])]
