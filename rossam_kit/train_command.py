@@ -237,7 +237,8 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
         print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} with validation")
     write_json(path, start)
     every = max(math.ceil(start["views"] / start["validations"]), training.batch)
-    values = {"validate_every": every, "checkpoint_every": min(every, 1000)}
+    saved = min(max(math.ceil(start["views"] / 8), training.batch), 1000)
+    values = {"validate_every": every, "checkpoint_every": saved}
     values = {key: value for key, value in values.items() if f"training.{key}" not in overrides}
     update = {"training": training.model_copy(update=values | {"samples": start["views"]})}
     return run_config.model_copy(update=update)
