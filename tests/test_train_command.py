@@ -114,7 +114,7 @@ def test_a_killed_run_in_minutes_goes_on_with_the_views_decided_at_first(data, s
     script, out = tmp_path / "die.py", tmp_path / "run"
     script.write_text(SCRIPT)
     arguments = train(data, small, out, "--minutes", 0.02)
-    killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
+    killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=400)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     start = read_json(out / "start.json")
     assert "views per second" in killed.stdout and start["views"] >= 8
