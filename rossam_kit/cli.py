@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -19,9 +18,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir
 from rossam_kit import config, evaluate_command, train_command
 from rossam_kit.convert import command as convert
-from rossam_kit.options import Device, Settings, example
-from rossam_kit.options import from_caller as _from_caller
-from rossam_kit.options import read_settings as _overrides
+from rossam_kit.options import Device, Options, Settings, example, from_caller, read_settings
 from rossam_kit.progress import duration
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     if os.environ.get("ROSSAM_CACHE"):
-        os.environ["ROSSAM_CACHE"] = str(_from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
+        os.environ["ROSSAM_CACHE"] = str(from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="rossam", standalone_mode=False)
     except RossamError as error:
@@ -96,7 +93,7 @@ def run(
     ] = False,
 ) -> int:
     """Run a profile's notebooks and build its report."""
-    return _run(SimpleNamespace(**locals()))
+    return _run(Options(**locals()))
 
 
 @app.command(epilog=example("rossam rows table4 --profile full"))
@@ -110,7 +107,7 @@ def rows(
     json: Annotated[bool, typer.Option("--json", help="all settings of every row, for programs")] = False,
 ) -> int:
     """Show in which settings the rows of the tables differ."""
-    return _rows(SimpleNamespace(**locals()))
+    return _rows(Options(**locals()))
 
 
 @app.command(epilog=example("rossam fetch sam_vit_l nwpu-vhr10 --yes", "rossam fetch --check --data DIR"))
@@ -130,32 +127,32 @@ def fetch(
     ] = None,
 ) -> int:
     """Fetch datasets and checkpoints, or check them."""
-    return _fetch(SimpleNamespace(names=names or [], yes=yes, mirror=mirror, check=check, data=data))
+    return _fetch(Options(names=names or [], yes=yes, mirror=mirror, check=check, data=data))
 
 
-def _run(options: SimpleNamespace) -> int:
+def _run(options: Options) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
     from rossam_kit.experiments import planning
     from rossam_kit.report import runner
     from rossam_kit.report.book import build_book
 
-    overrides = _overrides(options.set)
+    overrides = read_settings(options.set)
     if options.device and overrides.setdefault("device", options.device) != options.device:
         raise RossamError(f"--device {options.device}", f"--set device={overrides['device']}", "name one of them")
     if options.list:
         return _list(runner)
     name = options.profile
     if Path(name).suffix in (".yaml", ".yml"):
-        name = str(_from_caller(name))
+        name = str(from_caller(name))
     requested = dict(overrides)
     if options.data:
-        overrides |= _roots(name, overrides, _from_caller(options.data))
+        overrides |= _roots(name, overrides, from_caller(options.data))
     profile = config.load_profile(name, overrides)
     _refuse_without_effect(options, profile, requested)
     if options.dry_run:
         return _dry_run(profile, options)
     names = runner.select(profile.notebooks, options.only, options.start)
-    report_dir = _from_caller(options.report) if options.report else ROOT / "reports" / profile.name
+    report_dir = from_caller(options.report) if options.report else ROOT / "reports" / profile.name
     if options.two_steps:
         overrides, names = _two_steps(profile, overrides, names)
         profile = config.load_profile(name, overrides)
@@ -196,7 +193,7 @@ def _roots(name: str, overrides: dict[str, Any], folder: Path) -> dict[str, str]
     return {"data.root": str(folder)} | {f"datasets.{n}.root": str(folder) for n in others}
 
 
-def _refuse_without_effect(options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+def _refuse_without_effect(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are set that nothing of this profile reads, all at once."""
     problems = ProblemList("rossam run")
     problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
@@ -216,7 +213,7 @@ def _refuse_missing_data(profile: config.Profile, names: list[str]) -> None:
         root_of(profile.data)
 
 
-def _dry_run(profile: config.Profile, options: SimpleNamespace) -> int:
+def _dry_run(profile: config.Profile, options: Options) -> int:
     from rossam_kit.report.dry_run import checklist
 
     words = [f"--profile {options.profile}"]
@@ -264,11 +261,11 @@ def _list(runner) -> int:
     return 0
 
 
-def _rows(options: SimpleNamespace) -> int:
+def _rows(options: Options) -> int:
     from rossam_kit.experiments.experiments import Experiments
     from rossam_kit.experiments.rows import rows_text, table_rows
 
-    experiments = Experiments(config.load_profile(options.profile, _overrides(options.set)))
+    experiments = Experiments(config.load_profile(options.profile, read_settings(options.set)))
     if options.table and options.table not in experiments.specs:
         raise RossamError(f"table {options.table}", "is not known", f"use one of {', '.join(experiments.specs)}")
     shown = [options.table] if options.table else [name for name in experiments.specs if name in experiments.tables]
@@ -277,10 +274,10 @@ def _rows(options: SimpleNamespace) -> int:
     return 0
 
 
-def _fetch(options: SimpleNamespace) -> int:
+def _fetch(options: Options) -> int:
     from rossam_kit.datasets import catalogue, fetch
 
-    data = _from_caller(options.data) if options.data else None
+    data = from_caller(options.data) if options.data else None
     if options.mirror and (options.check or not options.names):
         raise RossamError("--from", "has no effect where nothing is fetched", "name what to fetch, without --check")
     if options.check:
@@ -293,7 +290,7 @@ def _fetch(options: SimpleNamespace) -> int:
         return 0
     mirror = options.mirror
     if mirror and "://" not in mirror:
-        mirror = str(_from_caller(mirror))
+        mirror = str(from_caller(mirror))
     confirm = (lambda question: True) if options.yes else _ask
     return 0 if fetch.fetch(options.names, mirror=mirror, confirm=confirm) else 1
 

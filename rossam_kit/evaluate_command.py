@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import cv2
@@ -58,10 +57,10 @@ def evaluate_command(
     set: opt.Settings,
 ) -> int:
     """Score a run or a method on annotated masks. By class and size, with intervals, tables and pictures."""
-    return run(SimpleNamespace(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
+    return run(opt.Options(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
 
 
-def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Score every object that has a mask, write tables and page, and print the summary."""
     from rossam_kit.experiments.scoring import predict_frames, score
 

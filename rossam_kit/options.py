@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -67,6 +68,13 @@ Limit = Annotated[int | None, typer.Option(metavar="N", help="only the first N f
 Checkpoint = Annotated[
     str | None, typer.Option(metavar="PATH", help="folder of a fine-tuning run (rossam train), or a weights file")
 ]
+
+
+class Options(SimpleNamespace):
+    """Values of a command's options; those that the command does not have are None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
 
 
 def example(*lines: str) -> str:

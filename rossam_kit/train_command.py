@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -76,11 +76,10 @@ def train_command(
     set: opt.Settings,
 ) -> int:
     """Fine-tune on your own annotated masks. Started again with the same options, it goes on where it was."""
-    options = SimpleNamespace(**locals(), profile=str(config.OWN_DATA), limit=None, split=None)
-    return run(options, opt.read_settings(set))
+    return run(opt.Options(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
 
 
-def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
@@ -119,7 +118,7 @@ def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
+def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
     """Settings of the run, and its backbone with the reason for it."""
     problems = ProblemList("rossam train")
     refused = {
@@ -147,7 +146,7 @@ def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[confi
     return profile, f"{name} ({reason})"
 
 
-def _backbone(options: SimpleNamespace) -> tuple[str, str]:
+def _backbone(options: opt.Options) -> tuple[str, str]:
     """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
     from rossam_core.devices import resolve_device
     from rossam_core.model.weights import official_files
@@ -169,7 +168,7 @@ def _backbone(options: SimpleNamespace) -> tuple[str, str]:
     return small, f"for {large} fetch its weights first: rossam fetch {file.fetch_name}"
 
 
-def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
+def _frames(options: opt.Options, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
     """Frames to train on, to validate on, and where the latter come from."""
     from rossam_kit.datasets.loading import load_frames, read_annotations
     from rossam_kit.datasets.splits import hold_out
@@ -184,11 +183,11 @@ def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet
     return *hold_out(train), RULE
 
 
-def _image_folder(options: SimpleNamespace, profile: config.Profile) -> Path:
+def _image_folder(options: opt.Options, profile: config.Profile) -> Path:
     return profile.data.root if options.annotations else profile.data.root / "images"
 
 
-def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int):
+def _run_config(options: opt.Options, profile: config.Profile, objects: int):
     from rossam_core.training.recipes import RunConfig, recipe
     from rossam_kit.experiments.experiments import Experiments
 
@@ -219,7 +218,7 @@ def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
     return table.assign(seconds=round(time.perf_counter() - started, 2))
 
 
-def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validation_seconds: float, overrides):
+def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_seconds: float, overrides):
     """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
     training, path = run_config.training, options.out / START
     asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
@@ -238,7 +237,8 @@ def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validati
         print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} with validation")
     write_json(path, start)
     every = max(math.ceil(start["views"] / start["validations"]), training.batch)
-    values = {"validate_every": every, "checkpoint_every": min(every, 1000)}
+    saved = min(max(math.ceil(start["views"] / 8), training.batch), 1000)
+    values = {"validate_every": every, "checkpoint_every": saved}
     values = {key: value for key, value in values.items() if f"training.{key}" not in overrides}
     update = {"training": training.model_copy(update=values | {"samples": start["views"]})}
     return run_config.model_copy(update=update)
@@ -306,15 +306,16 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
         print("Training did not help: try more data, a longer budget, or lower learning rates.")
 
 
-def _commands(options: SimpleNamespace, is_held_out: bool, profile: config.Profile) -> list[str]:
-    """Command lines that use the result."""
-    scored = f"--annotations {options.val} --data {profile.data.root}"
+def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
+    """Command lines that use the result, quoted for a shell."""
+    images = [f"--{key}={value}" for key in ("bands", "stretch") if (value := getattr(options, key))]
+    boxes = [f"--box-convention={options.box_convention}"] if options.box_convention else []
+    boxes += [f"--{name}" for name in ("keep-crowd", "skip-bad") if getattr(options, name.replace("-", "_"))]
+    scored = ["--annotations", options.val, "--data", profile.data.root, *boxes]
     if is_held_out:
-        scored = f"--annotations {options.out / HELD_OUT} --data {_image_folder(options, profile)}"
+        scored = ["--annotations", options.out / HELD_OUT, "--data", _image_folder(options, profile)]
     elif not options.annotations:
-        scored = f"--source {options.source}" + (f" --data {options.data}" if options.data else "")
-    reading = "".join(f" --{key} {value}" for key in ("bands", "stretch") if (value := getattr(options, key)))
-    return [
-        f"  rossam evaluate --checkpoint {options.out} {scored}{reading} --out SCORES",
-        f"  rossam convert --checkpoint {options.out} --annotations BOXES.json --data IMAGES{reading} --out MASKS",
-    ]
+        scored = ["--source", options.source, *(["--data", options.data] if options.data else []), *boxes]
+    evaluate = ["evaluate", "--checkpoint", options.out, *scored, *images, "--out", "SCORES"]
+    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES", *images]
+    return [f"  {shlex.join(['rossam', *map(str, words)])}" for words in (evaluate, [*convert, "--out", "MASKS"])]

@@ -26,8 +26,8 @@ SCRIPT = """
 import os, signal, sys
 from rossam_core.training import run_folder
 append = run_folder.append_log
-def append_and_die(run_dir, row):
-    append(run_dir, row)
+def append_and_die(run_dir, *arguments):
+    append(run_dir, *arguments)
     if (run_dir / run_folder.STATE).exists():  # the first step after the first checkpoint
         os.kill(os.getpid(), signal.SIGKILL)
 run_folder.append_log = append_and_die
@@ -114,7 +114,7 @@ def test_a_killed_run_in_minutes_goes_on_with_the_views_decided_at_first(data, s
     script, out = tmp_path / "die.py", tmp_path / "run"
     script.write_text(SCRIPT)
     arguments = train(data, small, out, "--minutes", 0.02)
-    killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
+    killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=400)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     start = read_json(out / "start.json")
     assert "views per second" in killed.stdout and start["views"] >= 8

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -32,6 +31,7 @@ from rossam_kit.options import (
     Device,
     KeepCrowd,
     Limit,
+    Options,
     Settings,
     SkipBad,
     Source,
@@ -99,10 +99,10 @@ def convert_command(
     set: Settings,
 ) -> int:
     """Make a mask for every box of a dataset. What was cut off goes on where it was."""
-    return run(SimpleNamespace(**locals()), read_settings(set))
+    return run(Options(**locals()), read_settings(set))
 
 
-def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+def run(options: Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
     from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
@@ -153,7 +153,7 @@ def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
     return sorted(shown, key=lambda group: -group[1])
 
 
-def profile_of(options: SimpleNamespace, overrides: dict[str, Any]) -> config.Profile:
+def profile_of(options: Options, overrides: dict[str, Any]) -> config.Profile:
     """The profile with the options over it; generated data is no longer than the limit asks for."""
     if options.limit is not None and options.limit < 1:
         raise RossamError(f"--limit {options.limit}", "is no number of frames", "use 1 or more")
@@ -193,7 +193,7 @@ def _windows(checkpoint: str | None) -> dict[str, Any]:
     return settings
 
 
-def frames_of(options: SimpleNamespace, profile: config.Profile) -> FrameSet:
+def frames_of(options: Options, profile: config.Profile) -> FrameSet:
     """The frames that the options name, at most `--limit` of them; the others are in the drop log."""
     from rossam_kit.datasets.loading import load_frames, read_annotations, scored_split
 
@@ -210,7 +210,7 @@ def frames_of(options: SimpleNamespace, profile: config.Profile) -> FrameSet:
 
 
 def refuse_without_effect(
-    options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
+    options: Options, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
 ) -> None:
     """Raise `RossamError` where options are set that this method and source would ignore, all at once.
 
