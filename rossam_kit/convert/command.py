@@ -26,6 +26,7 @@ from rossam_kit import config
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
 FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
+SCENE_FORMATS = ("gpkg", "geojson", "label-map")
 WORST = 5
 
 
@@ -36,8 +37,16 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)
     parser.add_argument("--profile", default="demo", help="demo (default: generated video), nwpu, …, or a YAML file")
     parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, …")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data; with --annotations, of its images")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file anywhere, with boxes")
+    parser.add_argument(
+        "--data", metavar="PATH", help="folder of the data; with --annotations, of its images, or a GeoTIFF or VRT"
+    )
+    annotations_help = "boxes in a COCO file anywhere; of a GeoTIFF or VRT also as GeoJSON, GeoPackage or shapefile"
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help=annotations_help)
+    parser.add_argument(
+        "--pixels", action="store_true", help="boxes of a GeoJSON, … are columns and rows of the raster"
+    )
+    class_help = "attribute with the class in a GeoJSON, … (default: class, category, label, name or type)"
+    parser.add_argument("--class-field", metavar="NAME", help=class_help)
     convention_help = "what bbox of a COCO file holds (default: xywh, refused where the boxes look like another)"
     parser.add_argument("--box-convention", choices=CONVENTIONS, help=convention_help)
     parser.add_argument("--keep-crowd", action="store_true", help="take iscrowd annotations of a COCO file as objects")
@@ -52,7 +61,9 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     method_help = "default: that of the run named by --checkpoint, else hq-sam"
     parser.add_argument("--method", choices=(*get_args(Method), *BASELINES), help=method_help)
     parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
-    parser.add_argument("--format", action="append", default=[], choices=FORMATS, help="export so; may be repeated")
+    parser.add_argument(
+        "--format", action="append", default=[], choices=(*FORMATS, *SCENE_FORMATS), help="export so; may be repeated"
+    )
     jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
     parser.add_argument("--jitter", type=int, metavar="N", help=jitter_help)
     parser.add_argument("--engine", default="local", choices=("local", "ray"))
@@ -64,6 +75,7 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
 
 def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and tell what came of it; 1 where no box got a mask."""
+    from rossam_kit.convert import geo, geo_exports
     from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
@@ -77,6 +89,9 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         _refuse_nothing(frames)
     formats = dict.fromkeys(options.format)
     check(frames, formats)
+    geo_exports.check(frames, formats)
+    if geo.is_scene(options.data, options.annotations):
+        print(geo.describe(frames) + "\n")
     predictor = _predictor(options.method, profile, options.checkpoint is not None)
     settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
@@ -87,7 +102,7 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     review = write_review(conversion, notice=profile.notice if options.data is None else "")
     written = []
     for name in formats:
-        place, write = EXPORTS[name]
+        place, write = (EXPORTS | geo_exports.EXPORTS)[name]
         written.append((name, write(conversion, conversion.folder / place)))
     _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
@@ -143,12 +158,15 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
 
 
 def _frames(options: argparse.Namespace, profile: config.Profile):
+    from rossam_kit.convert.geo import is_scene
     from rossam_kit.datasets.coco import read_coco
     from rossam_kit.datasets.images import with_reading
     from rossam_kit.datasets.loading import load_frames, scored_split
 
     data = profile.data
-    if options.annotations:
+    if is_scene(options.data, options.annotations):
+        frames = _scene(options, data)
+    elif options.annotations:
         frames = read_coco(
             options.annotations,
             data.root,
@@ -167,8 +185,20 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     return frames.subset(frames.frames[: options.limit], drops)
 
 
+def _scene(options: argparse.Namespace, data: config.DataConfig) -> FrameSet:
+    """Tiles of a raster around the boxes of a GIS or COCO file."""
+    from rossam_kit.convert.geo import read_scene
+
+    if options.annotations is None or options.data is None:
+        remedy = "name both: --data scene.tif --annotations boxes.geojson"
+        raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
+    return read_scene(options.data, options.annotations, data, pixels=options.pixels, class_field=options.class_field)
+
+
 def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are set that this method and source would ignore, all at once."""
+    from rossam_kit.convert.geo import ignored_options
+
     method, source, problems = options.method, profile.data.source, ProblemList("rossam convert")
     if options.annotations:
         ignored = {"--split": options.split, "--source": options.source if options.source != "coco" else None}
@@ -178,6 +208,7 @@ def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile,
         problems.extend((option, "has no effect with --annotations") for option, value in ignored.items() if value)
     elif options.data and source == "synthetic":
         problems.add(f"--data {options.data}", f"has no effect: the source of profile {profile.name} is synthetic")
+    problems.extend(ignored_options(options))
     if method in BASELINES:
         ignored = {"--checkpoint": options.checkpoint, "--device": options.device}
         problems.extend((o, f"has no effect: {method} has no network") for o, value in ignored.items() if value)

@@ -10,6 +10,7 @@ workers nor a restart changes a byte. Only the process that was called writes fi
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -269,10 +270,10 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
 
 def _fingerprint(frames: FrameSet) -> str:
     """Hash of frames, boxes, drops and the images' bytes; of an image that cannot be read, that it cannot."""
-    lines = []
+    lines, hash_of = [], functools.cache(sha256_of)  # tiles of a scene are of one file
     for frame in track(frames, desc="looking through the images"):
         try:
-            image = sha256_of(frame.image_path)
+            image = hash_of(frame.image_path)
         except OSError as error:
             image = type(error).__name__
         boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
