@@ -46,7 +46,7 @@ def is_scene(data: Any, annotations: Any) -> bool:
 
 def ignored_options(options) -> Iterator[tuple[str, str]]:
     """Option and reason of each `rossam convert` option that has no effect with this input."""
-    if options.annotations and _is_features(options.annotations):
+    if is_scene(options.data, options.annotations) and _is_features(options.annotations or ""):
         reason = f"is about COCO files, {options.annotations} is none"
         values = {"--box-convention": options.box_convention, "--keep-crowd": options.keep_crowd}
         values["--skip-bad"] = options.skip_bad
@@ -262,7 +262,7 @@ def _class_names(path: Path, table: pd.DataFrame, field: str | None) -> pd.Serie
 
 def _object_ids(table: pd.DataFrame) -> list[int]:
     """Track numbers of the features where all have one and no two the same, else numbers from 1."""
-    for column in (name for name in TRACK_KEYS if name in table.columns):
+    for column in (name for name in ("track", *TRACK_KEYS) if name in table.columns):
         numbers = pd.to_numeric(table[column], errors="coerce")
         if numbers.notna().all() and numbers.is_unique and (numbers % 1 == 0).all():
             return [int(number) for number in numbers]

@@ -30,7 +30,7 @@ LABEL_BLOCK = 2048
 
 def check(frames: FrameSet, formats: Iterable[str]) -> None:
     """Raise `RossamError` where a format does not fit the frames, before any mask is made."""
-    is_tiled, problems = isinstance(frames[0].reading, TileReading), ProblemList("--format")
+    is_tiled, problems = any(isinstance(frame.reading, TileReading) for frame in frames), ProblemList("--format")
     for name in formats:
         if is_tiled and name not in EXPORTS:
             problems.add(name, "holds images of a dataset, not a scene")
