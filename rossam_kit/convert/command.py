@@ -26,6 +26,7 @@ from rossam_kit import config
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
 FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
+SAT_MTB_BOXES = ("seg", "hbb", "obb", "mot")
 SCENE_FORMATS = ("gpkg", "geojson", "label-map")
 WORST = 5
 
@@ -36,7 +37,7 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     out_help = "a new folder, or that of a conversion to go on with"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)
     parser.add_argument("--profile", default="demo", help="demo (default: generated video), nwpu, …, or a YAML file")
-    parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, …")
+    parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, sat-mtb, ootb, dota, …")
     parser.add_argument(
         "--data", metavar="PATH", help="folder of the data; with --annotations, of its images, or a GeoTIFF or VRT"
     )
@@ -57,6 +58,8 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     parser.add_argument("--bands", metavar="R,G,B", help=bands_help)
     stretch_help = "full (default: the bit depth's range), percentiles, percentiles:LO,HI, or LO,HI; one for all images"
     parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
+    boxes_help = "boxes of --source sat-mtb: of polygons (seg, default), upright, oriented (around them), of tracks"
+    parser.add_argument("--boxes", choices=SAT_MTB_BOXES, help=boxes_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
     method_help = "default: that of the run named by --checkpoint, else hq-sam"
     parser.add_argument("--method", choices=(*get_args(Method), *BASELINES), help=method_help)
@@ -66,6 +69,8 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
     )
     jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
     parser.add_argument("--jitter", type=int, metavar="N", help=jitter_help)
+    clip_help = "cut masks off at their oriented boxes (ootb, dota, sat-mtb --boxes obb, turned polygons of a GIS file)"
+    parser.add_argument("--clip-oriented", action="store_true", help=clip_help)
     parser.add_argument("--engine", default="local", choices=("local", "ray"))
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a processor core, or a GPU")
     parser.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
@@ -76,7 +81,7 @@ def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]
 def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and tell what came of it; 1 where no box got a mask."""
     from rossam_kit.convert import geo, geo_exports
-    from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
+    from rossam_kit.convert.convert import boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
 
@@ -93,7 +98,7 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     if geo.is_scene(options.data, options.annotations):
         print(geo.describe(frames) + "\n")
     predictor = _predictor(options.method, profile, options.checkpoint is not None)
-    settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
+    settings = _settings(options, frames)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
         conversion = convert(
@@ -161,7 +166,8 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     from rossam_kit.convert.geo import is_scene
     from rossam_kit.datasets.coco import read_coco
     from rossam_kit.datasets.images import with_reading
-    from rossam_kit.datasets.loading import load_frames, scored_split
+    from rossam_kit.datasets.loading import load_frames, root_of, scored_split
+    from rossam_kit.datasets.sat_mtb import read_sat_mtb
 
     data = profile.data
     if is_scene(options.data, options.annotations):
@@ -176,6 +182,8 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
             skip_bad=data.skip_bad,
         )
         frames = with_reading(frames, data)
+    elif options.boxes:
+        frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
     else:
         frames = load_frames(data, options.split or scored_split(data), cache_dir())
     beyond = frames.frames[options.limit :] if options.limit else ()
@@ -209,6 +217,13 @@ def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile,
     elif options.data and source == "synthetic":
         problems.add(f"--data {options.data}", f"has no effect: the source of profile {profile.name} is synthetic")
     problems.extend(ignored_options(options))
+    if options.boxes:
+        ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
+        problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
+        if source != "sat-mtb" or options.annotations:
+            problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
+        if options.split == "val":
+            problems.add("--split val", "is held out of polygons only; --boxes has train and test")
     if method in BASELINES:
         ignored = {"--checkpoint": options.checkpoint, "--device": options.device}
         problems.extend((o, f"has no effect: {method} has no network") for o, value in ignored.items() if value)
@@ -277,10 +292,15 @@ def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = 
     return Predictor(model, profile.inference, profile.device)
 
 
-def _with_jitter(count: int):
+def _settings(options: argparse.Namespace, frames: FrameSet):
+    """How to convert: `--jitter` and `--clip-oriented`, which is refused where no box is oriented."""
     from rossam_kit.convert.convert import ConversionConfig
 
-    return parse_config(ConversionConfig, {"jitter": count}, where="--jitter")
+    if options.clip_oriented and not any("oriented_box" in o.attributes for f in frames for o in f.objects):
+        remedy = "leave it out; oriented boxes: --source ootb, dota or sat-mtb --boxes obb, or polygons of four corners"
+        raise RossamError("--clip-oriented", f"has no effect: {frames.name} holds no oriented box", remedy)
+    values = {"clip_oriented": options.clip_oriented} | ({} if options.jitter is None else {"jitter": options.jitter})
+    return parse_config(ConversionConfig, values, where="--jitter")
 
 
 def _default_workers(predictor) -> int:

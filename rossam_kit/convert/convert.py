@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
@@ -55,6 +56,9 @@ class ConversionConfig(Config):
     """Of the jitter."""
     shard_frames: int = Field(16, ge=1)
     """Frames a shard: what a killed run loses at most a worker, and what a worker holds in memory."""
+    clip_oriented: bool = False
+    """Leave out of a mask what lies outside its object's oriented box (`attributes["oriented_box"]`), where it has
+    one. The signs of a mask's shape are then those of what is left."""
     threads: int = Field(1, ge=1)
     """Processor threads of a worker. Fixed, since sums over other numbers of threads may round otherwise."""
 
@@ -144,7 +148,8 @@ class ShardWorker:
         usable = [i for i in range(len(boxes)) if i not in faults]
         answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
         objects = tuple(
-            _record(thing, frame, answers.get(i, f"box {faults.get(i)}")) for i, thing in enumerate(frame.objects)
+            _record(thing, frame, answers.get(i, f"box {faults.get(i)}"), self.config)
+            for i, thing in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
         place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
@@ -187,13 +192,15 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
     return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
 
 
-def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
+def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str, config: ConversionConfig) -> MaskRecord:
     place = (int(thing.object_id), thing.category, tuple(float(side) for side in thing.box_xyxy))
     if isinstance(answer, str):
         return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=thing.source)
     mask = answer.mask
     logits = getattr(mask, "logit_crop", None)
-    piece, _ = _piece(mask)
+    piece, oriented_box = _piece(mask)[0], thing.attributes.get("oriented_box")
+    is_clipped = config.clip_oriented and oriented_box is not None and piece.any()
+    piece = piece & _inside(oriented_box, piece.shape, mask.offset_xy) if is_clipped else piece
     signs = dict.fromkeys(quality.SIGNS)
     if piece.any():
         signs |= quality.shape_signs(piece, mask.offset_xy, thing.box_xyxy, frame.size_hw)
@@ -204,10 +211,18 @@ def _record(thing: ObjectAnnotation, frame: Frame, answer: Answer | str) -> Mask
         signs["threshold_stability"] = quality.threshold_stability(logits, mask.threshold)
         signs["touches_window"] = quality.touches_window(piece, mask.offset_xy, frame.size_hw)
     status = mask.status if mask.status in ("ok", "cut", "empty") else "ok"
+    status = "empty" if is_clipped and not piece.any() else status
     reason = {"ok": mask.status if mask.status != "ok" else "", "cut": "cut: its window does not hold the box whole",
               "empty": "no pixel is above the threshold"}[status]  # fmt: skip
+    reason = "no pixel is inside the oriented box" if is_clipped and not piece.any() else reason
     rounded = {name: None if value is None else round(float(value), 4) for name, value in signs.items()}
     return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, thing.source)
+
+
+def _inside(corners: Sequence[Sequence[float]], size_hw: tuple[int, int], offset_xy: tuple[int, int]) -> np.ndarray:
+    """The pixels of a polygon (frame coordinates) in a piece of the frame, bool h×w."""
+    polygon = np.asarray(corners, dtype=np.float64) - offset_xy
+    return masks.decode([polygon.ravel().tolist()], size_hw)
 
 
 def _piece(mask) -> quality.Piece:
@@ -277,6 +292,7 @@ def _fingerprint(frames: FrameSet) -> str:
         except OSError as error:
             image = type(error).__name__
         boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
+        boxes += [o.attributes["oriented_box"] for o in frame.objects if "oriented_box" in o.attributes]
         place = [frame.dataset, frame.key, list(frame.size_hw), frame.source, frame.reading.model_dump(mode="json")]
         lines.append(stable_hash([place, image, boxes]))
     return stable_hash([lines, [[drop.where, drop.reason, drop.boxes] for drop in frames.drops]])
