@@ -34,9 +34,16 @@ class ImageReading(Config):
                 if image.mode in ("RGB", "L", "P"):
                     return np.asarray(image.convert("RGB"))
                 finding = f"has the mode {image.mode}, expected 8-bit RGB, gray or palette"
+        except FileNotFoundError as error:
+            raise RossamError(path, "no such image file", "check the path") from error
         except OSError as error:
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
+
+    def as_entry(self) -> dict[str, Any]:
+        """`{"reading": …}` to be stored beside a frame; empty for the default."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return {"reading": values} if values else {}
 
 
 AS_STORED = ImageReading()

@@ -67,11 +67,6 @@ class DatasetReading(ImageOptions, ImageReading):
         """See `read_image`."""
         return read_image(path, self)
 
-    def as_entry(self) -> dict[str, Any]:
-        """`{"reading": …}` to be stored beside a frame; empty for the default."""
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        return {"reading": values} if values else {}
-
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
         """The reading of an entry that `as_entry` was merged into."""

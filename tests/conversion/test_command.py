@@ -107,7 +107,7 @@ def test_generated_video_and_the_shipped_prior_need_no_data(tmp_path, monkeypatc
     arguments = ["--profile", "smoke", "--out", tmp_path / "out", "--limit", 1, "--jitter", 0]
     assert call(*arguments, "--set", "inference.rate=4") == 0
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert (manifest["model"]["method"], manifest["inference"]["rate"]) == ("ros-sam", 4.0)
+    assert (manifest["model"]["method"], manifest["inference"]["rate"]) == ("hq-sam", 4.0)
     assert manifest["data"]["frames"] == 1
     assert "Measured on a handful of generated frames" in (tmp_path / "out/review.html").read_text()
 

@@ -148,9 +148,9 @@ def test_a_fine_tuned_row_trains_on_no_scored_frame_and_keeps_its_run(experiment
 
 def test_a_key_trains_nothing_and_every_seeds_prompts_are_counted(cache, monkeypatch):
     experiments = Experiments(load_profile("smoke", TINY | {"seeds": [0, 1]}), cache)
-    spec = RowSpec(label="HQ head", method="hq-sam", training={"phases": [{"groups": ["hq_head"], "mask": "hq"}]})
+    spec = RowSpec(label="HQ head", method="hq-sam", trains=("hq_head",))
     with monkeypatch.context() as patch:
-        patch.setattr(Experiments, "trained", lambda *_: pytest.fail("trained"))
+        patch.setattr(Experiments, "_train", lambda *_: pytest.fail("trained"))
         key = experiments.key(spec)
     result = experiments.result(spec)
     assert result.key == key == experiments.key(spec)

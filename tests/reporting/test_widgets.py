@@ -18,7 +18,6 @@ from rossam_kit.config import load_profile
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.inspector import widget_pictures as pictures
 from rossam_kit.inspector.widgets import (
-    ROS_SAM,
     Focus,
     arrange,
     experiments_source,
@@ -323,7 +322,7 @@ def test_ros_sam_is_among_the_methods_once_its_run_is_finished_and_nothing_is_tr
     before = experiments_source(experiments)
     assert list(before.methods) == ["sam", "sam2", "hq-sam"] and "ROS-SAM" in before.notes[0]
     assert not (tmp_path / "runs").exists()
-    folder = experiments.run_dir(ROS_SAM)
+    folder = experiments.run_dir(experiments.specs["table5"].row("ROS-SAM"))
     after = experiments_source(Experiments(experiments.profile, tmp_path))
     trained = load_run(folder).state_dict()
     found = after.methods["ros-sam"]().model.state_dict()
