@@ -174,6 +174,8 @@ def read_scene(
         options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
         name = raster.path.name
         found = read_coco(annotations, raster.path.parent, name=annotations.stem, keep_files=[name], **options)
+        if not len(found):
+            return found
         frame, drops, classes = found[0], found.drops, found.classes
     else:
         frame, drops, classes = _read_features(raster, annotations, pixels, class_field)
