@@ -8,8 +8,9 @@ import argparse
 
 import pandas as pd
 
-from rossam_core import Predictor, build_model, load_profile
+from rossam_core import Predictor, build_model
 from rossam_core.metrics import mask_iou
+from rossam_kit import load_profile
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.experiments.statistics import mean_interval
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from rossam_core import load_profile
+from rossam_kit import load_profile
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.inspector.widgets import inspect
 from rossam_kit.report.style import label

@@ -21,11 +21,12 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.files import cache_dir
-from rossam_core.records import Frame, FrameSet
+from rossam_core.records import Frame
 from rossam_kit import config
-from rossam_kit.convert.command import _predictor
+from rossam_kit.convert.command import predictor_of
 from rossam_kit.convert.convert import ConversionConfig, convert
 from rossam_kit.convert.quality import with_true_iou
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import load_frames
 from rossam_kit.experiments.statistics import mean_interval
 
@@ -74,7 +75,7 @@ def main() -> None:
     chosen = np.linspace(0, len(frames) - 1, min(options.frames, len(frames))).round().astype(int)
     tight = frames.subset([oriented(frames[int(i)]) for i in chosen])
     hulls = tight.subset([with_hulls(frame) for frame in tight])
-    predictor = _predictor(options.method, profile)
+    predictor = predictor_of(options.method, profile)
     runs = {
         "tight": scores(predictor, tight, False),
         "hull": scores(predictor, hulls, False),

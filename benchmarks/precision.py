@@ -12,8 +12,7 @@ import torch
 
 from rossam_core import build_model
 from rossam_core.devices import autocast, has_fast_bfloat16, resolve_device
-from rossam_core.model.build import set_trainable
-from rossam_core.model.segmenter import PromptableSegmenter
+from rossam_core.model.segmenter import PromptableSegmenter, set_trainable
 
 NETWORKS = {
     ("ros-sam", "vit_t"): ("lora", "last_block", "hq_head"),

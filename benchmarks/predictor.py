@@ -76,7 +76,7 @@ def main(backbone: str = "vit_t", boxes: int = 96) -> None:
             mask.full() for masks in predictor.predict_many(work) for mask in masks
         ]
     by_layer = Predictor(ours, settings["Predictor, float32, batches"], device="cpu")
-    by_layer._run = by_layer._answer
+    by_layer._run = by_layer._predict_batch
     runs["Predictor, float32, batches, threads by layer"] = lambda: [
         mask.full() for masks in by_layer.predict_many(work) for mask in masks
     ]

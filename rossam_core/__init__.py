@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "InferenceConfig": "settings",
     "RossamError": "errors",
-    "build_model": "model.build",
-    "PromptableSegmenter": "model.build",
+    "build_model": "model.segmenter",
+    "PromptableSegmenter": "model.segmenter",
     "Predictor": "inference.predictor",
     "ObjectMask": "inference.predictor",
     "mask_iou": "metrics",

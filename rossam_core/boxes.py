@@ -1,10 +1,7 @@
-"""Boxes as users and files give them → float64 N×4 that every later room may rely on.
+"""Check boxes: float N×4 xyxy in pixel-edge coordinates (0 is the outer corner of the first pixel, x1, y1 exclusive).
 
-In: anything array-like. Out: `boxes_xyxy` in pixel-edge coordinates (origin at the outer corner of the first
-pixel, x1 and y1 exclusive), or one `RossamError` that tells every bad box at once.
-
-A box partly outside the frame is legal and stays as it is: objects leave a scene through its border, and
-trackers follow them there. A box wholly outside holds no pixel and is an error.
+A box partly outside the frame is valid and stays as it is, since objects leave a scene through its border. A box
+wholly outside holds no pixel and is an error.
 """
 
 from __future__ import annotations
@@ -15,19 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.settings import InferenceConfig
 
-CONVENTIONS = ("xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised")
-"""What four numbers of a box may be: corner and sides, two corners, centre and sides; in pixels, or in fractions of the
-frame's width and height."""
-LEAST_AGREEMENT = 0.5
-"""A box whose overlap (IoU) with its mask's extent is below this is none of that mask."""
-TOLERANCE = 2.0
-"""Pixels that a side may always differ from the mask's: points of polygons may be pixels' indices or their edges."""
-FEW_BOXES = 4
 FORM = "boxes are N×4 numbers x0, y0, x1, y1 in pixels, x1 and y1 exclusive"
-SMALL = 32
-"""Longer side in pixels below which SOPSeg calls an object small."""
 
 
 def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLike) -> np.ndarray:
@@ -51,8 +37,8 @@ def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLik
     if array.ndim != 2 or array.shape[1] != 4:
         raise RossamError(where, f"boxes have shape {array.shape}, expected (N, 4)", f"{FORM}; one box is [[…]]")
     problems = ProblemList(where)
-    problems.extend((f"box {index}", found) for index, found in box_problems(array, size_hw))
-    problems.raise_if_any(f"{FORM}; convert others with rossam_core.boxes.to_xyxy")
+    problems.extend((f"box {index}", fault) for index, fault in box_problems(array, size_hw))
+    problems.raise_if_any(f"{FORM}; rossam_kit.datasets.box_conventions.to_xyxy converts others")
     return array
 
 
@@ -84,107 +70,3 @@ def box_problems(boxes_xyxy: np.ndarray, size_hw: ArrayLike) -> list[tuple[int, 
             fault = f"lies wholly outside the frame of {sizes[index][0]}×{sizes[index][1]} (height×width)"
         problems.append((index, f"{values} {fault}"))
     return problems
-
-
-def clip_boxes(boxes_xyxy: np.ndarray, size_hw: ArrayLike) -> np.ndarray:
-    """The part of each box inside its frame, N×4; a box wholly outside becomes one of zero area."""
-    return np.clip(boxes_xyxy, 0, np.tile(np.asarray(size_hw)[..., ::-1], 2))
-
-
-def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
-    """x, y, width, height (COCO) → x0, y0, x1, y1, float64 …×4."""
-    boxes = np.array(boxes_xywh, dtype=np.float64)
-    boxes[..., 2:] += boxes[..., :2]
-    return boxes
-
-
-def to_xyxy(values: np.ndarray, convention: str, size_hw: ArrayLike) -> np.ndarray:
-    """Boxes of one of the `CONVENTIONS` → x0, y0, x1, y1 in pixels, float64 N×4.
-
-    Args:
-        size_hw: height and width of the frame, or of each box's frame (N×2).
-    """
-    boxes = np.array(values, dtype=np.float64).reshape(-1, 4)
-    form, _, unit = convention.partition("-")
-    if unit:
-        boxes *= np.tile(np.asarray(size_hw, dtype=np.float64)[..., ::-1], 2)
-    if form == "cxcywh":
-        boxes[:, :2] -= boxes[:, 2:] / 2
-    return boxes if form == "xyxy" else xywh_to_xyxy(boxes)
-
-
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of each box of `a` with the box of `b` in the same row, both N×4 xyxy; 0 where either has no area."""
-    area_a, area_b = ((box[:, 2:] - box[:, :2]).clip(0).prod(axis=1) for box in (a, b))
-    shared = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0).prod(axis=1)
-    return shared / np.maximum(area_a + area_b - shared, np.finfo(np.float64).tiny)
-
-
-def are_around(boxes_xyxy: np.ndarray, extents_xyxy: np.ndarray, size_hw: ArrayLike) -> np.ndarray:
-    """Whether each box fits the extent of its mask, bool N: IoU in the frame, or `TOLERANCE` per side."""
-    a, b = (clip_boxes(boxes, size_hw) for boxes in (boxes_xyxy, extents_xyxy))
-    return (box_iou(a, b) >= LEAST_AGREEMENT) | (np.abs(a - b).max(axis=1) <= TOLERANCE)
-
-
-def other_convention(
-    values: np.ndarray, convention: str, sizes_hw: ArrayLike, extents_xyxy: np.ndarray | None = None
-) -> str | None:
-    """The convention that N boxes are likelier written in than in the one they are read by; None: none is.
-
-    With the extents of the boxes' masks, it is the one whose boxes agree clearly better with them (mean IoU, 1 where no
-    side differs by more than `TOLERANCE`). Without,
-    it is one by which the boxes lie inside their frames where, as they are read, at least half of them have no area or
-    more than a quarter of it outside. Boxes of which no number is above 1 are fractions of the frame.
-    """
-    values = np.asarray(values, dtype=np.float64).reshape(-1, 4)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.any():
-        return None
-    sizes = np.broadcast_to(np.asarray(sizes_hw, dtype=np.float64), (len(values), 2))[finite]
-    values, frames = values[finite], np.concatenate([np.zeros_like(sizes), sizes[:, ::-1]], axis=1)
-    extents = None if extents_xyxy is None else _shared(extents_xyxy[finite], frames)
-
-    def fit(name: str) -> float:
-        boxes = to_xyxy(values, name, sizes)
-        inside = _shared(boxes, frames)
-        if extents is not None:
-            agrees = np.abs(inside - extents).max(axis=1) <= TOLERANCE
-            return float(np.where(agrees, 1, box_iou(inside, extents)).mean())
-        areas = [(box[:, 2:] - box[:, :2]).clip(0).prod(axis=1) for box in (inside, boxes)]
-        return float((areas[0] > areas[1] * (0.75 if name == convention else 0.999)).mean())
-
-    fractions = [name for name in CONVENTIONS if name.endswith("-normalised")]
-    if extents is None and convention not in fractions and values.min() >= 0 and values.max() <= 1:
-        return max(fractions, key=fit)
-    others = [name for name in CONVENTIONS if name != convention]
-    if extents is None and len(values) < FEW_BOXES:
-        others = [name for name in others if not name.startswith("cxcywh")]
-    own, others = fit(convention), {name: fit(name) for name in others}
-    best = max(others, key=others.__getitem__)
-    if extents is not None:
-        return best if others[best] >= max(0.75, own + 0.1) else None
-    return best if own <= 0.5 and others[best] >= 0.95 else None
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The part of each box inside the box of the same row, N×4; of no or negative sides where they do not meet."""
-    return np.concatenate([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])], axis=1)
-
-
-def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
-    """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
-    longer side, beyond which only padding would be gained.
-
-    Args:
-        longer: longer sides of the boxes, in pixels of the frame.
-        base: side of a fixed window.
-    """
-    longer, context = np.asarray(longer, dtype=np.float64), config.context
-    if config.growth == "none":
-        return np.full(longer.shape, base)
-    least = base
-    sides = context * longer
-    if config.growth == "sopseg":
-        least = 1
-        sides = np.where(longer < SMALL, 2 * longer, sides + (2 - context) * SMALL)
-    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)

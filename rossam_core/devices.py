@@ -1,16 +1,14 @@
-"""Which processor, which precision, how many cores: the one place that decides."""
+"""Choice of device, precision and threads."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 
 from rossam_core.errors import RossamError
@@ -35,14 +33,13 @@ def resolve_device(name: str = "auto") -> torch.device:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 matrix products beat float32's: AMX on a CPU, Ampere and later on CUDA.
 
-    AVX512-BF16 alone does not count: its one dot-product unit gets through half of what float32's two multiply-add
-    units do (`benchmarks/precision.py`).
+    AVX512-BF16 alone is slower than float32 (`benchmarks/precision.py`).
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(probe and probe())
+        supports_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(supports_amx and supports_amx())
     return False
 
 
@@ -52,10 +49,10 @@ def core_count() -> int:
 
 
 def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """`[work(part) for part in parts]`, each in a thread of its own that computes on its share of the cores.
+    """`[work(part) for part in parts]`, each in its own thread with its share of the cores.
 
-    torch computes outside the interpreter's lock, so two halves of a batch in two threads are done sooner than the
-    whole on two cores, which wait for one another at every layer (`benchmarks/predictor.py`).
+    Two halves of a batch in two threads are faster than the whole on two cores, which wait for each other at every
+    layer (`benchmarks/predictor.py`).
     """
     if len(parts) < 2:
         return [work(part) for part in parts]
@@ -75,23 +72,6 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(core_count(), 2), "rossam")
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free or can be made so, within the limits set for this process's control group."""
-    return min([psutil.virtual_memory().available, *_free_in_groups()])
-
-
-def _free_in_groups(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Bytes left under each memory limit of Linux control groups (version 2): those of containers, batch systems."""
-    with contextlib.suppress(OSError, IndexError):
-        own = root / Path("/proc/self/cgroup").read_text(encoding="utf-8").split("0::/", 1)[1].splitlines()[0]
-        for group in [own, *own.parents]:
-            limit = group / "memory.max"
-            if limit.exists() and (most := limit.read_text().strip()) != "max":
-                facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                used = int((group / "memory.current").read_text()) - int(facts["inactive_file"])
-                yield max(int(most) - used, 0)
 
 
 def autocast(device: torch.device, precision: str = "auto") -> contextlib.AbstractContextManager:

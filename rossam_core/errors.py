@@ -1,4 +1,4 @@
-"""The one exception users meet: it names the place, what was found, what was expected, and the remedy."""
+"""The exception for bad input: it names the place, what was found, what was expected, and the remedy."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from os import PathLike
 
 
 class RossamError(ValueError):
-    """Bad input, told so that the reader can mend it without opening our source.
+    """Bad input, described so that it can be corrected without reading the source.
 
     Args:
         where: the file, and within it the line, key, record or array the problem sits in.
-        found: what is there, and what was expected instead.
+        finding: what is there, and what was expected instead.
         remedy: what to do about it.
     """
 
-    def __init__(self, where: str | PathLike, found: str, remedy: str):
-        self.where, self.found, self.remedy = str(where), found, remedy
-        super().__init__(f"{where}: {found}\n  Remedy: {remedy}")
+    def __init__(self, where: str | PathLike, finding: str, remedy: str):
+        self.where, self.finding, self.remedy = str(where), finding, remedy
+        super().__init__(f"{where}: {finding}\n  Remedy: {remedy}")
 
     def __reduce__(self):  # from one process to another
-        return RossamError, (self.where, self.found, self.remedy)
+        return RossamError, (self.where, self.finding, self.remedy)
 
 
 class ProblemList:
-    """Collects every problem of one input, so that a user hears of all of them at once.
+    """Collects every problem of one input, to report all of them at once.
 
     >>> problems = ProblemList("boxes.csv")
     >>> problems.add("line 3", "x1 is 'abc', expected a number")
@@ -32,10 +32,11 @@ class ProblemList:
     """
 
     def __init__(self, where: str | PathLike, limit: int = 20):
-        self.where, self.limit, self.items = str(where), limit, []
+        self.where, self.limit = str(where), limit
+        self.items: list[tuple[str, str]] = []
 
-    def add(self, place: str, found: str) -> None:
-        self.items.append((place, found))
+    def add(self, place: str, finding: str) -> None:
+        self.items.append((place, finding))
 
     def extend(self, items: Iterable[tuple[str, str]]) -> None:
         self.items.extend(items)
@@ -47,7 +48,7 @@ class ProblemList:
         """Raise one `RossamError` that lists the problems, the first `limit` of them in full."""
         if not self.items:
             return
-        lines = [f"\n  - {place}: {found}" for place, found in self.items[: self.limit]]
+        lines = [f"\n  - {place}: {finding}" for place, finding in self.items[: self.limit]]
         if len(self.items) > self.limit:
             lines.append(f"\n  - and {len(self.items) - self.limit} more")
         count = f"{len(self.items)} problem{'s' if len(self.items) > 1 else ''}"

@@ -47,7 +47,7 @@ def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int]) -> None:
         raise ValueError("the mask's runs do not fill the frame: its encoding is damaged")
 
 
-def _run_lengths(counts: str | bytes) -> np.ndarray:
+def _run_lengths(counts: Any) -> np.ndarray:
     """Run lengths in a compressed `counts` string, background first.
 
     COCO's format: 5 bits a character (offset 48), low bits first, bit 5 set where more follow; two's

@@ -1,7 +1,5 @@
 """IoU and Boundary IoU of two masks: equation first, then code.
 
-In: predicted and true mask, bool H×W each. Out: floats in [0, 1].
-
 Symbols: P predicted mask, T true mask (sets of pixels); d band width in pixels; M_d the pixels of mask M whose
 Chebyshev distance to the nearest pixel outside M is at most d, that is M minus its erosion by a square of side
 2d + 1. Everything beyond the image counts as outside M, so a mask cut off by the image border has boundary
@@ -12,33 +10,10 @@ Empty masks: both empty → 1 (the prediction is right); exactly one empty → 0
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
 from rossam_core.errors import RossamError
-
-FIT_FRACTION = 0.1
-"""Width of the fitted band as a fraction of the square root of the object's area (our choice)."""
-
-
-class MaskScores(NamedTuple):
-    """IoU, Boundary IoU at the usual band, and Boundary IoU at a band fit for the object's size (`fitted_band`)."""
-
-    iou: float
-    biou: float
-    biou_fit: float
-
-    @property
-    def biou_official(self) -> float:
-        """min(IoU, Boundary IoU at the usual band), as Cheng et al. evaluate."""
-        return min(self.iou, self.biou)
-
-    @property
-    def biou_fit_official(self) -> float:
-        """min(IoU, Boundary IoU at the fitted band)."""
-        return min(self.iou, self.biou_fit)
 
 
 def mask_iou(pred: np.ndarray, target: np.ndarray) -> float:
@@ -107,37 +82,6 @@ def band_width(size_hw: tuple[int, int], dilation_ratio: float = 0.02) -> int:
     return max(1, round(dilation_ratio * float(np.hypot(*size_hw))))
 
 
-def all_boundary_below(size_hw: tuple[int, int]) -> int:
-    """Width in pixels under which an object of a frame of `size_hw` is all boundary: 2·d + 1, d as in `band_width`.
-
-    Erosion by a square of side 2d + 1 leaves nothing of an object that is narrower than that anywhere, so its
-    Boundary IoU is its IoU, whatever is predicted within such a width: 59 px for 1024×1024, 15 for 256×256.
-    """
-    return 2 * band_width(size_hw) + 1
-
-
-def fitted_band(area: float) -> int:
-    """Band width in pixels that suits an object of `area` square pixels: max(1, round(0.1 · √area)).
-
-    A square object keeps (1 − 2 · 0.1)² = 64% of its area inside the band, whatever its size, so the measure
-    can tell a wrong outline from a wrong place. An object of the paper's mean area (518 px) gets 2 px.
-
-    √area stands for the object's size, not its box's diagonal: the box of a thin object that lies askew (a train
-    of 6 × 60 px) is ten times as wide as the object, and a tenth of its diagonal would again cover all of it. Under
-    5 px of √area, one pixel is more than a fifth of the object, and no band tells outline from place.
-    """
-    return max(1, round(FIT_FRACTION * float(np.sqrt(area))))
-
-
-def score_masks(pred: np.ndarray, target: np.ndarray, *, band_px: int, fit_px: int) -> MaskScores:
-    """`mask_iou`, and `boundary_iou` at two band widths, of one pair of masks with the shared work done once."""
-    _check(pred, target, "score_masks")
-    pred, target = _crop_to_union(pred, target)
-    pred_depth, target_depth = _depth(pred), _depth(target)
-    bands = [_ratio(pred & (pred_depth <= d), target & (target_depth <= d)) for d in (band_px, fit_px)]
-    return MaskScores(_ratio(pred, target), *bands)
-
-
 def _ratio(a: np.ndarray, b: np.ndarray) -> float:
     """|A ∩ B| / |A ∪ B|; 1 where both are empty."""
     intersection = np.count_nonzero(a & b)
@@ -177,9 +121,9 @@ def _check(pred: np.ndarray, target: np.ndarray, where: str) -> None:
     fits = all(isinstance(m, np.ndarray) and m.dtype == bool and m.ndim == 2 for m in (pred, target))
     if fits and pred.shape == target.shape:
         return
-    found = [f"{getattr(m, 'dtype', type(m).__name__)} {getattr(m, 'shape', '')}" for m in (pred, target)]
+    actual = [f"{getattr(m, 'dtype', type(m).__name__)} {getattr(m, 'shape', '')}" for m in (pred, target)]
     raise RossamError(
         where,
-        f"pred is {found[0]}, target is {found[1]}; expected two bool arrays H×W of one shape",
+        f"pred is {actual[0]}, target is {actual[1]}; expected two bool arrays H×W of one shape",
         "threshold soft masks (mask > 0) and bring both to the size of the frame",
     )

@@ -1,4 +1,4 @@
-"""Frames and their annotated objects: what readers return, and what training, inference and scoring take.
+"""Frames and their annotated objects: what readers return, and what training and inference take.
 
 Boxes are xyxy floats in pixel-edge coordinates: the origin is the outer corner of the first pixel, x1 and
 y1 are exclusive, so a box around pixel columns 3..5 has x0 = 3 and x1 = 6.
@@ -6,10 +6,8 @@ y1 are exclusive, so a box around pixel columns 3..5 has x0 = 3 and x1 = 6.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ Box = tuple[float, float, float, float]
 
 
 class ImageReading(Config):
-    """How an image file becomes pixels. This one takes 8-bit images as they are; readers bring their own."""
+    """How an image file becomes pixels. This one reads 8-bit images; datasets may define others."""
 
     def read(self, path: Path) -> np.ndarray:
         """uint8 H×W×3, RGB, in stored pixel order; `RossamError` where the file is no 8-bit image."""
@@ -55,12 +53,12 @@ class ObjectAnnotation:
 
     Attributes:
         object_id: unique within its frame; in a video, the same number in every frame (its track).
-        category: class name, lower case; `FrameSet.class_of` gives the source's spelling.
+        category: class name, lower case.
         box_xyxy: pixel-edge coordinates of the frame.
         segmentation: COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons
-            `[x0, y0, x1, y1, …]`, or None where only the box is known.
-        attributes: what else the source says (occluded, truncated, …), JSON-serialisable.
-        source: the source's own `annotation_id` and `category_id`, where it has them.
+            `[x0, y0, x1, y1, …]`, or None where there is only a box.
+        attributes: further properties (occluded, truncated, …), JSON-serialisable.
+        source: `annotation_id` and `category_id` in the source, where it has them.
     """
 
     object_id: int
@@ -86,15 +84,15 @@ class Frame:
     """One image and its objects.
 
     Attributes:
-        dataset: where it comes from, e.g. `synthetic-video` or `nwpu-vhr10`.
-        video: the video (or still image) it belongs to; what intervals are over.
+        dataset: its source, e.g. `synthetic-video` or `nwpu-vhr10`.
+        video: the video (or still image) it belongs to.
         index: frame number within the video, from 1.
         image_path: the image file, read only when `image()` is called.
         size_hw: height and width in pixels.
         objects: all annotated objects, in the order of the source.
         attributes: ground resolution, scene, sensor, …, JSON-serialisable.
         reading: how the image file becomes pixels, the same for all frames of a dataset.
-        source: the source's own `file_name`, `image_id` and `video_id`, where it has them.
+        source: `file_name`, `image_id` and `video_id` in the source, where it has them.
     """
 
     dataset: str
@@ -121,114 +119,16 @@ class Frame:
         return np.array([o.box_xyxy for o in self.objects], dtype=np.float64).reshape(-1, 4)
 
     def with_objects(self, objects: Sequence[ObjectAnnotation]) -> Frame:
+        """The same frame with other objects."""
         return replace(self, objects=tuple(objects))
 
 
-@dataclass(frozen=True)
-class Drop:
-    """Something a reader or a filter left out, and why; `boxes` is the number of boxes of the input in it."""
-
-    where: str
-    reason: str
-    boxes: int = field(default=0, compare=False)
-
-
-class FrameSet(Sequence[Frame]):
-    """Frames in a fixed order, with a record of what is not among them.
-
-    Args:
-        name: shown in tables and reports.
-        frames: sorted by video and index by the reader.
-        drops: what was left out, one entry each.
-        classes: id and name of each class of the source, used or not; default: those of the objects, from 1.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        frames: Sequence[Frame],
-        drops: Sequence[Drop] = (),
-        classes: Sequence[tuple[int | str, str]] = (),
-    ):
-        self.name, self.frames, self.drops = name, tuple(frames), tuple(drops)
-        self._source_classes = tuple((number, name) for number, name in classes)
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index):
-        return self.subset(self.frames[index]) if isinstance(index, slice) else self.frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self.frames)
-
-    def __repr__(self) -> str:
-        return (
-            f"FrameSet({self.name!r}: {len(self)} frames, {self.object_count} objects, "
-            f"{len(self.videos)} videos, {len(self.drops)} dropped)"
-        )
-
-    @property
-    def videos(self) -> tuple[str, ...]:
-        return tuple(sorted({frame.video for frame in self.frames}))
-
-    @property
-    def object_count(self) -> int:
-        return sum(len(frame.objects) for frame in self.frames)
-
-    @property
-    def input_boxes(self) -> int:
-        """Boxes of the input: those that are here and those that were left out."""
-        return self.object_count + sum(drop.boxes for drop in self.drops)
-
-    @cached_property
-    def classes(self) -> tuple[tuple[int | str, str], ...]:
-        """Id and name of each class: the source's list in its order, then classes of objects that it lacks."""
-        listed = {name.lower() for _, name in self._source_classes}
-        missing = {o.category: None for f in self.frames for o in f.objects if o.category.lower() not in listed}
-        first = max((number for number, _ in self._source_classes if isinstance(number, int)), default=0) + 1
-        return (*self._source_classes, *enumerate(missing, start=first))
-
-    @cached_property
-    def class_of(self) -> Callable[[Any], tuple[int | str, str]]:
-        """Object → id and name of its class, from `classes`."""
-        return class_finder(self.classes)
-
-    @property
-    def categories(self) -> dict[str, int]:
-        """Objects per category, most frequent first."""
-        return dict(Counter(o.category for f in self.frames for o in f.objects).most_common())
-
-    def subset(self, frames: Sequence[Frame], drops: Sequence[Drop] = ()) -> FrameSet:
-        return FrameSet(self.name, frames, (*self.drops, *drops), self._source_classes)
-
-    def keep_objects(self, keep: Callable[[ObjectAnnotation], bool], reason: str) -> FrameSet:
-        """Without the objects `keep` refuses; each leaves a `Drop`. Frames left empty stay."""
-        drops, frames = [], []
-        for frame in self.frames:
-            kept = [o for o in frame.objects if keep(o)]
-            drops += [Drop(f"{frame.key} object {o.object_id}", reason, 1) for o in frame.objects if not keep(o)]
-            frames.append(frame if len(kept) == len(frame.objects) else frame.with_objects(kept))
-        return self.subset(frames, drops)
-
-    def fingerprint(self) -> str:
-        """Hash of everything that may move a score: keys, sizes, boxes, masks, the images' bytes and their reading."""
-        return stable_hash(
-            [
-                [f.dataset, f.key, f.size_hw, sha256_of(f.image_path), f.reading.model_dump(mode="json")]
-                + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
-                for f in self.frames
-            ]
-        )
-
-
-def class_finder(classes: Sequence[tuple[int | str, str]]) -> Callable[[Any], tuple[int | str, str]]:
-    """A function from an object (`category`, `source`) to the entry of `classes` it belongs to: by id, else by name."""
-    by_id = {(number, name.lower()): (number, name) for number, name in classes}
-    by_name = {name.lower(): (number, name) for number, name in reversed(classes)}
-
-    def find(item) -> tuple[int | str, str]:
-        name = item.category.lower()
-        return by_id.get((item.source.get("category_id"), name)) or by_name[name]
-
-    return find
+def fingerprint(frames: Iterable[Frame]) -> str:
+    """Hash of everything that may change a score: keys, sizes, boxes, masks, the images' bytes and their reading."""
+    return stable_hash(
+        [
+            [f.dataset, f.key, f.size_hw, sha256_of(f.image_path), f.reading.model_dump(mode="json")]
+            + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
+            for f in frames
+        ]
+    )

@@ -31,9 +31,9 @@ class InferenceConfig(Config):
     """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2, Tables 1-2)."""
 
     mode: Literal["direct", "tiled", "shared", "object"] = "object"
-    """`direct`: whole frame, resized as the original model does it (`crops.cut_frame`). `tiled`: a fixed grid of
-    overlapping windows. `shared`: few windows that each serve several boxes (greedy cover). `object`: one window a
-    box, centred."""
+    """`direct`: whole frame, resized as the original model does it (`windows.cut_frame`). `tiled`: a fixed grid of
+    overlapping windows. `shared`: windows that each serve several boxes (greedy cover). `object`: one window
+    per box, centred."""
     rate: float = Field(2.0, gt=0, le=16)
     """Upsampling rate: a window is input_size / rate frame pixels wide (paper: 1024 / 2 = 512)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
@@ -105,10 +105,10 @@ def _describe(model: type[Config], problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(fields)}"
         return f"{place}: unknown key; {hint}"
-    found = "" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})"
-    return f"{place}: {problem['msg']}{found}"
+    value = "" if problem["type"] in ("missing", "value_error") else f" (found {problem['input']!r})"
+    return f"{place}: {problem['msg']}{value}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:

@@ -1,10 +1,14 @@
 """The experiments around ROS-SAM: datasets, scoring, statistics, report, conversion.
 
 Names are loaded on first use, so that `import rossam_kit` costs nothing.
+Importing it lets `rossam_core.build_model` read checkpoints of any origin.
 """
 
 import importlib
 
+import rossam_core.model
+
+rossam_core.model.checkpoint_reader = "rossam_kit.checkpoints"
 _HOMES = {
     "load_profile": "config",
     "Experiments": "experiments.experiments",
@@ -15,7 +19,7 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str):
     if name not in _HOMES:
-        raise AttributeError(f"module 'rossam_core' has no attribute {name!r}")
+        raise AttributeError(f"module 'rossam_kit' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -11,101 +10,130 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
-import yaml
+import typer
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir
-from rossam_core.progress import duration
-from rossam_kit import config
+from rossam_kit import config, evaluate_command, train_command
 from rossam_kit.convert import command as convert
+from rossam_kit.options import Device, Settings, example
+from rossam_kit.options import from_caller as _from_caller
+from rossam_kit.options import read_settings as _overrides
+from rossam_kit.progress import duration
 
 ROOT = Path(__file__).parents[1]
+INTERRUPTED = 130
+
+
+app = typer.Typer(
+    help="Boxes to masks with ROS-SAM: the paper's experiments, and your own data.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert_command)
+app.command("train", epilog=train_command.EXAMPLES)(train_command.train_command)
+app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
+
+ProfileName = Annotated[
+    str, typer.Option("--profile", metavar="NAME", help="smoke, demo, full, nwpu, paper, or a path to a YAML file")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with its message and status 2, a failed notebook with status 1."""
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is printed as an escape
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     if os.environ.get("ROSSAM_CACHE"):
         os.environ["ROSSAM_CACHE"] = str(_from_caller(os.environ["ROSSAM_CACHE"]))  # kernels run in another folder
     try:
-        return options.command(options)
+        status = typer.main.get_command(app).main(arguments, prog_name="rossam", standalone_mode=False)
     except RossamError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except typer.TyperException as error:  # an unknown command or option, or a value that does not fit it
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "rossam"
+        print(f"error: {error.format_message()}\n  Remedy: see `{command} --help`", file=sys.stderr)
+        return 2
+    except typer.Abort:
+        status = INTERRUPTED
+    if status == INTERRUPTED:
         print("\ninterrupted; start the same command again to go on", file=sys.stderr)
-        return 130
+    return status or 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rossam", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="run a profile's notebooks and build its report (what run_all.sh calls)")
-    run.add_argument("--profile", default="demo", help="demo (default), smoke, nwpu, paper, or a path to a YAML file")
-    run.add_argument("--only", metavar="NN", help="only the notebook whose name begins so, e.g. 02")
-    run.add_argument("--from", dest="start", metavar="NN", help="this notebook and those after it")
-    run.add_argument("--fresh", action="store_true", help="forget this profile's report and scores first")
-    run.add_argument("--data", metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time, where memory allows")
-    run.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
-    run.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key, e.g. inference.rate=4"
+@app.command(
+    epilog=example(
+        "rossam run --profile smoke", "rossam run --profile nwpu --data DIR --only 02 --set inference.rate=4"
     )
-    run.add_argument("--report", metavar="DIR", help="folder to write to; default reports/PROFILE")
-    run.add_argument("--list", action="store_true", help="list profiles and notebooks and stop")
-    run.add_argument("--dry-run", action="store_true", help="say what is there, what is missing, what would run; stop")
-    run.add_argument("--two-steps", action="store_true", help="run all that has its data for two training steps")
-    run.set_defaults(command=_run)
-
-    rows = commands.add_parser("rows", help="show in which settings the rows of the tables differ")
-    rows.add_argument(
-        "table", nargs="?", metavar="TABLE", help="a table of experiments.yaml, e.g. table4; default: all"
-    )
-    rows.add_argument("--profile", default="demo", help="demo (default), full, nwpu, …, or a path to a YAML file")
-    rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key")
-    rows.add_argument("--json", action="store_true", help="all settings of every row, for programs")
-    rows.set_defaults(command=_rows)
-
-    fetch = commands.add_parser("fetch", help="bring datasets and checkpoints here, or say what is here (--check)")
-    fetch.add_argument("names", nargs="*", metavar="NAME", help="e.g. sam_vit_l nwpu-vhr10; none: list what there is")
-    fetch.add_argument("--yes", action="store_true", help="do not ask before fetching")
-    fetch.add_argument("--from", dest="mirror", metavar="DIR_OR_URL", help="take the files from this folder or address")
-    fetch.add_argument("--check", action="store_true", help="only say what is there, missing or broken")
-    fetch.add_argument("--data", metavar="DIR", help="folder of datasets to look through, with --check")
-    fetch.set_defaults(command=_fetch)
-
-    convert.add_parser(commands, _overrides)
-    return parser
-
-
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    values = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
-            raise RossamError(f"--set {pair}", "has no '='", "write KEY=VALUE, e.g. --set inference.rate=4")
-        try:
-            values[key] = _anchored(key, yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise RossamError(f"--set {pair}", f"its value is not valid YAML ({error})", "quote it") from error
-    return values
+)
+def run(
+    *,
+    profile: ProfileName = "demo",
+    only: Annotated[
+        str | None, typer.Option(metavar="NN", help="only the notebook whose name begins so, e.g. 02")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="NN", help="this notebook and those after it")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="forget this profile's report and scores first")] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", help="notebooks at a time, where memory allows")] = 1,
+    device: Device = None,
+    set: Settings,
+    report: Annotated[
+        str | None, typer.Option(metavar="DIR", help="folder to write to; default: reports/PROFILE")
+    ] = None,
+    list: Annotated[bool, typer.Option("--list", help="list profiles and notebooks and stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what is there, what is missing, what would run; stop")
+    ] = False,
+    two_steps: Annotated[
+        bool, typer.Option("--two-steps", help="run all that has its data for two training steps")
+    ] = False,
+) -> int:
+    """Run a profile's notebooks and build its report."""
+    return _run(SimpleNamespace(**locals()))
 
 
-def _anchored(key: str, value: Any) -> Any:
-    """The value of a profile key with absolute paths: notebooks run in a folder of their own."""
-    if isinstance(value, dict):
-        return {name: _anchored(f"{key}.{name}", inner) for name, inner in value.items()}
-    is_path = key == "model.checkpoint" or (key.split(".")[0] in ("data", "datasets") and key.endswith(".root"))
-    return str(_from_caller(value)) if is_path and isinstance(value, str) and value != "default" else value
+@app.command(epilog=example("rossam rows table4 --profile full"))
+def rows(
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="a table of experiments.yaml; default: all")
+    ] = None,
+    *,
+    profile: ProfileName = "demo",
+    set: Settings,
+    json: Annotated[bool, typer.Option("--json", help="all settings of every row, for programs")] = False,
+) -> int:
+    """Show in which settings the rows of the tables differ."""
+    return _rows(SimpleNamespace(**locals()))
 
 
-def _run(options: argparse.Namespace) -> int:
+@app.command(epilog=example("rossam fetch sam_vit_l nwpu-vhr10 --yes", "rossam fetch --check --data DIR"))
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="e.g. sam_vit_l nwpu-vhr10; none: list what there is"),
+    ] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before fetching")] = False,
+    mirror: Annotated[
+        str | None, typer.Option("--from", metavar="DIR_OR_URL", help="take the files from this folder or address")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="only say what is there, missing or broken")] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="folder of datasets to look through, with --check")
+    ] = None,
+) -> int:
+    """Fetch datasets and checkpoints, or check them."""
+    return _fetch(SimpleNamespace(names=names or [], yes=yes, mirror=mirror, check=check, data=data))
+
+
+def _run(options: SimpleNamespace) -> int:
     from rossam_kit.datasets.loading import boxes_only, keep_manifests
     from rossam_kit.experiments import planning
     from rossam_kit.report import notebooks, provenance
@@ -171,7 +199,7 @@ def _roots(name: str, overrides: dict[str, Any], folder: Path) -> dict[str, str]
     return {"data.root": str(folder)} | {f"datasets.{n}.root": str(folder) for n in others}
 
 
-def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+def _refuse_without_effect(options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are set that nothing of this profile reads, all at once."""
     problems = ProblemList("rossam run")
     problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
@@ -191,7 +219,7 @@ def _refuse_missing_data(profile: config.Profile, names: list[str]) -> None:
         root_of(profile.data)
 
 
-def _dry_run(profile: config.Profile, options: argparse.Namespace) -> int:
+def _dry_run(profile: config.Profile, options: SimpleNamespace) -> int:
     from rossam_kit.report.dry_run import checklist
 
     words = [f"--profile {options.profile}"]
@@ -218,11 +246,6 @@ def _two_steps(
     return overrides | planning.two_steps(profile), here
 
 
-def _from_caller(path: str | Path) -> Path:
-    """An absolute path; relative ones start where the user stood when calling run_all.sh."""
-    return (Path(os.environ.get("ROSSAM_CALLED_FROM", ".")) / Path(path).expanduser()).resolve()
-
-
 def _forget(report_dir: Path, profile: str) -> None:
     """Remove a report's own files and the profile's kept scores; nothing else that may lie in the folder."""
     if (report_dir / "state.json").exists():
@@ -245,7 +268,7 @@ def _list(notebooks) -> int:
     return 0
 
 
-def _rows(options: argparse.Namespace) -> int:
+def _rows(options: SimpleNamespace) -> int:
     from rossam_kit.experiments.experiments import Experiments
     from rossam_kit.experiments.rows import rows_text, table_rows
 
@@ -258,7 +281,7 @@ def _rows(options: argparse.Namespace) -> int:
     return 0
 
 
-def _fetch(options: argparse.Namespace) -> int:
+def _fetch(options: SimpleNamespace) -> int:
     from rossam_kit.datasets import catalogue, fetch
 
     data = _from_caller(options.data) if options.data else None

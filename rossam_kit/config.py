@@ -18,6 +18,8 @@ from rossam_core.errors import RossamError
 from rossam_core.settings import Config, InferenceConfig, Recipe, flatten, parse_config
 
 CONFIGS = Path(__file__).parent
+OWN_DATA = CONFIGS / "own_data.yaml"
+"""Settings of the commands that take one's own data."""
 PROFILES = CONFIGS / "profiles"
 
 Split = Literal["train", "val", "test"]

@@ -24,11 +24,12 @@ import openpyxl
 
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, write_bytes, write_json, write_text
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import Split
 from rossam_kit.convert.outlines import is_hole, outlines
 from rossam_kit.datasets import isaid, nwpu_vhr10, ootb, sat_mtb, viso
 from rossam_kit.datasets.coco import write_coco_index
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import subfolders
 from rossam_kit.datasets.spreadsheet import read_xlsx
 

@@ -1,12 +1,14 @@
 """The command line: bad input ends with one clear message and status 2, and --fresh removes nothing but its own."""
 
 import json
+import re
 
 import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, write_json
-from rossam_kit import cli
+from rossam_kit import cli, evaluate_command, train_command
+from rossam_kit.convert import command as convert_command
 from rossam_kit.report import notebooks
 
 
@@ -26,14 +28,37 @@ from rossam_kit.report import notebooks
         (["run", "--profile", "nwpu", "--data", ".", "--set", "data.synthetic.seed=1"], "data.source is nwpu-vhr10"),
         (["run", "--set", "data.sample.seed=1"], "has no effect: data.source is synthetic"),
         (["fetch", "--from", "."], "nothing is fetched"),
+        (["fly"], "No such command 'fly'"),
+        (["run", "--profil", "demo"], "No such option: --profil"),
+        (["run", "--jobs", "two"], "--jobs"),
+        (["convert"], "Missing option '--out'"),
+        (["convert", "--out", "x", "--format", "gif"], "--format"),
+        ([], "Missing command"),
     ],
 )
 def test_bad_options_are_told_with_their_remedy(arguments, told, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
-    assert cli.main([*arguments, *(["--report", str(tmp_path / "report")] if arguments[0] == "run" else [])]) == 2
+    assert cli.main([*arguments, *(["--report", str(tmp_path / "report")] if arguments[:1] == ["run"] else [])]) == 2
     error = capsys.readouterr().err
     assert told in error and "Remedy:" in error
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "rows", "fetch", "convert", "train", "evaluate"])
+def test_every_command_has_help_with_an_example_that_is_accepted(command, capsys, monkeypatch):
+    assert cli.main([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "[default: <" not in printed
+    examples = re.findall(rf"^    rossam {command} (.*)$", printed, re.MULTILINE)
+    assert examples
+    module, name = {"convert": (convert_command, "run"), "train": (train_command, "run")}.get(
+        command, (evaluate_command, "run") if command == "evaluate" else (cli, f"_{command}")
+    )
+    calls = []
+    monkeypatch.setattr(module, name, lambda options, *overrides: calls.append(options) or 0)
+    for example in examples:
+        assert cli.main([command, *example.split()]) == 0
+    assert len(calls) == len(examples)
 
 
 def test_fresh_leaves_alone_what_is_not_a_report(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, exclusive, read_json, stable_hash, write_json
+from rossam_core.files import atomic_path, read_json, stable_hash, write_json
+from rossam_kit.cache import exclusive
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
@@ -40,7 +41,7 @@ def test_an_error_about_another_file_is_not_laid_to_the_one_that_is_written(tmp_
 
 HOLD = """
 import sys, time
-from rossam_core.files import exclusive
+from rossam_kit.cache import exclusive
 with exclusive(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.readline()

@@ -66,3 +66,19 @@ def test_every_module_says_what_it_is_for(package):
     for path in modules(package):
         text = path.read_text(encoding="utf-8")
         assert not text.strip() or ast.get_docstring(ast.parse(text)), path
+
+
+def lines_of_code(function: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    docstring = function.body[0] if ast.get_docstring(function) else None
+    return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
+
+
+def test_functions_of_the_core_fit_a_screen_but_for_the_training_loop():
+    longer = {
+        node.name: lines_of_code(node)
+        for path in modules("rossam_core")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and lines_of_code(node) > 50
+    }
+    assert list(longer) == ["fit"] and longer["fit"] <= 130

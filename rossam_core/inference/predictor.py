@@ -1,7 +1,7 @@
-"""From a frame and its boxes to masks: windows are cut, encoded in batches, prompted, and put back in their place.
+"""From a frame and its boxes to masks: windows are cut, encoded in batches, prompted, and restored to their place.
 
-In: a `PromptableSegmenter`, images, boxes. Out: one `ObjectMask` for each box, in the order of the boxes.
-Memory does not grow with boxes times frame: an `ObjectMask` keeps the small rectangle its object lies in.
+The result is one `ObjectMask` per box, in the order of the boxes. An `ObjectMask` stores only the small rectangle that
+contains its object, so that memory does not grow with boxes times frame size.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rossam_core import masks
 from rossam_core.boxes import check_boxes
 from rossam_core.devices import autocast, on_threads, resolve_device
 from rossam_core.errors import RossamError
-from rossam_core.inference import windows as crops
-from rossam_core.model.build import ImageEmbeddings, PromptableSegmenter
+from rossam_core.inference import windows
+from rossam_core.inference.windows import CropPlan, Rectangle
 from rossam_core.model.hq_decoder import MaskLogits
-from rossam_core.model.segmenter import Points
+from rossam_core.model.segmenter import ImageEmbeddings, Points, PromptableSegmenter
 from rossam_core.records import Box, Frame
 from rossam_core.settings import InferenceConfig
 
 MARGIN = 2
-"""Frame pixels kept around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
+"""Frame pixels stored around box and mask in `ObjectMask.logit_crop`, so that a contour has both its sides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class ObjectMask:
         return "empty" if not self.area else "cut" if self.cut else "ok"
 
     def full(self) -> np.ndarray:
-        """The mask in its frame, bool H×W, made anew on each call."""
+        """The mask in its frame, bool H×W, computed on each call."""
         mask = np.zeros(self.size_hw, dtype=bool)
         (x, y), (h, w) = self.offset_xy, self.logit_crop.shape
         mask[y : y + h, x : x + w] = self.piece
@@ -86,27 +86,17 @@ class ObjectMask:
         return masks.to_rle({"size": [frame_h, frame_w], "counts": counts.tolist()}, self.size_hw)
 
     def with_threshold(self, threshold: float) -> ObjectMask:
-        """The same logits cut at another threshold. A lower one sees only what `logit_crop` holds; to see all,
-        predict with it."""
+        """The same logits at another threshold; a lower one is applied within `logit_crop` only."""
         return dataclasses.replace(self, threshold=float(threshold))
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedCrop:
-    """A window and its image embeddings: what a changed box or threshold can be answered from."""
-
-    window: crops.CropPlan
-    embeddings: ImageEmbeddings
-    size_hw: tuple[int, int]
-
-
 Inputs = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None, str]]
-"""Image, boxes N×4, variants of each N×K×4 or None, and how an error is to name it."""
+"""Image, boxes N×4, variants of each N×K×4 or None, and its name in error messages."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """A frame under way: its masks fill in as its windows pass through the model."""
+    """A frame in progress: its masks are filled in as its windows pass through the model."""
 
     prompts_xyxy: np.ndarray
     """N×(1 + K)×4: each box, and its variants after it."""
@@ -118,15 +108,15 @@ class _Job:
         return all(len(masks) == self.prompts_xyxy.shape[1] for masks in self.masks)
 
 
-Batch = list[tuple[_Job, crops.CropPlan, np.ndarray]]
-"""Windows to encode together: whose, where, and the pixels cut out (S×S×3)."""
+Batch = list[tuple[_Job, CropPlan, np.ndarray]]
+"""Windows to encode together: job, window, and the pixels cut out (S×S×3)."""
 
 
 class Predictor:
     """Box prompts to masks, for one model and one way to cut windows.
 
-    The model is moved to the device and set to evaluation mode, also on every later call. Results do not depend
-    on batch sizes, other than by the rounding of sums.
+    The model is moved to the device; every call sets it to evaluation mode. Results depend on batch sizes only by the
+    rounding of sums.
 
     Args:
         model: a `PromptableSegmenter`.
@@ -166,10 +156,10 @@ class Predictor:
     def predict_variants(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, variants_xyxy: np.ndarray
     ) -> list[list[ObjectMask]]:
-        """How masks answer to slightly different boxes.
+        """Masks of boxes and of slightly different boxes.
 
-        Windows are cut for `boxes_xyxy` as by `predict`; a variant is another prompt in its box's window, so it costs
-        a decoding and no encoding.
+        Windows are cut for `boxes_xyxy` as by `predict`; a variant is another prompt in its box's window, so that it
+        costs a decoding and no encoding.
 
         Args:
             image, boxes_xyxy: as `predict`'s.
@@ -203,75 +193,15 @@ class Predictor:
                 waiting.append(frame)
                 yield _frame_image(frame), frame.boxes_xyxy, None, f"{frame.image_path} ({frame.key})"
 
-        for found in _without_variants(self._predict(inputs())):
-            yield waiting.popleft(), found
+        for masks_of_frame in _without_variants(self._predict(inputs())):
+            yield waiting.popleft(), masks_of_frame
             if progress:
                 progress(1)
 
-    def encode_crop(self, image: np.ndarray, box_xyxy: Box) -> EncodedCrop:
-        """Encode the window that `config` gives this box. Arguments and errors as `predict`'s, for one box."""
-        image, boxes, size_hw = _checked(image, [box_xyxy], "Predictor.encode_crop")
-        (window,) = self._plan(boxes, size_hw)
-        return self.encode_window(image, window)
-
-    def encode_window(
-        self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None
-    ) -> EncodedCrop:
-        """Encode one window (`crops.plan`) of a frame, uint8 H×W×3 RGB; `config`: None = the predictor's."""
-        return EncodedCrop(window, self._encode([self._cut(image, window, config)]), image.shape[:2])
-
-    def decode_crop(
-        self,
-        encoded: EncodedCrop,
-        box_xyxy: Box,
-        threshold: float | None = None,
-        points: Sequence[tuple[float, float, int]] = (),
-    ) -> ObjectMask:
-        """The mask of any box in an encoded window, without encoding it again.
-
-        Args:
-            threshold: None = `config.mask_threshold`.
-            points: x, y in frame pixels, and label: 1 positive, 0 negative.
-
-        Raises:
-            RossamError: the box or a point lies outside the window (encode a window for it), or the model was not
-                trained with points.
-        """
-        boxes = check_boxes([box_xyxy], encoded.size_hw, "Predictor.decode_crop")
-        prompt = encoded.window.to_input(boxes)
-        if (prompt[:, 2:] <= prompt[:, :2]).any():
-            raise RossamError(
-                "Predictor.decode_crop",
-                f"box {tuple(boxes[0].tolist())} lies outside the encoded window {encoded.window.window_xyxy}",
-                "call encode_crop with this box first",
-            )
-        threshold = self.config.mask_threshold if threshold is None else float(threshold)
-        prompt_points = self._prompt_points(encoded.window, points) if len(points) else None
-        logits, ious = self._decode(encoded.embeddings, prompt, np.zeros(1, dtype=np.int64), prompt_points)
-        return _object_mask(logits[0], ious[0], boxes[0], encoded.window, encoded.size_hw, threshold)
-
-    def _prompt_points(self, window: crops.CropPlan, points: Sequence[tuple[float, float, int]]) -> Points:
-        """Points of one box (x, y, label; frame pixels), as `model.decode` takes them."""
-        if not self.model.supports_points:
-            raise RossamError(
-                f"model {self.model.method} ({self.model.backbone})",
-                "was trained with box prompts only",
-                "prompt with a box alone, or load official weights (vit_b, hiera_tiny or larger)",
-            )
-        coords, labels = np.split(np.asarray(points, dtype=np.float64), [2], axis=1)
-        x0, y0, x1, y1 = window.window_xyxy
-        outside = ((coords < (x0, y0)) | (coords > (x1, y1))).any(axis=1)
-        if outside.any():
-            found = f"point {tuple(coords[outside][0].tolist())} lies outside the encoded window {window.window_xyxy}"
-            raise RossamError("Predictor.decode_crop", found, "choose points inside the window")
-        inputs = (coords - (x0, y0)) * window.scale_xy
-        coords, labels = torch.from_numpy(inputs).float(), torch.from_numpy(labels[:, 0]).long()
-        return [(coords[None].to(self.device), labels[None].to(self.device))]
-
     def _predict(self, inputs: Inputs) -> Iterator[list[list[ObjectMask]]]:
-        """Fill batches with windows in order, across frames; hand a frame back once all its masks are there: for each
-        box its own, and those of its variants."""
-        under_way: deque[_Job] = deque()
+        """Fill batches with windows in order, across frames; yield a frame's masks once all are computed: for each box
+        its own, then those of its variants."""
+        in_progress: deque[_Job] = deque()
         batch: Batch = []
         for image, boxes_xyxy, variants_xyxy, where in inputs:
             image, boxes_xyxy, size_hw = _checked(image, boxes_xyxy, where)
@@ -280,99 +210,105 @@ class Predictor:
                 variants = _checked_variants(variants_xyxy, len(boxes_xyxy), size_hw, where)
                 prompts = np.concatenate([prompts, variants], axis=1)
             job = _Job(prompts, size_hw, [[] for _ in boxes_xyxy])
-            under_way.append(job)
-            for window in self._plan(boxes_xyxy, size_hw):
-                batch.append((job, window, self._cut(image, window)))
+            in_progress.append(job)
+            model = self.model
+            for window in windows.plan(boxes_xyxy, size_hw, model.input_size, self.config, model.resize):
+                batch.append((job, window, self.cut(image, window)))
                 if len(batch) == self.config.batch_size:
                     self._run(batch)
                     batch = []
-            while under_way and under_way[0].done:
-                yield under_way.popleft().masks
+            while in_progress and in_progress[0].done:
+                yield in_progress.popleft().masks
         if batch:
             self._run(batch)
-        yield from (job.masks for job in under_way)
+        yield from (job.masks for job in in_progress)
 
     def _run(self, batch: Batch) -> None:
-        """Answer a batch of windows; on a processor each of torch's threads takes a share of them."""
+        """Predict a batch of windows; on a CPU each of torch's threads takes a share of them."""
         shares = torch.get_num_threads() if self.device.type == "cpu" else 1
         size = -(-len(batch) // shares)
-        on_threads(self._answer, [batch[start : start + size] for start in range(0, len(batch), size)])
+        on_threads(self._predict_batch, [batch[start : start + size] for start in range(0, len(batch), size)])
 
-    def _answer(self, batch: Batch) -> None:
+    def _predict_batch(self, batch: Batch) -> None:
         """Encode windows, decode their prompts, and write the masks into their jobs."""
-        embeddings = self._encode([crop for _, _, crop in batch])
+        embeddings = self.encode([crop for _, _, crop in batch])
         # for each prompt: its window's place in the batch, its box's place in the frame, itself
-        asked = [
+        prompts = [
             (owner, i, prompt)
             for owner, (job, window, _) in enumerate(batch)
             for i in window.indices
             for prompt in job.prompts_xyxy[i]
         ]
-        for start in range(0, len(asked), self.config.prompt_batch_size):
-            few = asked[start : start + self.config.prompt_batch_size]
-            inputs = [batch[owner][1].to_input(prompt[None]) for owner, _, prompt in few]
-            logits, ious = self._decode(embeddings, np.concatenate(inputs), np.array([owner for owner, _, _ in few]))
-            for (owner, i, prompt), plane, iou in zip(few, logits, ious, strict=True):
+        for start in range(0, len(prompts), self.config.prompt_batch_size):
+            part = prompts[start : start + self.config.prompt_batch_size]
+            boxes = np.concatenate([batch[owner][1].to_input(prompt[None]) for owner, _, prompt in part])
+            logits, ious = self.decode(embeddings, boxes, np.array([owner for owner, _, _ in part]))
+            for (owner, i, prompt), plane, iou in zip(part, logits, ious, strict=True):
                 job, window, _ = batch[owner]
-                mask = _object_mask(plane, iou, prompt, window, job.size_hw, self.config.mask_threshold)
+                mask = object_mask(plane, iou, prompt, window, job.size_hw, self.config.mask_threshold)
                 job.masks[i].append(mask)
 
-    def _plan(self, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> list[crops.CropPlan]:
-        return crops.plan(boxes_xyxy, size_hw, self.model.input_size, self.config, self.model.resize)
-
-    def _cut(self, image: np.ndarray, window: crops.CropPlan, config: InferenceConfig | None = None) -> np.ndarray:
+    def cut(self, image: np.ndarray, window: CropPlan, config: InferenceConfig | None = None) -> np.ndarray:
+        """The model's input for one window, float32 S×S×3; `config`: None = the predictor's."""
         model = self.model
-        return crops.cut(image, window, model.input_size, config or self.config, model.pixel_mean, model.resize)
+        return windows.cut(image, window, model.input_size, config or self.config, model.pixel_mean, model.resize)
 
     @torch.inference_mode()
-    def _encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:
+    def encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:
+        """Embeddings of B inputs, each float32 S×S×3 as `cut` returns it."""
         self._evaluate()
         images = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)  # B×S×S×3 → B×3×S×S
         with autocast(self.device, self.config.precision):
             return self.model.prepare(self.model.encode(images.contiguous()))
 
     @torch.inference_mode()
-    def _decode(
-        self, embeddings: ImageEmbeddings, prompts: np.ndarray, owners: np.ndarray, points: Points | None = None
+    def decode(
+        self, embeddings: ImageEmbeddings, boxes_xyxy: np.ndarray, owners: np.ndarray, points: Points | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes N×4 in input pixels, the image each belongs to (ascending), points → logits N×S/4×S/4, IoU N."""
+        """Mask logits float32 N×S/4×S/4 and predicted IoU N of boxes in encoded inputs.
+
+        Args:
+            boxes_xyxy: N×4 in input pixels.
+            owners: the image of each box, ascending.
+            points: as `PromptableSegmenter.decode` takes them.
+        """
         self._evaluate()
         images, counts = np.unique(owners, return_counts=True)
-        boxes = torch.from_numpy(prompts.astype(np.float32)).to(self.device).split(counts.tolist())
+        boxes = torch.from_numpy(boxes_xyxy.astype(np.float32)).to(self.device).split(counts.tolist())
         with autocast(self.device, self.config.precision):
             chosen = embeddings.select(torch.from_numpy(images).to(self.device))
-            found = self.model.decode(chosen, list(boxes), points)
-        logits = self._mask_source(found).float().cpu().numpy()
+            output = self.model.decode(chosen, list(boxes), points)
+        logits = self._mask_source(output).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise RossamError(
                 f"model {self.model.method} ({self.model.backbone})",
                 "gave mask logits that are NaN or infinite",
                 "check that its training did not diverge, and try precision=float32",
             )
-        return logits, found.iou.float().cpu().numpy()
+        return logits, output.iou.float().cpu().numpy()
 
     def _evaluate(self) -> None:
-        """Back to evaluation mode, should the model have been trained in the meantime; the walk alone takes 5 ms."""
+        """Set evaluation mode where the model was trained in the meantime; setting it always would take 5 ms."""
         if self.model.training:
             self.model.eval()
 
-    def _mask_source(self, found: MaskLogits) -> torch.Tensor:
+    def _mask_source(self, output: MaskLogits) -> torch.Tensor:
         source = self.config.mask_source
         if source == "default":
             source = self.model.default_mask_source
         if source == "sam":
-            return found.sam
-        if found.hq is None:
+            return output.sam
+        if output.hq is None:
             raise RossamError(
                 f"inference.mask_source = {source}",
                 f"model {self.model.method} ({self.model.backbone}) has no HQ head",
                 "use mask_source=sam or default, or build the model as hq-sam or ros-sam",
             )
-        return found.hq if source == "hq" else found.sam + found.hq
+        return output.hq if source == "hq" else output.sam + output.hq
 
 
 def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list[ObjectMask]]:
-    return ([mask for (mask,) in found] for found in frames)
+    return ([mask for (mask,) in masks_of_frame] for masks_of_frame in frames)
 
 
 def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -387,8 +323,8 @@ def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.
 def _checked_variants(variants_xyxy: np.ndarray, boxes: int, size_hw: tuple[int, int], where: str) -> np.ndarray:
     variants = np.asarray(variants_xyxy, dtype=np.float64)
     if variants.ndim != 3 or len(variants) != boxes or variants.shape[2] != 4:
-        found = f"have the shape {variants.shape} for {boxes} boxes"
-        raise RossamError(f"{where}: variants", found, f"pass {boxes}×K×4, K boxes for each box")
+        finding = f"have the shape {variants.shape} for {boxes} boxes"
+        raise RossamError(f"{where}: variants", finding, f"pass {boxes}×K×4, K boxes for each box")
     check_boxes(variants.reshape(-1, 4), size_hw, f"{where}: variants")
     return variants
 
@@ -404,21 +340,21 @@ def _frame_image(frame: Frame) -> np.ndarray:
     return image
 
 
-def _object_mask(
+def object_mask(
     logits: np.ndarray,
     predicted_iou: float,
     box_xyxy: np.ndarray,
-    window: crops.CropPlan,
+    window: CropPlan,
     size_hw: tuple[int, int],
     threshold: float,
 ) -> ObjectMask:
     """Restore one object's logits (float32 S/4×S/4), no further than box and mask reach."""
     corner, extent = (window.x0, window.y0), (window.width, window.height)
-    hull = crops.pixel_hulls(box_xyxy, size_hw)[0]
+    hull = windows.pixel_hulls(box_xyxy, size_hw)[0]
     box_part = hull - np.tile(corner, 2)
 
-    outer = _around(extent, box_part, crops.reach(logits > threshold, window))
-    values = crops.restore(logits, window, outer).astype(np.float16)
+    outer = _around(extent, box_part, windows.reach(logits > threshold, window))
+    values = windows.restore(logits, window, outer).astype(np.float16)
     rows, columns = np.nonzero(values > threshold)
     mask_part = None
     if len(rows):
@@ -426,7 +362,7 @@ def _object_mask(
         mask_part = (x.min(), y.min(), x.max() + 1, y.max() + 1)
     x0, y0, x1, y1 = _around(extent, box_part, mask_part)
     return ObjectMask(
-        box_xyxy=tuple(float(side) for side in box_xyxy),
+        box_xyxy=(float(box_xyxy[0]), float(box_xyxy[1]), float(box_xyxy[2]), float(box_xyxy[3])),
         size_hw=size_hw,
         logit_crop=values[y0 - outer[1] : y1 - outer[1], x0 - outer[0] : x1 - outer[0]].copy(),
         offset_xy=(window.x0 + x0, window.y0 + y0),
@@ -436,7 +372,7 @@ def _object_mask(
     )
 
 
-def _around(extent: tuple[int, int], *rectangles: Sequence[int] | None) -> crops.Rectangle:
+def _around(extent: tuple[int, int], *rectangles: Sequence[int] | None) -> Rectangle:
     """The rectangle that holds all of them and a margin, within a window of that width and height."""
     parts = np.array([rectangle for rectangle in rectangles if rectangle is not None])
     x0, y0 = (parts[:, :2].min(axis=0) - MARGIN).clip(0, extent)

@@ -1,8 +1,5 @@
 """Geometry of the inference pipeline (paper section 3.2): plan windows, cut them out, restore their logits.
 
-In: boxes and a frame's size, then the frame, then a model's mask logits. Out: `CropPlan`s, square model inputs,
-logits on the window's own frame pixels. No model is involved.
-
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
 frame pixels inside the frame. The model's input is S×S; a window that is smaller than it (only where the frame
@@ -19,20 +16,23 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch.nn import functional as F
 
-from rossam_core.boxes import window_sides
 from rossam_core.settings import InferenceConfig
 
 MASK_STRIDE = 4
 """Input pixels a mask cell is wide in SAM's decoder."""
 
+SOPSEG_SMALL = 32
+"""Longer side in pixels below which SOPSeg (arXiv 2509.03002) calls an object small."""
+
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels, x1 and y1 exclusive."""
 
 Groups = Iterator[tuple[Sequence[int], list[int]]]
-"""Where a window shall be centred (a rectangle of the frame), and rows of the box array it serves."""
+"""The rectangle of the frame on which a window is centred, and the rows of the box array it serves."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def plan(
     - `tiled`: windows of side S / rate on a grid that overlaps by half a side or more, so that every box up to
       half a side is whole in one of them. A box goes to the tile in which it lies whole and most central; tiles
       that serve no box are left out.
-    - `shared`: few windows of side S / rate. The leftmost box still unserved opens a window, placed so that it
+    - `shared`: a greedy cover by windows of side S / rate. The leftmost unserved box opens a window, placed so that it
       holds as many other unserved boxes whole as it can, then centred on what it holds.
-    - `object`: one window a box, centred on it; at the frame's borders `border` decides.
+    - `object`: one window per box, centred on it; at the frame's borders `border` decides.
 
     All windows measure S / rate, and a longer box is cut (paper), unless `growth` says otherwise
-    (`boxes.window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
+    (`window_sides`). In `tiled` and `shared`, a box that needs another side than S / rate, or lies whole in
     no tile, has a window of its own.
 
     Args:
@@ -141,6 +141,25 @@ def plan(
     return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,), config.border) for i in alone]
 
 
+def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
+    """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
+    longer side, beyond which only padding would be gained.
+
+    Args:
+        longer: longer sides of the boxes, in pixels of the frame.
+        base: side of a fixed window.
+    """
+    longer, context = np.asarray(longer, dtype=np.float64), config.context
+    if config.growth == "none":
+        return np.full(longer.shape, base)
+    least = base
+    sides = context * longer
+    if config.growth == "sopseg":
+        least = 1
+        sides = np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
+    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)
+
+
 def _window(
     rectangle: Sequence[int],
     side: int,
@@ -149,7 +168,7 @@ def _window(
     indices: Sequence[int],
     border: Literal["shift", "clamp_and_pad"] = "shift",
 ) -> CropPlan:
-    """The window of that side centred on `rectangle`, shifted inside the frame or cut off at its `border`."""
+    """The window of that side centred on `rectangle`, shifted inside the frame or cut at its border."""
     starts, extents, contents = [], [], []
     for low, high, length in zip(rectangle[:2], rectangle[2:], reversed(size_hw), strict=True):
         if border == "clamp_and_pad":
@@ -163,7 +182,8 @@ def _window(
         starts.append(start)
         extents.append(extent)
         contents.append(max(1, int(extent * input_size / side + 0.5)))  # SAM's rounding
-    return CropPlan(*starts, *extents, content_hw=(contents[1], contents[0]), indices=tuple(indices))
+    (x0, y0), (width, height), (content_width, content_height) = starts, extents, contents
+    return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
 def _tiles(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
@@ -220,7 +240,7 @@ def cut(
     Pillow resamples, as in SAM's own preprocessing: pixel-edge aligned; the kernel widens with the shrinking
     factor, so that fine texture averages out instead of aliasing; sums are clamped to 0..255, so that bicubic
     overshoot cannot wrap. Its bicubic kernel is Catmull-Rom's (a = -0.5; OpenCV's and torch's are sharper, -0.75).
-    Pixels around the window take part where the frame has them.
+    Pixels around the window contribute where the frame has them.
 
     Args:
         image: uint8 H×W×3, RGB.
@@ -251,8 +271,8 @@ def cut_frame(
     uint8; SAM2's transforms resize to a square in floating point."""
     size_wh, method = frame.content_hw[::-1], Image.Resampling.BILINEAR
     if resize == "square":
-        channels = [Image.fromarray(image[..., c].astype(np.float32)).resize(size_wh, method) for c in range(3)]
-        return np.stack(channels, axis=-1)
+        planes = [Image.fromarray(image[..., c].astype(np.float32)).resize(size_wh, method) for c in range(3)]
+        return np.stack([np.asarray(plane) for plane in planes], axis=-1)
     return _padded(Image.fromarray(image).resize(size_wh, method), input_size, pad_value)
 
 
@@ -260,7 +280,7 @@ def _padded(content: Image.Image, input_size: int, pad_value: Sequence[float]) -
     """The content at the top left of an S×S×3 input, float32."""
     square = np.empty((input_size, input_size, 3), dtype=np.float32)
     square[:] = pad_value
-    square[: content.height, : content.width] = content
+    square[: content.height, : content.width] = np.asarray(content)
     return square
 
 
@@ -283,8 +303,8 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
     """Mask logits on the window's frame pixels, as SAM does it: bilinear to the input, unpad, bilinear to the window.
 
-    Both steps are linear in rows and columns apart, so they are one small matrix an axis, and any rectangle can
-    be had without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
+    Both steps are linear in rows and columns apart, so that they are one small matrix per axis, and any rectangle can
+    be computed without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
     4 times just before and has nothing to alias. Beyond rate 4, where a frame pixel covers several mask cells, it
     is their weighted mean.
 
@@ -303,30 +323,30 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
 
 
 def reach(above: np.ndarray, window: CropPlan) -> Rectangle | None:
-    """Window pixels whose restored logit any cell of `above` (bool S/4×S/4) takes part in; None where none does.
+    """Window pixels to whose restored logit any cell of `above` (bool S/4×S/4) contributes; None where there are none.
 
     Restored logits are means of cells, so no pixel outside exceeds what all cells outside `above` stay under.
     """
     spans = []
     for axis, cells in zip(reversed(_axes(above, window)), (above.any(axis=0), above.any(axis=1)), strict=True):
-        taking_part = np.flatnonzero(cells & (axis.first < axis.last))
-        if not len(taking_part):
+        contributing = np.flatnonzero(cells & (axis.first < axis.last))
+        if not len(contributing):
             return None
-        spans.append((int(axis.first[taking_part[0]]), int(axis.last[taking_part[-1]])))
+        spans.append((int(axis.first[contributing[0]]), int(axis.last[contributing[-1]])))
     (x0, x1), (y0, y1) = spans
     return x0, y0, x1, y1
 
 
 class _Axis(NamedTuple):
     weights: np.ndarray  # float32 window pixels × mask cells, rows sum to 1
-    first: np.ndarray  # for each cell, the first window pixel it takes part in
+    first: np.ndarray  # for each cell, the first window pixel it contributes to
     last: np.ndarray  # and the one after the last; first = last = 0 for cells of the padding
 
     def part(self, low: int, high: int) -> tuple[np.ndarray, slice]:
-        """Weights of window pixels low..high, and the cells that take part in them."""
+        """Weights of window pixels low..high, and the cells that contribute to them."""
         cells = np.flatnonzero((self.first < high) & (self.last > low))
-        taking_part = slice(cells[0], cells[-1] + 1)
-        return self.weights[low:high, taking_part], taking_part
+        contributing = slice(cells[0], cells[-1] + 1)
+        return self.weights[low:high, contributing], contributing
 
 
 def _axes(cells: np.ndarray, window: CropPlan) -> tuple[_Axis, _Axis]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rossam_core.model.sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
 
 HF_TOKEN = 5
-"""Place of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""
+"""Index of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""
 
 
 class MaskLogits(NamedTuple):
@@ -87,7 +87,7 @@ class BoxMaskDecoder(MaskDecoder):
 class HQMaskDecoder(BoxMaskDecoder):
     """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with the early encoder's.
 
-    By default the HQ token passes through SAM's own transformer and upscaling, which both masks then share. After
+    By default the HQ token passes through SAM's own transformer and upscaling, which both masks share. After
     `copy_sam_decoder` it passes through a copy of them, `hq_base`, as in ROS-SAM's released code.
     """
 
@@ -117,7 +117,7 @@ class HQMaskDecoder(BoxMaskDecoder):
         )
 
     def hq_features(self, image_embeddings: Tensor, early: Tensor) -> Tensor:
-        """What the HQ mask takes from the image alone, B×C/8×4H×4W: the final embedding and the early feature, fused.
+        """Features of the image for the HQ mask, B×C/8×4H×4W: the final embedding and the early feature, fused.
 
         Args:
             image_embeddings: B×C×H×W.
@@ -146,7 +146,7 @@ class HQMaskDecoder(BoxMaskDecoder):
         return MaskLogits(self._sam_mask(tokens, upscaled), hq, self._iou(tokens))
 
     def copy_sam_decoder(self, arch: Architecture) -> None:
-        """Give the HQ head a copy of SAM's decoder, with its present weights, to read from now on."""
+        """Give the HQ head its own copy of SAM's decoder, with the present weights."""
         self.hq_base = BoxMaskDecoder(arch)
         fuse_channel_norms(self.hq_base)
         own = self.state_dict()

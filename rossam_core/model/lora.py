@@ -1,7 +1,6 @@
-"""Adapters on Q and V of every encoder block: LoRA (ROS-SAM, section 3.2.1), and three others under the same name.
+"""Adapters on Q and V of every encoder block, by peft: LoRA (ROS-SAM, section 3.2.1) and three others.
 
-In: a model whose encoder attends through `q_proj` and `v_proj`. Out: the same model, adapted in place by peft, or
-with its adapters merged into plain Linears again. Whatever the kind, its parameters are the group `lora`.
+The parameters of every kind are the group `lora`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from rossam_core.errors import RossamError
 AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"
 MARKS = (".lora_", ".hada_", ".ia3_")
-"""What peft's names of adapter parameters hold, and no other name does."""
+"""Parts of the names that peft gives to adapter parameters, and that occur in no other name."""
 
 
 def default_rank(dim: int) -> int:
@@ -52,7 +51,7 @@ def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora", scale: 
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Fold every adapter into its Linear, in place; a model without adapters stays as it is."""
+    """Replace every adapted Linear by one with the merged weight, in place."""
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, module in adapted:
         module.merge()

@@ -1,8 +1,7 @@
 """Segment Anything: `segment_anything`'s own modules, with queries, keys and values apart and fused attention.
 
-In: a backbone's name. Out: the three parts of SAM (image encoder, prompt encoder, mask decoder settings) whose
-parameter names are those of SAM's checkpoints, but for `attn.qkv`, which is `attn.{q,k,v}_proj` here so that LoRA
-can sit on Q and V alone (ROS-SAM, section 3.2.1). Every architectural constant stands in `ARCHITECTURES`.
+Parameter names are those of SAM's checkpoints, but for `attn.qkv`, which is `attn.{q,k,v}_proj` here so that LoRA can
+adapt Q and V alone (ROS-SAM, section 3.2.1). Every architectural constant is in `ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -72,8 +71,8 @@ def architecture(backbone: str, **overrides) -> Architecture:
     try:
         arch = dataclasses.replace(ARCHITECTURES[backbone], **overrides)
     except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(Architecture))
-        raise RossamError(f"backbone {backbone}", str(error), f"override only {known}") from error
+        names = ", ".join(field.name for field in dataclasses.fields(Architecture))
+        raise RossamError(f"backbone {backbone}", str(error), f"override only {names}") from error
     if arch.input_size % arch.patch:
         raise RossamError(
             f"backbone {backbone}",
@@ -83,7 +82,7 @@ def architecture(backbone: str, **overrides) -> Architecture:
     if not any(index < arch.depth for index in arch.global_attention):
         raise RossamError(
             f"backbone {backbone}",
-            f"none of its {arch.depth} blocks has global attention (asked for at {arch.global_attention})",
+            f"none of its {arch.depth} blocks has global attention (set at {arch.global_attention})",
             "name at least one block below the depth in global_attention",
         )
     return arch

@@ -1,7 +1,7 @@
-"""SAM2 on single images: transformers' `Sam2Model`, without its video memory, behind `PromptableSegmenter`.
+"""SAM2 on single images: transformers' `Sam2Model` without its video memory, as a `PromptableSegmenter`.
 
-In: the name of a Hiera backbone. Out: a `Sam2Segmenter` whose parameters have transformers' names. Every
-architectural constant stands in `HIERAS` (Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024).
+Parameters have transformers' names. Every architectural constant is in `HIERAS` (Ravi et al., SAM 2: Segment Anything
+in Images and Videos, 2024).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Hiera:
     box_offset: float = 0.0
     """Added to boxes (pixel edges), in pixels, before SAM2 adds its half."""
     alternatives: int = 3
-    """Masks the decoder knows besides the single one. Where there are any, it answers with the best of them when
-    the single mask is unstable (`dynamic_multimask_via_stability`, on in all official models)."""
+    """Masks the decoder has besides the single one. If there are any, it returns the best of them when the single
+    mask is unstable (`dynamic_multimask_via_stability`, on in all official models)."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """`eager` trains faster on a processor where windows and image are small; its memory is quadratic in tokens."""
 
@@ -96,8 +96,8 @@ def hiera(backbone: str, **overrides) -> Hiera:
     try:
         arch = dataclasses.replace(HIERAS[backbone], **overrides)
     except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(Hiera))
-        raise RossamError(f"backbone {backbone}", str(error), f"override only {known}") from error
+        names = ", ".join(field.name for field in dataclasses.fields(Hiera))
+        raise RossamError(f"backbone {backbone}", str(error), f"override only {names}") from error
     if arch.input_size % STRIDE:
         raise RossamError(
             f"backbone {backbone}",
@@ -168,31 +168,30 @@ class Sam2Segmenter(PromptableSegmenter):
             _channels_first(_as_one(stages[0], at_4, self.mask_decoder.conv_s0)),
             _channels_first(_as_one(stages[1], at_8, self.mask_decoder.conv_s1)),
         )
-        return ImageEmbeddings(final, None, high_resolution)
+        return ImageEmbeddings(final, high_resolution=high_resolution)
 
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
         if not len(prompts):
             empty = embeddings.final.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
             return MaskLogits(empty, None, empty[:, 0, 0])
-        coords, labels = self._points(points, prompts) or (None, None)
-        if coords is not None:
-            coords, labels = coords[:, None], labels[:, None]
+        checked = self._points(points, prompts)
+        coords, labels = (None, None) if checked is None else (part[:, None] for part in checked)
         with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
             sparse, dense = self.prompt_encoder(coords, labels, prompts[:, None], None)  # each box as its own "image"
             image_pe = self._image_pe()
         masks, ious = [], []
         for part in torch.arange(len(prompts)).split(max(1, DECODED_PIXELS // self.input_size**2)):
-            some = embeddings.select(index[part.to(index.device)])
-            found, iou, _, _ = self.mask_decoder(
-                image_embeddings=some.final,
+            chosen = embeddings.select(index[part.to(index.device)])
+            alternatives, iou, _, _ = self.mask_decoder(
+                image_embeddings=chosen.final,
                 image_positional_embeddings=image_pe.expand(len(part), -1, -1, -1),
                 sparse_prompt_embeddings=sparse[part],
                 dense_prompt_embeddings=dense[part],
                 multimask_output=False,
-                high_resolution_features=list(some.high_resolution),
+                high_resolution_features=list(chosen.high_resolution),
             )
-            masks.append(found[:, 0, 0].float())
+            masks.append(alternatives[:, 0, 0].float())
             ious.append(iou[:, 0, 0].float())
         return MaskLogits(torch.cat(masks), None, torch.cat(ious))
 

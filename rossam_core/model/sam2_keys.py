@@ -1,8 +1,4 @@
-"""Names of SAM2's weights: transformers' (and ours) on one side, the official checkpoints' on the other.
-
-In: tensors by name. Out: the same tensors under the other names. Only the point embeddings change shape: they are one
-tensor here and four there. The official files also hold the video memory, which single images do not need.
-"""
+"""Names of SAM2's weights: ours, which are transformers', and those of the official checkpoints."""
 
 from __future__ import annotations
 
@@ -12,32 +8,16 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from rossam_core.model.sam_keys import one_shared_embedding
-
 VIDEO_MEMORY = (
-    "memory_attention.",
-    "memory_encoder.",
-    "mask_downsample.",
-    "obj_ptr_proj.",
-    "obj_ptr_tpos_proj.",
-    "maskmem_tpos_enc",
-    "no_mem_pos_enc",
-    "no_obj_ptr",
-    "no_obj_embed_spatial",
-    "memory_temporal_positional_encoding",
-    "no_memory_positional_encoding",
-    "no_object_pointer",
-    "object_pointer_proj.",
-    "occlusion_spatial_embedding_parameter",
-    "temporal_positional_encoding_projection_layer.",
+    *("memory_attention.", "memory_encoder.", "mask_downsample.", "obj_ptr_proj.", "obj_ptr_tpos_proj."),
+    *("maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial"),
 )
-"""How the names of what serves video only begin, in official checkpoints and in transformers'."""
-
-_POINTS = "prompt_encoder.point_embed.weight"
-_OFFICIAL_POINTS = [f"sam_prompt_encoder.point_embeddings.{label}.weight" for label in range(4)]
-_THREE_LAYERS = r"(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)"
-
-_RENAMED = (  # transformers' -> official, one after the other
+"""Prefixes of official names that serve video only, which single images do not need."""
+POINTS = "prompt_encoder.point_embed.weight"
+"""The point embeddings: one tensor here, four in official checkpoints."""
+OFFICIAL_POINTS = [f"sam_prompt_encoder.point_embeddings.{label}.weight" for label in range(4)]
+_MLP = r"\.(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)"
+_RENAMED = (  # ours -> official, applied in this order
     (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
     (r"\.patch_embed\.projection\.", ".patch_embed.proj."),
     (r"^vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
@@ -52,9 +32,9 @@ _RENAMED = (  # transformers' -> official, one after the other
     (r"\.upscale_conv1\.", ".output_upscaling.0."),
     (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
     (r"\.upscale_conv2\.", ".output_upscaling.3."),
-    (rf"\.{_THREE_LAYERS}\.layers\.0\.", r".\1.layers.1."),
-    (rf"\.{_THREE_LAYERS}\.proj_in\.", r".\1.layers.0."),
-    (rf"\.{_THREE_LAYERS}\.proj_out\.", r".\1.layers.2."),
+    (rf"{_MLP}\.layers\.0\.", r".\1.layers.1."),
+    (rf"{_MLP}\.proj_in\.", r".\1.layers.0."),
+    (rf"{_MLP}\.proj_out\.", r".\1.layers.2."),
     (r"\.mlp\.proj_in\.", ".mlp.layers.0."),
     (r"\.mlp\.proj_out\.", ".mlp.layers.1."),
     (r"\.layer_norm", ".norm"),
@@ -64,26 +44,17 @@ _RENAMED = (  # transformers' -> official, one after the other
 
 
 def official_name(name: str) -> str:
-    """The official checkpoints' name of one of our tensors (but for the point embeddings, which are four there)."""
+    """The official name of one of our tensors, but for `POINTS`."""
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def from_official(state: Mapping[str, Tensor], own: Iterable[str]) -> tuple[dict[str, Tensor], int]:
-    """Official tensors, or transformers', under our names.
-
-    Args:
-        own: the names the model has.
-
-    Returns:
-        The tensors, those with a name we do not know under that name, for the caller to refuse; and how many tensors
-        of the video memory were left aside.
-    """
-    ours = {official_name(name): name for name in own}
+def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> tuple[dict[str, Tensor], int]:
+    """Official tensors under our names (unknown names stay), and the number of tensors of the video memory left out."""
     kept = {name: value for name, value in state.items() if not name.startswith(VIDEO_MEMORY)}
     ignored = len(state) - len(kept)
-    kept = one_shared_embedding(kept, "prompt_encoder.shared_embedding.positional_embedding")
-    if all(name in kept for name in _OFFICIAL_POINTS):
-        kept[official_name(_POINTS)] = torch.cat([kept.pop(name) for name in _OFFICIAL_POINTS])
+    if all(name in kept for name in OFFICIAL_POINTS):
+        kept[POINTS] = torch.cat([kept.pop(name) for name in OFFICIAL_POINTS])
+    ours = {official_name(name): name for name in own_names}
     return {ours.get(name, name): value for name, value in kept.items()}, ignored

@@ -1,29 +1,47 @@
-"""The interface of everything that segments: images and boxes in, mask logits out.
+"""Promptable segmenters: images and boxes in, mask logits out.
 
-`encode` runs the image encoder, `decode` the prompt encoder and mask decoder, so one encoding serves many prompts.
-Which parameters train is declared by named groups (`GROUPS`); every parameter is in exactly one. SAM, HQ-SAM and
-ROS-SAM stand in `rossam.py`, SAM2 in `sam2.py`.
+`encode` runs the image encoder, `decode` the prompt encoder and mask decoder, so that one encoding serves many prompts.
+Every parameter belongs to exactly one named group (`GROUPS`), by which training freezes, updates and saves.
+`build_model` builds any of them by name: SAM, HQ-SAM and ROS-SAM are `SamSegmenter`s, SAM2 is in `sam2.py`.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rossam_core.errors import RossamError
-from rossam_core.model.hq_decoder import MaskLogits
-from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
+from rossam_core.files import read_json
+from rossam_core.model.hq_decoder import BoxMaskDecoder, HQMaskDecoder, MaskLogits
+from rossam_core.model.lora import AdapterKind, add_adapter, default_rank, is_adapter
+from rossam_core.model.sam import (
+    ARCHITECTURES,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    Architecture,
+    ImageEncoder,
+    architecture,
+    build_prompt_encoder,
+    fuse_channel_norms,
+)
+from rossam_core.model.weights import default_checkpoint, load_checkpoint
 
+METHODS = ("sam", "hq-sam", "ros-sam")
+"""Methods of a `SamSegmenter`; `sam2` is the fourth."""
+GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head", "decoder_copy")
 BOX_ONLY = ("vit_t", "hiera_t")
-"""Backbones whose shipped weights were trained with box prompts only; the official ones know points, too."""
+"""Backbones whose shipped weights were trained with box prompts only; the official ones accept points, too."""
 Points = Sequence[tuple[Tensor, Tensor]]
 """For each image: coordinates N×P×2, float, xy in input pixels (pixel edges), and labels N×P, int: 1 positive,
 0 negative, -1 padding. P points belong to each of the image's N boxes; P is the same for all images."""
-GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head", "decoder_copy")
+_HQ_HEAD = re.compile(r"mask_decoder\.(hf_token|hf_mlp|compress_vit_feat|embedding_encoder|embedding_maskfeature)\.")
 
 
 class ImageEmbeddings(NamedTuple):
@@ -31,15 +49,17 @@ class ImageEmbeddings(NamedTuple):
 
     final: Tensor
     """B×256×G×G, the encoder's output."""
-    early: Tensor | None
-    """B×G×G×C, channels last: output of the first global-attention block; None without an HQ head, or when prepared."""
+    early: Tensor | None = None
+    """B×G×G×C, channels last: output of the first global-attention block. None without an HQ head, or when prepared."""
+    hq_features: Tensor | None = None
+    """B×32×4G×4G: the HQ head's features of the image, once `prepare` has computed them."""
     high_resolution: tuple[Tensor, ...] = ()
-    """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G; with an HQ head, once prepared, B×32×4G×4G."""
+    """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G."""
 
     def select(self, index: Tensor) -> ImageEmbeddings:
         """Gather or repeat images: `index` holds image numbers, int64."""
-        early = None if self.early is None else self.early[index]
-        return ImageEmbeddings(self.final[index], early, tuple(features[index] for features in self.high_resolution))
+        early, hq_features = (None if x is None else x[index] for x in (self.early, self.hq_features))
+        return ImageEmbeddings(self.final[index], early, hq_features, tuple(x[index] for x in self.high_resolution))
 
 
 class PromptableSegmenter(nn.Module, abc.ABC):
@@ -47,14 +67,14 @@ class PromptableSegmenter(nn.Module, abc.ABC):
 
     Attributes:
         method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
-        backbone: name of the image encoder's architecture, whose constants stand in `arch`.
+        backbone: name of the image encoder's architecture, whose constants are in `arch`.
         input_size: S, the side of the square input in pixels.
         mask_size: S/4, the side of the logits.
         pixel_mean: RGB 0-255, to pad images with.
         resize: how a frame that is not square becomes the input: its longer side is scaled to S and the rest padded
             (`longest_side`), or both sides are scaled to S (`square`).
         default_mask_source: which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference).
-        has_hq_head: whether `decode` gives an HQ mask.
+        has_hq_head: whether `decode` returns an HQ mask.
         supports_points: whether the weights were trained with point prompts; fine-tuning uses boxes only.
     """
 
@@ -62,8 +82,10 @@ class PromptableSegmenter(nn.Module, abc.ABC):
     resize: Literal["longest_side", "square"] = "longest_side"
     default_mask_source = "sam"
     has_hq_head = False
+    _mean: Tensor
+    _std: Tensor
 
-    def __init__(self, method: str, backbone: str, arch):
+    def __init__(self, method: str, backbone: str, arch: Any):
         super().__init__()
         self.method, self.backbone, self.arch = method, backbone, arch
         self.supports_points = backbone not in BOX_ONLY
@@ -76,14 +98,14 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         """Encode images that are already S×S.
 
         Args:
-            images: float B×3×S×S, RGB, 0-255, B ≥ 1; smaller images stand top left, padded with `pixel_mean`.
+            images: float B×3×S×S, RGB, 0-255, B ≥ 1; smaller images at the top left, padded with `pixel_mean`.
 
         Raises:
             RossamError: another shape or an integer type.
         """
 
     def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
-        """The same with all that `decode` computes of the images alone: do it once where many decodings follow."""
+        """Compute in advance what `decode` computes of the images alone: for many decodings of one encoding."""
         return embeddings
 
     @abc.abstractmethod
@@ -93,7 +115,6 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         Args:
             boxes: for each of the B images a float tensor N_i×4, xyxy in input pixels (pixel edges); N_i may be 0.
                 The networks themselves add half a pixel to every coordinate; `arch.box_offset` may undo it.
-
             points: for each of the B images; None: no points.
 
         Raises:
@@ -126,34 +147,246 @@ class PromptableSegmenter(nn.Module, abc.ABC):
                 f"resize and pad to {s}×{s}; this model is a {self.backbone}",
             )
         if not images.is_floating_point():
-            raise RossamError(
-                "images", f"dtype {images.dtype}, expected float with values 0-255", "call .float() first"
-            )
+            raise RossamError("images", f"dtype {images.dtype}, expected float with values 0-255", "call .float()")
         return (images - self._mean) / self._std
 
     def _prompts(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Checked boxes of all images, as the network takes them, float32 ΣN×4; the image each belongs to, int64 ΣN."""
+        """Checked boxes of all images as the network takes them, float32 ΣN×4, and each box's image, int64 ΣN."""
         b, device = len(embeddings.final), embeddings.final.device
         if isinstance(boxes, Tensor) or len(boxes) != b:
-            found = f"a tensor of shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} tensors"
-            raise RossamError("boxes", f"{found} for {b} images", "pass a list with one N×4 tensor an image")
+            finding = f"shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} tensors"
+            raise RossamError("boxes", f"{finding} for {b} images", "pass a list with one N×4 tensor per image")
         for number, each in enumerate(boxes):
             if each.ndim != 2 or each.shape[1] != 4 or not each.is_floating_point():
                 raise RossamError(
                     f"boxes[{number}]",
                     f"shape {tuple(each.shape)} of {each.dtype}, expected (N, 4) of float, x1 y1 x2 y2",
-                    "an image without boxes takes torch.zeros(0, 4)",
+                    "for an image without boxes pass torch.zeros(0, 4)",
                 )
         counts = torch.tensor([len(each) for each in boxes])
         index = torch.repeat_interleave(torch.arange(b), counts).to(device)
         return torch.cat(list(boxes)).to(device, torch.float32) + self.arch.box_offset, index
 
     def _points(self, points: Points | None, boxes: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Checked points of all boxes (ΣN×4), as the network takes them: float32 ΣN×P×2 and int64 ΣN×P."""
+        """Checked points of all boxes (ΣN×4) as the network takes them: float32 ΣN×P×2 and int64 ΣN×P."""
         if points is None:
             return None
         coords, labels = (torch.cat(list(parts)).to(boxes.device) for parts in zip(*points, strict=True))
         if labels.ndim != 2 or coords.shape != (*labels.shape, 2) or len(labels) != len(boxes):
-            found = f"coordinates {tuple(coords.shape)}, labels {tuple(labels.shape)} for {len(boxes)} boxes"
-            raise RossamError("points", found, "pass (N×P×2, N×P) per image, padded to one P with label -1")
+            finding = f"coordinates {tuple(coords.shape)}, labels {tuple(labels.shape)} for {len(boxes)} boxes"
+            raise RossamError("points", finding, "pass (N×P×2, N×P) per image, padded to one P with label -1")
         return coords.float() + self.arch.box_offset, labels.long()
+
+
+class SamSegmenter(PromptableSegmenter):
+    """`sam`, `hq-sam` (SAM with the HQ head) or `ros-sam` (the same, but the HQ mask alone is the answer).
+
+    Parameters are named as in SAM's and HQ-SAM's checkpoints. Adapters are an option of each (`build_model`).
+    """
+
+    def __init__(self, method: str, backbone: str, arch: Architecture):
+        super().__init__(method, backbone, arch)
+        self.default_mask_source = {"sam": "sam", "hq-sam": "sum", "ros-sam": "hq"}[method]
+        self.has_hq_head = method != "sam"
+        self.image_encoder = ImageEncoder(arch)
+        self.prompt_encoder = build_prompt_encoder(arch)
+        self.mask_decoder = HQMaskDecoder(arch) if self.has_hq_head else BoxMaskDecoder(arch)
+        fuse_channel_norms(self)
+
+    def encode(self, images: Tensor) -> ImageEmbeddings:
+        final, early = self.image_encoder(self._normalised(images))
+        return ImageEmbeddings(final, early if self.has_hq_head else None)
+
+    def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
+        if embeddings.early is None or not isinstance(self.mask_decoder, HQMaskDecoder):
+            return embeddings
+        hq_features = self.mask_decoder.hq_features(embeddings.final, embeddings.early)
+        return embeddings._replace(early=None, hq_features=hq_features)
+
+    def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
+        prompts, index = self._prompts(embeddings, boxes)
+        hq_features = self.prepare(embeddings).hq_features
+        with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
+            sparse, _ = self.prompt_encoder(self._points(points, prompts), prompts, None)
+            image_pe = self.prompt_encoder.get_dense_pe()
+        no_mask = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
+        return self.mask_decoder(embeddings.final, hq_features, image_pe, sparse, no_mask, index)
+
+    def group_of(self, name: str) -> str:
+        """The group of a parameter or buffer of that name.
+
+        `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
+        `prompt_encoder`; `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that
+        the HQ head may read instead of SAM's own; `sam_decoder`: the rest of the decoder.
+        """
+        if is_adapter(name):
+            return "lora"
+        if name.startswith(f"image_encoder.blocks.{self.arch.depth - 1}."):
+            return "last_block"
+        if name.startswith("image_encoder."):
+            return "encoder"
+        if name.startswith("prompt_encoder."):
+            return "prompt_encoder"
+        if name.startswith("mask_decoder.hq_base."):
+            return "decoder_copy"
+        return "hq_head" if _HQ_HEAD.match(name) else "sam_decoder"
+
+
+def set_trainable(model: PromptableSegmenter, groups: Iterable[str]) -> list[nn.Parameter]:
+    """Make exactly the named groups trainable, freeze the rest, and return the trainable parameters.
+
+    Raises:
+        RossamError: a name that is no group, or a group with no parameters in this model.
+    """
+    requested, members = set(groups), model.parameter_groups()
+    empty = sorted(group for group in requested if not members.get(group))
+    if empty:
+        available = ", ".join(group for group, parameters in members.items() if parameters)
+        raise RossamError(
+            f"trainable groups {', '.join(empty)}",
+            f"match no parameter of this {model.method} {model.backbone}",
+            f"choose among {available}",
+        )
+    for group, parameters in members.items():
+        for _, parameter in parameters:
+            parameter.requires_grad_(group in requested)
+    return [parameter for group in GROUPS if group in requested for _, parameter in members[group]]
+
+
+def backbone_constants(method: str, backbone: str, **overrides: Any) -> Any:
+    """Constants of a backbone: `Architecture`, or `Hiera` for sam2. Some may be replaced."""
+    if method != "sam2":
+        return architecture(backbone, **overrides)
+    from rossam_core.model.sam2 import hiera  # imports transformers, which takes seconds
+
+    return hiera(backbone, **overrides)
+
+
+def input_size(backbone: str) -> int:
+    """Side of the square input of a backbone, pixels."""
+    return backbone_constants("sam" if backbone in ARCHITECTURES else "sam2", backbone).input_size
+
+
+def build_model(
+    method: str,
+    backbone: str,
+    checkpoint: str | os.PathLike | None = "default",
+    *,
+    adapter: AdapterKind | Literal["default"] | None = "default",
+    lora_rank: int | None = None,
+    hq_decoder: Literal["shared", "copy"] = "shared",
+    fresh_hq_head: bool = False,
+    for_training: bool = False,
+    seed: int = 0,
+    **overrides: Any,
+) -> PromptableSegmenter:
+    """Build a segmenter, in `eval` mode, every parameter trainable.
+
+    Args:
+        method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
+        backbone: `vit_t`, `vit_b`, `vit_l` or `vit_h`; for sam2 `hiera_t` (ours), `hiera_tiny`, `hiera_small`,
+            `hiera_base_plus` or `hiera_large`.
+        checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), the folder of a
+            fine-tuning run (its best weights, see `load_run`), or None for fresh weights.
+        adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
+            for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
+        lora_rank: of the adapters; None: half the encoder's width.
+        hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code).
+        fresh_hq_head: start the HQ head at random weights, as the released code does; a checkpoint given by path may
+            then contain an HQ head, which is loaded, or none.
+        for_training: build the starting point of ROS-SAM's fine-tuning. Otherwise `ros-sam` requires a fine-tuning
+            run, a path or None as checkpoint.
+        seed: of fresh weights; torch's global generator is not changed.
+        overrides: constants of `Architecture` (sam2: `Hiera`) to replace. With another `input_size`, the checkpoint's
+            position embeddings are interpolated to it.
+
+    Raises:
+        RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, or of
+            another model.
+    """
+    if method not in (*METHODS, "sam2"):
+        raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}, sam2")
+    if checkpoint is not None and (Path(checkpoint) / "run.json").is_file():
+        return _expect(load_run(checkpoint), method, backbone, checkpoint)
+    if method == "ros-sam" and checkpoint == "default" and not for_training:
+        raise RossamError(
+            "method ros-sam",
+            "has no fine-tuned weights: ROS-SAM is what fine-tuning makes of HQ-SAM",
+            "fine-tune first (rossam_core.fit) and pass the run's folder as checkpoint, or use hq-sam",
+        )
+    if adapter == "default":
+        adapter = "lora" if method == "ros-sam" else None
+    arch = backbone_constants(method, backbone, **overrides)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the processor's; a GPU's generator stays as it is
+        model = _fresh_model(method, backbone, arch, adapter, lora_rank)
+    if checkpoint is not None:
+        fresh_head = fresh_hq_head and model.has_hq_head
+        default = checkpoint == "default"
+        load_checkpoint(
+            model,
+            default_checkpoint(backbone, hq=model.has_hq_head and not fresh_head) if default else checkpoint,
+            allow_missing=("lora", "hq_head") if fresh_head else ("lora",),
+            ignore=("hq_head",) if default and (method == "sam" or fresh_head) else (),
+            resize_positions="input_size" in overrides,
+        )
+    if hq_decoder == "copy" and isinstance(model.mask_decoder, HQMaskDecoder):
+        model.mask_decoder.copy_sam_decoder(arch)
+    return model.eval()
+
+
+def _fresh_model(
+    method: str, backbone: str, arch: Any, adapter: AdapterKind | None, lora_rank: int | None
+) -> PromptableSegmenter:
+    """A network with weights drawn from torch's generator."""
+    if method != "sam2":
+        model = SamSegmenter(method, backbone, arch)
+        if adapter is not None:
+            add_adapter(model, default_rank(arch.dim) if lora_rank is None else lora_rank, adapter)
+        return model
+    from rossam_core.model.sam2 import Sam2Segmenter
+
+    if adapter is not None:
+        raise RossamError("method sam2", f"has no adapters ({adapter})", "use sam, hq-sam or ros-sam")
+    return Sam2Segmenter(backbone, arch)
+
+
+def build_base(run: Mapping[str, Any]) -> PromptableSegmenter:
+    """The network from which a fine-tuning run starts; `run`: the values of a `RunConfig`."""
+    training = run["training"]
+    return build_model(
+        run["method"],
+        run["backbone"],
+        run["checkpoint"],
+        adapter=training["adapter"] if "lora" in training["trained_groups"] else None,
+        for_training=True,
+        **{key: training[key] for key in ("lora_rank", "hq_decoder", "fresh_hq_head", "seed")},
+        **run["architecture"],
+    )
+
+
+def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegmenter:
+    """The network that a fine-tuning run has trained: its base with the trained groups, in `eval` mode.
+
+    Args:
+        run_dir: contains `run.json` and `weights_best.safetensors`, `weights_last.safetensors`.
+        which: `best` (validation IoU) or `last`.
+
+    Raises:
+        RossamError: no run there, or a base that is not the one the groups were trained on.
+    """
+    path = Path(run_dir) / "run.json"
+    try:
+        model = build_base(read_json(path).get("run", {}))
+    except KeyError as error:
+        raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
+    load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
+    model.supports_points = False  # it was fine-tuned with boxes only
+    return model
+
+
+def _expect(model: PromptableSegmenter, method: str, backbone: str, where: str | os.PathLike) -> PromptableSegmenter:
+    if (model.method, model.backbone) != (method, backbone):
+        finding = f"is a run of {model.method} {model.backbone}, expected {method} {backbone}"
+        raise RossamError(where, finding, "ask for the method and backbone of the run, or name another folder")
+    return model

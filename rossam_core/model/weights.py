@@ -1,51 +1,53 @@
-"""Weights in and out: SAM's, HQ-SAM's and SAM2's in the forms people have them (`weight_files`), and ours, strictly.
+"""Weights in and out: default checkpoints, loading that checks every name and shape, saving of parameter groups.
 
-In: a model and a file. Out: the model filled, or one error that lists all that does not fit, the model untouched.
-Names on disk are the checkpoints' own, with Q, K and V apart (`attn.qkv` is split on load) and without what peft
-puts between (`base_layer`, the adapter's name).
+Names on disk are the official checkpoints', with Q, K and V apart (`attn.qkv` is split on load) and without what peft
+inserts (`base_layer`, the adapter's name). SAM2's are transformers', see `sam2_keys`.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pooch
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 
+from rossam_core import model as core_model
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import DOWNLOADS, checkpoint_path, write_bytes
 from rossam_core.model.sam import ARCHITECTURES
-from rossam_core.model.sam2 import HIERAS
 from rossam_core.model.sam2_keys import from_official
-from rossam_core.model.sam_keys import from_transformers
-from rossam_core.model.weight_files import read_weights
 
 if TYPE_CHECKING:
-    from rossam_core.model.build import PromptableSegmenter
+    from rossam_core.model.segmenter import PromptableSegmenter
 
 _WEIGHTS = Path(__file__).parent.parent / "weights"
 SHIPPED = {"vit_t": _WEIGHTS / "vit_t.safetensors", "hiera_t": _WEIGHTS / "hiera_t.safetensors"}
 """Priors that come with the package: `vit_t` holds SAM's weights and an HQ head, `hiera_t` SAM2's."""
+_QKV = re.compile(r"^(image_encoder\..*\.attn)\.[qkv]_proj\.")
+_ENCODER = r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?"
+_PATCHES = re.compile(rf"{_ENCODER}\.patch_embed\.proj(?:ection)?\.weight")
+_BLOCK = re.compile(rf"{_ENCODER}\.(?:blocks|layers)\.(\d+)\.")
+_TINY_VIT = "image_encoder.patch_embed.seq.0.c.weight"
 
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """A checkpoint its authors publish."""
+class OfficialFile(NamedTuple):
+    """A checkpoint published by its authors: an entry of `files.DOWNLOADS`."""
 
     fetch_name: str
-    """What `rossam fetch` calls it."""
+    """Its name for `rossam fetch`."""
     backbone: str
     hq: bool
     """Whether it holds HQ-SAM's head."""
@@ -62,31 +64,27 @@ def official_files() -> tuple[OfficialFile, ...]:
     for fetch_name, entry in yaml.safe_load(DOWNLOADS.read_text(encoding="utf-8")).items():
         if "backbone" in entry:
             (file,) = entry["files"]
-            algorithm = "sha256" if "sha256" in file else "md5"
-            known_hash = f"{algorithm}:{file[algorithm]}"
+            known_hash = f"sha256:{file['sha256']}" if "sha256" in file else f"md5:{file['md5']}"
             hq = entry.get("hq", False)
             files.append(OfficialFile(fetch_name, entry["backbone"], hq, file["name"], file["urls"][0], known_hash))
     return tuple(files)
 
 
 def default_checkpoint(backbone: str, hq: bool) -> Path:
-    """The prior of `backbone`: shipped with the package, or the official file, fetched into the cache if absent.
+    """The prior of `backbone`: shipped with the package, or the official file, downloaded into the cache if absent.
 
     Args:
         hq: HQ-SAM's file rather than SAM's (a shipped prior holds both).
 
     Raises:
-        RossamError: the prior is not there and cannot be fetched; it says what to place where.
+        RossamError: the prior is missing and cannot be downloaded; the message says what to place where.
     """
     if backbone in SHIPPED:
         path = SHIPPED[backbone]
-        if not path.is_file():
-            raise RossamError(
-                path,
-                f"the prior of {backbone} that ships with the package is not there",
-                "install the package anew, or name another checkpoint",
-            )
-        return path
+        if path.is_file():
+            return path
+        remedy = "install the package again, or name another checkpoint"
+        raise RossamError(path, f"the prior of {backbone} that ships with the package is missing", remedy)
     official = next((file for file in official_files() if (file.backbone, file.hq) == (backbone, hq)), None)
     if official is None:
         raise RossamError(f"backbone {backbone}", "has no default checkpoint", "name a weights file")
@@ -99,7 +97,7 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
         raise RossamError(
             path,
             f"is not in the cache and cannot be fetched ({type(error).__name__}: {error})",
-            f"run `rossam fetch {official.fetch_name}`, which resumes what breaks off; or download "
+            f"run `rossam fetch {official.fetch_name}`, which resumes a broken download; or download "
             f"{official.url} ({official.known_hash}) elsewhere and place it at {path}; "
             "the environment variable ROSSAM_CACHE names another cache folder",
         ) from error
@@ -117,37 +115,36 @@ def load_checkpoint(
 
     Args:
         path: a `.safetensors` of ours, an official `.pth` or `.pt` (its hash is checked where the file's name is
-            known), a trainer's checkpoint, or a Hugging Face folder or file. What is stored in half precision becomes
-            the model's.
-        allow_missing: parameter groups the file may lack altogether; they stay as they are.
-        ignore: parameter groups of the file to leave aside, e.g. `("hq_head",)` for a plain SAM from HQ-SAM's file.
+            known), or what `model.checkpoint_reader` reads. Half precision becomes the model's precision.
+        allow_missing: parameter groups the file may lack entirely; they keep their weights.
+        ignore: parameter groups of the file to skip, e.g. `("hq_head",)` for a plain SAM from HQ-SAM's file.
         resize_positions: interpolate position embeddings to the model's input size where they differ.
 
     Returns:
         The file's metadata; empty for a `.pth`; of an official SAM2 file `ignored_video_memory`, the number of its
         tensors that single images do not need. A file that declares itself partial (`groups`) brings those groups
-        only, and must have been saved on top of the very weights the model holds in the others.
+        only, and must have been saved on top of exactly the weights that the model has in the others.
 
     Raises:
-        RossamError: missing or truncated file, wrong hash, no weights, another backbone, or any number of missing,
-            unexpected and misshapen names and of tensors that are not finite, all at once.
+        RossamError: missing or truncated file, wrong hash, no weights, another backbone, or a list of all names that
+            are missing, unexpected or misshapen and of tensors that are not finite.
     """
     path = Path(path)
-    found, metadata = _read(path, model)
+    tensors, metadata = _read(path, model)
     if "left_aside" in metadata:
         warnings.warn(f"{path}: left aside {metadata['left_aside']}", stacklevel=2)
-    found = {name: value for name, value in found.items() if model.group_of(name) not in ignore}
+    tensors = {name: value for name, value in tensors.items() if model.group_of(name) not in ignore}
     own = _named_state(model)
-    _check_backbone(path, model, found, metadata)
+    _check_backbone(path, model, tensors, metadata)
     if "sits_on" in metadata:
         brought = metadata["groups"].split(",")
         allow_missing = {model.group_of(name) for name in own} - set(brought)
         _check_foundation(path, model, brought, metadata["sits_on"])
     if resize_positions:
-        found = {name: _resize_positions(name, value, own.get(name)) for name, value in found.items()}
-    _check_names(path, model, own, found, set(allow_missing))
+        tensors = {name: _resize_positions(name, value, own.get(name)) for name, value in tensors.items()}
+    _check_names(path, model, own, tensors, set(allow_missing))
     with torch.no_grad():
-        for name, value in found.items():
+        for name, value in tensors.items():
             own[name].copy_(value)
     return metadata
 
@@ -163,7 +160,7 @@ def save_weights(
     """Write `model` as safetensors, atomically.
 
     Args:
-        metadata: what to keep with the weights, as strings; method, backbone and the groups' foundation are added.
+        metadata: stored with the weights, as strings; method, backbone and the groups' foundation are added.
         groups: only these parameter groups (adapters and what trained with them); the file then records the hash
             of the remaining groups, and loads only on top of the same. None: everything.
         half: store parameters as float16; buffers keep their precision.
@@ -171,23 +168,18 @@ def save_weights(
     Raises:
         RossamError: a group with nothing in it, or a path that cannot be written.
     """
-    named = {
-        name: value for name, value in _named_state(model).items() if groups is None or model.group_of(name) in groups
-    }
-    notes = {
-        **{key: str(value) for key, value in (metadata or {}).items()},
-        "method": model.method,
-        "backbone": model.backbone,
-    }
+    state = _named_state(model)
+    state = {name: value for name, value in state.items() if groups is None or model.group_of(name) in groups}
+    notes = {key: str(value) for key, value in (metadata or {}).items()}
+    notes |= {"method": model.method, "backbone": model.backbone}
     if groups is not None:
-        empty = set(groups) - {model.group_of(name) for name in named}
+        empty = set(groups) - {model.group_of(name) for name in state}
         if empty:
             raise RossamError(path, f"groups {', '.join(sorted(empty))} hold nothing to save", "name groups that exist")
-        notes["groups"] = ",".join(sorted(groups))
-        notes["sits_on"] = weights_hash(model, without=groups)
+        notes |= {"groups": ",".join(sorted(groups)), "sits_on": weights_hash(model, without=groups)}
     buffers = {name for name, _ in model.named_buffers()}
     tensors = {
-        name: (value.half() if half and name not in buffers else value).contiguous() for name, value in named.items()
+        name: (value.half() if half and name not in buffers else value).contiguous() for name, value in state.items()
     }
     write_bytes(path, serialize(tensors, metadata=notes))
 
@@ -214,15 +206,39 @@ def _without_peft(name: str) -> str:
 def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by our names, and metadata."""
     _check_hash(path)
-    state, metadata = read_weights(path)
+    own = [_without_peft(name) for name in model.state_dict()]
+    if core_model.checkpoint_reader is None:
+        state, metadata = read_official(path)
+    else:
+        reader = importlib.import_module(core_model.checkpoint_reader)
+        state, metadata = reader.read_checkpoint(path, {_QKV.sub(r"\1.qkv.", name) for name in own})
     state = {_without_peft(name): value for name, value in state.items()}
-    own = _named_state(model)
     if model.method == "sam2":
-        found, ignored = from_official(state, own)
-        return found, metadata | ({"ignored_video_memory": str(ignored)} if ignored else {})
-    if "vision_encoder.patch_embed.projection.weight" in state:
-        state = from_transformers(state, {_QKV.sub(r"\1.qkv.", name) for name in own})
+        state, ignored = from_official(state, own)
+        return state, metadata | ({"ignored_video_memory": str(ignored)} if ignored else {})
     return _split_qkv(state), metadata
+
+
+def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a `.safetensors`, or of a `.pth` as SAM's, HQ-SAM's and SAM2's authors publish them."""
+    if not path.is_file():
+        raise RossamError(path, "no such file", "name a weights file or the folder of a fine-tuning run")
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(9)
+        if head[8:] == b"{":  # safetensors: the length of a JSON header, the header
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content.get("model", content)
+        assert all(isinstance(value, Tensor) for value in state.values())
+    except Exception as error:  # damaged pickles raise anything
+        raise RossamError(
+            path,
+            f"is damaged, or no official checkpoint ({path.stat().st_size:,} bytes)",
+            "copy the file again; checkpoints of trainers and Hugging Face folders load after `import rossam_kit`",
+        ) from error
+    return state, {}
 
 
 def _check_hash(path: Path) -> None:
@@ -252,33 +268,34 @@ def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-_QKV = re.compile(r"^(image_encoder\..*\.attn)\.[qkv]_proj\.")
-_PATCHES = re.compile(r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?\.patch_embed\.proj(?:ection)?\.weight")
-_BLOCK = re.compile(r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?\.(?:blocks|layers)\.(\d+)\.")
-_TINY_VIT = "image_encoder.patch_embed.seq.0.c.weight"
-
-
-def _check_backbone(path: Path, model: PromptableSegmenter, found: Mapping[str, Tensor], metadata: Mapping) -> None:
-    patches = next((value for name, value in found.items() if _PATCHES.fullmatch(name)), None)
-    if _TINY_VIT in found:
-        found_text = "this is MobileSAM or Light HQ-SAM (TinyViT), which the kit does not have"
+def _check_backbone(path: Path, model: PromptableSegmenter, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
+    """Raise `RossamError` where the encoder's width and depth are not the model's."""
+    patches = next((value for name, value in tensors.items() if _PATCHES.fullmatch(name)), None)
+    if _TINY_VIT in tensors:
+        finding = "this is MobileSAM or Light HQ-SAM (TinyViT), which the kit does not have"
     elif patches is None:  # a partial file says so itself
         name = metadata.get("backbone", model.backbone)
         if name == model.backbone:
             return
-        found_text = f"this is for {name}"
+        finding = f"this is for {name}"
     else:
-        blocks = {match[1] for match in map(_BLOCK.match, found) if match}
-        theirs = (len(patches), len(blocks))
-        if theirs == (model.arch.dim, model.arch.depth):
+        size = (len(patches), len({match[1] for match in map(_BLOCK.match, tensors) if match}))
+        if size == (model.arch.dim, model.arch.depth):
             return
-        known = {**ARCHITECTURES, **HIERAS}
-        name = next((key for key, arch in known.items() if (arch.dim, arch.depth) == theirs), "none we know")
-        found_text = f"this looks like {name}: dim {theirs[0]}, depth {theirs[1]}"
+        finding = f"this looks like {_backbone_of(*size)}: dim {size[0]}, depth {size[1]}"
     raise RossamError(
         path,
-        f"{found_text}; the model is {model.backbone}: dim {model.arch.dim}, depth {model.arch.depth}",
+        f"{finding}; the model is {model.backbone}: dim {model.arch.dim}, depth {model.arch.depth}",
         "build the model with the checkpoint's backbone, or choose another checkpoint",
+    )
+
+
+def _backbone_of(dim: int, depth: int) -> str:
+    from rossam_core.model.sam2 import HIERAS  # imports transformers, which takes seconds
+
+    all_constants: dict[str, Any] = {**ARCHITECTURES, **HIERAS}
+    return next(
+        (name for name, arch in all_constants.items() if (arch.dim, arch.depth) == (dim, depth)), "none we know"
     )
 
 
@@ -293,42 +310,40 @@ def _check_foundation(path: Path, model: PromptableSegmenter, brought: list[str]
 
 
 def _check_names(
-    path: Path, model: PromptableSegmenter, own: Mapping[str, Tensor], found: Mapping[str, Tensor], may_lack: set[str]
+    path: Path, model: PromptableSegmenter, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], may_lack: set[str]
 ) -> None:
-    present = {model.group_of(name) for name in found}
-    missing = [name for name in own if name not in found and model.group_of(name) not in may_lack - present]
-    unexpected = [name for name in found if name not in own]
-    misshapen = [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in found and found[name].shape != own[name].shape
-    ]
-    quantised = [name for name in own if name in found and not found[name].is_floating_point()]
-    infinite = [name for name in own if name in found and not found[name].isfinite().all()]
+    """Raise one `RossamError` with all that does not fit: names, shapes, types, values."""
+    present = {model.group_of(name) for name in tensors}
+    common = [name for name in own if name in tensors]
+    faults = {
+        "missing": [n for n in own if n not in tensors and model.group_of(n) not in may_lack - present],
+        "unexpected": [name for name in tensors if name not in own],
+        "misshapen": [
+            f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in common
+            if tensors[name].shape != own[name].shape
+        ],
+        "stored as whole numbers (quantised)": [n for n in common if not tensors[n].is_floating_point()],
+        "NaN or infinite": [n for n in common if not tensors[n].isfinite().all()],
+    }
     problems = ProblemList(path)
-    for kind, names in (
-        *(("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)),
-        *(("stored as whole numbers (quantised)", quantised), ("NaN or infinite", infinite)),
-    ):
+    for kind, names in faults.items():
         if names:
-            problems.add(f"{kind} ({len(names)})", _some(names))
-    if infinite and len(problems) == 1:
+            more = f", and {len(names) - 6} more" if len(names) > 6 else ""
+            problems.add(f"{kind} ({len(names)})", ", ".join(names[:6]) + more)
+    if faults["NaN or infinite"] and len(problems) == 1:
         problems.raise_if_any("the training that wrote them has diverged, or the file is damaged: take an earlier one")
-    problems.raise_if_any(_remedy(model, missing, unexpected, misshapen))
+    problems.raise_if_any(_remedy(model, faults))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _remedy(model: PromptableSegmenter, missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
-    groups = {model.group_of(name) for name in missing + unexpected}
-    if groups == {"hq_head"} and not misshapen:
-        if missing:
+def _remedy(model: PromptableSegmenter, faults: Mapping[str, list[str]]) -> str:
+    groups = {model.group_of(name) for name in faults["missing"] + faults["unexpected"]}
+    if groups == {"hq_head"} and not faults["misshapen"]:
+        if faults["missing"]:
             return f"this is a plain SAM: use it with method sam, or take HQ-SAM's file of {model.backbone}"
         return f"this holds HQ-SAM's head, too: use it with method hq-sam, or take SAM's file of {model.backbone}"
     remedy = f"this model is {model.method} {model.backbone}; choose a checkpoint of the same"
-    if any(name.startswith("image_encoder.pos_embed is") for name in misshapen):
+    if any(name.startswith("image_encoder.pos_embed is") for name in faults["misshapen"]):
         remedy += "; for another input size, set model.architecture={input_size: SIDE}, and positions are interpolated"
     return remedy
 

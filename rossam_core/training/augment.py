@@ -1,8 +1,7 @@
 """Training views of a frame: scale jitter, rotation, mirroring, crop and padding as ONE affine map.
 
-In: a `Frame`, the model's input side S, an `AugmentConfig`, a numpy Generator. Out: a `Sample` whose image, boxes
-and masks all went through the same 2×3 matrix; nothing is resampled twice, and every object that did not come
-along is counted with its reason.
+Image, boxes and masks of a `Sample` are mapped by the same 2×3 matrix; nothing is resampled twice, and every object
+that is left out is counted with its reason.
 
 Matrices map pixel-edge coordinates of the frame to pixel-edge coordinates of the S×S input: `x' = A x + b`.
 """
@@ -17,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rossam_core import masks as mask_forms
-from rossam_core.boxes import window_sides
+from rossam_core.inference.windows import window_sides
 from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_core.settings import Config, InferenceConfig
 
@@ -30,7 +29,7 @@ class AugmentConfig(Config):
     scale: tuple[float, float] = (0.1, 4.0)
     """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
     scale_of: Literal["frame", "input", "window"] = "frame"
-    """What a scale of 1 means. `frame`: a frame pixel is an input pixel (the paper scales "original data");
+    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data");
     `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
     `window`: one object, drawn at random, is seen in the window that `RunConfig.inference` gives it (ours,
     `corrected`)."""
@@ -46,9 +45,9 @@ class AugmentConfig(Config):
     """Draw the crop so that one object, drawn at random, lies in it, whole where it fits (ours: a view without
     objects teaches nothing). False: any crop (released code)."""
     pad_value: tuple[float, float, float] = (144.0, 144.0, 144.0)
-    """RGB of what lies outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
+    """RGB outside the frame (paper: gray; released code: 144; SAM: the pixel mean)."""
     min_area: float = Field(16.0, ge=1)
-    """Objects with fewer visible input pixels leave. Ours: 16, one cell of the mask decoder; released code: 1."""
+    """Objects with fewer visible input pixels are left out. Ours: 16, one mask cell; released code: 1."""
     max_objects: int | None = Field(64, ge=1)
     """Objects a view keeps, drawn at random beyond that (ours, after SAM section 4: memory); None = all."""
     prompt: Literal["annotated", "tight"] = "annotated"
@@ -76,8 +75,8 @@ class Sample(NamedTuple):
         image: float32 S×S×3, RGB 0-255.
         boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; see `AugmentConfig.prompt`.
         masks: bool N×S×S, what is visible of each object.
-        kept: indices into `frame.objects`, one a row of `boxes`.
-        dropped: reason → number of the frame's objects that are not here.
+        kept: indices into `frame.objects`, one per row of `boxes`.
+        dropped: reason → number of the frame's objects left out.
         matrix: float64 2×3, frame → input.
     """
 
@@ -151,7 +150,7 @@ def draw_matrix(
         on_canvas = linear @ _corners(*box) - origin[:, None]
         first, last = on_canvas.min(axis=1), on_canvas.max(axis=1)
         middle = (first + last) / 2
-        first, last = np.where(last - first > size, middle, (first, last))  # too large: its middle has to do
+        first, last = np.where(last - first > size, middle, (first, last))  # too large: show its middle
         low = np.clip(np.ceil(last - size).astype(int), 0, room)
         high = np.clip(np.floor(first).astype(int), low, room)
     offset = rng.integers(low, high, endpoint=True)
@@ -188,12 +187,12 @@ def warp_objects(
     The box of a turned object is not its turned box, so it is fitted to the warped mask.
     """
     dropped: Counter = Counter()
-    found: dict[int, np.ndarray] = {}
+    visible: dict[int, np.ndarray] = {}
     cap = config.max_objects or len(frame.objects)
     for index in rng.permutation(len(frame.objects)).tolist():
         if not frame.objects[index].has_mask:
             dropped[NO_MASK] += 1
-        elif len(found) == cap:
+        elif len(visible) == cap:
             dropped[OVER_CAP] += 1
         else:
             mask = warp_mask(frame.objects[index], frame.size_hw, matrix, size)
@@ -202,14 +201,14 @@ def warp_objects(
             elif mask.sum() < config.min_area:
                 dropped[TOO_SMALL] += 1
             else:
-                found[index] = mask
-    kept = tuple(sorted(found))
-    masks = np.array([found[i] for i in kept], dtype=bool).reshape(-1, size, size)
-    boxes = [
-        _upright_box(frame.objects[i].box_xyxy, matrix, size) if config.prompt == "annotated" else None for i in kept
-    ]
-    boxes = [mask_forms.box_of(mask) if box is None else box for mask, box in zip(masks, boxes, strict=True)]
-    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+                visible[index] = mask
+    kept = tuple(sorted(visible))
+    masks = np.array([visible[i] for i in kept], dtype=bool).reshape(-1, size, size)
+    boxes = np.zeros((len(kept), 4), dtype=np.float32)
+    for row, (index, mask) in enumerate(zip(kept, masks, strict=True)):
+        annotated = config.prompt == "annotated"
+        box = _upright_box(frame.objects[index].box_xyxy, matrix, size) if annotated else None
+        boxes[row] = mask_forms.box_of(mask) if box is None else box
     return boxes, masks, kept, dropped
 
 

@@ -1,7 +1,6 @@
-"""Training views by number: which frame a sample shows, and how, is a pure function of the seed and the number.
+"""Training samples by number: which frame a sample shows, and how, is a pure function of the seed and the number.
 
-In: frames, the input's side, a run's settings. Out: `View`s, tensors ready to be batched. Processes, resumed runs
-and loader workers therefore all see the same data, and there is no random state to keep.
+Processes, resumed runs and loader workers therefore all see the same data, and there is no random state to save.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rossam_core.records import FrameSet
+from rossam_core.records import Frame
 from rossam_core.settings import InferenceConfig
 from rossam_core.training.augment import augment
 from rossam_core.training.recipes import TrainingConfig
 
 
 class View(NamedTuple):
-    """One sample on its way to the network."""
+    """One training sample."""
 
-    index: int
+    sample: int
     """Number of the sample in the run."""
     frame: str
     """Key of its frame."""
@@ -42,18 +41,14 @@ class View(NamedTuple):
     """Checksum of what the network sees."""
 
     def account(self) -> dict[str, Any]:
-        """What the log needs of it, small enough to pass between processes."""
-        return {"index": self.index, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
+        """What the log records, small enough to send between processes."""
+        return {"sample": self.sample, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
 
 
 class Views(Dataset):
-    """Sample number → `View`: a pure function of the seed and the number.
+    """Sample number → `View`. Frames come in a new order each epoch; sample i is drawn by its own generator."""
 
-    Frames come in a new order each epoch; sample i shows the frame whose turn it is, as sample i's own generator
-    draws it.
-    """
-
-    def __init__(self, frames: FrameSet, size: int, training: TrainingConfig, inference: InferenceConfig):
+    def __init__(self, frames: Sequence[Frame], size: int, training: TrainingConfig, inference: InferenceConfig):
         self.frames, self.size, self.training, self.inference = frames, size, training, inference
 
     def __getitem__(self, index: int) -> View:
@@ -63,16 +58,17 @@ class Views(Dataset):
         frame = self.frames[int(order[turn])]
         rng = np.random.default_rng(stream(seed, "view", index))
         sample = augment(frame, self.size, self.training.augment, rng, self.inference)
-        digest = zlib.crc32(np.ascontiguousarray(sample.image[::4, ::4]))
-        digest = zlib.crc32(sample.boxes, zlib.crc32(np.packbits(sample.masks), digest))
-        tensors = (torch.from_numpy(each) for each in (sample.image, sample.boxes, sample.masks))
-        return View(index, frame.key, *tensors, sample.dropped, digest)
+        digest = 0
+        for part in (sample.image[::4, ::4], np.packbits(sample.masks), sample.boxes):
+            digest = zlib.crc32(part.tobytes(), digest)
+        image, boxes, masks = (torch.from_numpy(part) for part in (sample.image, sample.boxes, sample.masks))
+        return View(index, frame.key, image, boxes, masks, sample.dropped, digest)
 
 
 def loader(views: Views, indices: Sequence[int], batch_size: int) -> DataLoader:
-    """Lists of `View`s in the order of `indices`; a generator of its own keeps torch's global one untouched.
+    """Lists of `View`s in the order of `indices`; its own generator leaves torch's global one unchanged.
 
-    Workers are spawned: a forked one inherits locks that threads of OpenCV may hold, and waits for them for ever.
+    Workers are spawned: a forked one inherits locks that threads of OpenCV may hold, and waits for them forever.
     """
     workers, generator = views.training.workers, torch.Generator().manual_seed(0)
     return DataLoader(
@@ -93,7 +89,7 @@ def _use_one_thread(worker: int) -> None:
 
 
 def point_generator(seed: int, index: int) -> torch.Generator:
-    """Where sample `index` draws the points its losses look at; on the CPU, so that every device gets the same."""
+    """Generator of the points at which sample `index` is compared; on the CPU, so that all devices get the same."""
     return torch.Generator().manual_seed(int(stream(seed, "points", index).generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -102,10 +98,10 @@ def stream(seed: int, purpose: str, index: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), index))
 
 
-def batch_account(seen: list[dict[str, Any]]) -> dict[str, Any]:
+def batch_account(accounts: list[dict[str, Any]]) -> dict[str, Any]:
     """Of all processes' samples: checksum in the order of their numbers, and objects left out by reason."""
-    seen = sorted(seen, key=lambda account: account["index"])
-    digest = zlib.crc32(np.array([account["digest"] for account in seen], dtype=np.uint32))
-    dropped = sum((account["dropped"] for account in seen), Counter())
+    accounts = sorted(accounts, key=lambda account: account["sample"])
+    digest = zlib.crc32(np.array([account["digest"] for account in accounts], dtype=np.uint32).tobytes())
+    dropped: Counter = sum((account["dropped"] for account in accounts), Counter())
     left_out = {f"dropped_{reason.replace(' ', '_')}": count for reason, count in sorted(dropped.items())}
-    return {"first_sample": seen[0]["index"], "data": f"{digest:08x}"} | left_out
+    return {"first_sample": accounts[0]["sample"], "data": f"{digest:08x}"} | left_out

@@ -1,6 +1,5 @@
 """Mask losses: weighted binary cross-entropy plus Dice, on sampled points or on every pixel.
 
-In: mask logits N×h×w of N objects and their target masks N×H×W. Out: one loss an object (`object_losses`).
 Everything is computed in float32, also under autocast.
 
 `L = bce_weight · L_bce + dice_weight · L_dice` for each object, over P positions p of the mask plane. With
@@ -24,9 +23,9 @@ class LossConfig(Config):
     """What is minimised."""
 
     sampling: Literal["points", "dense"] = "points"
-    """Where the loss looks. Released code: `points`; the paper is silent and follows it; corrected: `dense`."""
+    """Positions of the loss. Released code: `points`; the paper is silent and follows it; corrected: `dense`."""
     points: int = Field(112 * 112, ge=1)
-    """Points an object (released code: 112×112). Not used by `dense`."""
+    """Points per object (released code: 112×112). Not used by `dense`."""
     oversample: float = Field(3.0, ge=1)
     """Candidates drawn for each point kept by uncertainty (released code, PointRend)."""
     importance: float = Field(0.75, ge=0, le=1)
@@ -44,7 +43,7 @@ class LossConfig(Config):
 def bce_loss(
     logits: Tensor, targets: Tensor, *, foreground_weight: float = 1.0, background_weight: float = 1.0
 ) -> Tensor:
-    """Weighted binary cross-entropy, one value an object.
+    """Weighted binary cross-entropy, one value per object.
 
     `L_bce = 1/P Σ_p w_p · [softplus(x_p) − t_p · x_p]`, `w_p = w_bg + (w_fg − w_bg) · t_p`
 
@@ -65,7 +64,7 @@ def bce_loss(
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss, one value an object (Milletari et al. 2016, with sums rather than squares, as in MaskFormer).
+    """Dice loss, one value per object (Milletari et al. 2016, with sums rather than squares, as in MaskFormer).
 
     `L_dice = 1 − (2 Σ_p σ(x_p) t_p + ε) / (Σ_p σ(x_p) + Σ_p t_p + ε)`
 
@@ -107,8 +106,8 @@ def uncertain_points(
 
     Args:
         logits: N×h×w.
-        count: points an object; `round(importance · count)` of them by uncertainty, the rest uniform.
-        generator: source of the candidates, on any device (a CPU one gives the same points everywhere).
+        count: points per object; `round(importance · count)` of them by uncertainty, the rest uniform.
+        generator: of the candidates, on any device (a CPU generator gives the same points on every device).
 
     Returns:
         float32 N×count×2, x and y in [0, 1] across the plane; no gradient flows through them.
@@ -133,14 +132,14 @@ def object_losses(
     Args:
         logits: N×h×w, any float type.
         targets: N×H×W, bool or in [0, 1], of the same field of view (H = 4h for SAM's input).
-        config: weights and where to look.
+        config: weights and positions.
         generator: for point sampling.
 
     Returns:
-        float32 N; a caller that spreads objects over processes sums it and divides by its own count.
+        float32 N.
 
     Raises:
-        ValueError: the two do not hold the same number of planes; both shapes are printed.
+        ValueError: the two have different numbers of planes; both shapes are printed.
     """
     if logits.ndim != 3 or targets.ndim != 3 or len(logits) != len(targets):
         raise ValueError(

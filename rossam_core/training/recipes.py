@@ -1,9 +1,8 @@
-"""What a training run is made of, and the three recipes: `paper`, `released`, `corrected`.
+"""Settings of a training run, and the three recipes: `paper`, `released`, `corrected`.
 
-A recipe's name and overrides make a `TrainingConfig`; with a network and data it makes a `RunConfig`. Every place
-where paper, released code and good practice differ is one field here, in `LossConfig` or in `AugmentConfig`, with the
-source of each value. A run states which parameter groups train and whether updates alternate; what each step updates
-follows from the two (`TrainingConfig.phases`).
+A recipe's name and overrides give a `TrainingConfig`, which is part of a `RunConfig`. Every place where paper, released
+code and good practice differ is one field here, in `LossConfig` or in `AugmentConfig`, with the source of each value.
+Which groups each step updates follows from `TrainingConfig.phases`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Phase(NamedTuple):
 
 
 class GroupConfig(Config):
-    """How one parameter group moves."""
+    """Learning rate of one parameter group."""
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate, whatever the batch and the number of processes (paper section 3.2.3: 1e-3; released code:
@@ -87,14 +86,14 @@ class TrainingConfig(Config):
     samples: int | None = Field(None, ge=1)
     """Views to train on, instead of `epochs`; rounded up to whole batches."""
     batch: int = Field(8, ge=1)
-    """Frames a step, over all processes (paper: not given, ours 8; released code: 1 a process)."""
+    """Frames per step, over all processes (paper: not given, ours 8; released code: 1 per process)."""
     micro_batch: int | None = Field(None, ge=1)
-    """Frames a process runs forward and backward at once; smaller saves memory and changes nothing else but
-    rounding. None = all of its share."""
+    """Frames per process in one forward and backward pass; smaller saves memory and changes only rounding. None = all
+    of its share."""
     augment: AugmentConfig = AugmentConfig()
-    """How views are drawn."""
+    """How training samples are drawn."""
     loss: LossConfig = LossConfig()
-    """What is minimised."""
+    """The loss."""
 
     lora_rank: int | None = Field(None, ge=1)
     """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width, which is
@@ -113,10 +112,10 @@ class TrainingConfig(Config):
     validate_every: int = Field(2000, ge=1)
     """Samples between two validations; one more at the end (ours)."""
     validation_objects: int = Field(128, ge=0)
-    """Objects of the validation frames that are looked at, evenly spaced, in the windows of `RunConfig.inference`
+    """Objects of the validation frames that are scored, evenly spaced, in the windows of `RunConfig.inference`
     (ours); 0 = no validation, best = last."""
     checkpoint_every: int = Field(2000, ge=1)
-    """Samples between two checkpoints; a killed run goes on from the last one (ours)."""
+    """Samples between two checkpoints; a killed run resumes from the last one (ours)."""
     workers: int = Field(0, ge=0)
     """Processes that prepare views for each training process; 0 = it prepares them itself."""
 
@@ -130,13 +129,13 @@ class TrainingConfig(Config):
     def phases(self, has_hq_head: bool) -> tuple[Phase, ...]:
         """What successive steps update; they take the phases in turn.
 
-        A mask has a part in the loss if its decoder trains, or if no decoder does.
+        A mask is part of the loss if its decoder trains, or if no decoder does.
 
         >>> recipe("paper").phases(has_hq_head=True)[0]
         Phase(groups=('lora', 'last_block', 'sam_decoder'), mask='sam')
         """
-        masks = [mask for mask in ("sam", "hq") if mask == "sam" or has_hq_head]
-        masks = [mask for mask in masks if DECODER_OF[mask] in self.trained_groups] or masks
+        available: list[MaskName] = ["sam", "hq"] if has_hq_head else ["sam"]
+        masks = [mask for mask in available if DECODER_OF[mask] in self.trained_groups] or available
         others = tuple(group for group in self.trained_groups if group not in DECODER_OF.values())
         if self.alternate == "masks":
             return tuple(
@@ -151,10 +150,10 @@ class TrainingConfig(Config):
 
     def total_samples(self, frames: int) -> int:
         """Views of the whole run on `frames` frames: a multiple of the batch, at least one."""
-        wanted = self.samples or max(round(self.epochs * frames), 1)
-        return -(-wanted // self.batch) * self.batch
+        samples = self.samples or max(round(self.epochs * frames), 1)
+        return -(-samples // self.batch) * self.batch
 
-    def rate_factor(self, group: str, progress: float) -> float:
+    def rate_factor(self, group: GroupName, progress: float) -> float:
         """Learning rate of `group` as a fraction of its peak, `progress` in [0, 1] of the run's samples being seen."""
         rise = min(progress / self.warmup, 1.0) if self.warmup else 1.0
         match self.groups[group].schedule:
@@ -166,7 +165,7 @@ class TrainingConfig(Config):
 
 
 class RunConfig(Config):
-    """A fine-tuning run as `fit` takes it, and as its folder keeps it."""
+    """A fine-tuning run: the argument of `fit`, stored in the run's folder."""
 
     method: Method = "ros-sam"
     """The HQ head and its mask need `hq-sam` or `ros-sam`; sam2 has no adapters."""
@@ -179,7 +178,7 @@ class RunConfig(Config):
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Constants of the backbone that are replaced, e.g. `{"depth": 2}` in tests; the checkpoint must fit them."""
     training: TrainingConfig = TrainingConfig()
-    """What trains, on what, how long."""
+    """Which groups train, on which samples, how long."""
     inference: InferenceConfig = InferenceConfig()
     """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
     and precision are the run's own."""

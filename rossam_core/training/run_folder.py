@@ -1,14 +1,14 @@
-"""A run's folder: what is written while a network trains, and how a killed run finds its place again.
+"""A run's folder: the files that training writes, and reading them to resume.
 
     run.json                   RunConfig, fingerprints of the data, digest of the source
-    log.jsonl                  one line a step and one a validation
+    log.jsonl                  one JSON object per step and per validation
     state.pt                   trained weights and optimizers after some step: all that resuming needs
-    weights_last.safetensors   the trained groups, with the hash of what they sit on
+    weights_last.safetensors   the trained groups, with the hash of the other weights
     weights_best.safetensors   the same, at the best validation IoU so far
-    gradient_audit.json        written last: a folder that has it holds a finished run
+    gradient_audit.json        written last: it marks a finished run
 
-Every file appears whole or not at all. There is no random state to keep: all that is drawn depends on the seed
-and the number of the sample alone.
+Files are written to a temporary name and renamed. There is no random state to save: all that is drawn depends on the
+seed and the number of the sample alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ import torch
 from rossam_core import __version__
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, write_json, write_text
-from rossam_core.model.build import PromptableSegmenter, build_from_run, build_model
+from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.model.weights import save_weights
-from rossam_core.records import FrameSet
+from rossam_core.records import Frame, fingerprint
+from rossam_core.settings import flatten
 from rossam_core.training.recipes import RunConfig
 
 RUN, LOG, STATE, AUDIT = "run.json", "log.jsonl", "state.pt", "gradient_audit.json"
@@ -51,66 +52,37 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / AUDIT).exists()
 
 
-def build_base(run: RunConfig) -> PromptableSegmenter:
-    """The network a run starts from: with adapters where the run trains them."""
-    training = run.training
-    return build_model(
-        run.method,
-        run.backbone,
-        run.checkpoint,
-        adapter=training.adapter if "lora" in training.trained_groups else None,
-        lora_rank=training.lora_rank,
-        hq_decoder=training.hq_decoder,
-        fresh_hq_head=training.fresh_hq_head,
-        for_training=True,
-        seed=training.seed,
-        **run.architecture,
-    )
-
-
-def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegmenter:
-    """The network a run has trained: its base with the trained groups on top, in `eval` mode.
-
-    Args:
-        which: `best` (validation IoU) or `last`.
-
-    Raises:
-        RossamError: no run there, or a base that is not the one the groups were trained on.
-    """
-    return build_from_run(run_dir, which)
-
-
-def describe(run: RunConfig, train: FrameSet, val: FrameSet | None) -> dict[str, Any]:
-    """What makes a run this one and no other: its settings and its data."""
-    fingerprints = {"train": train.fingerprint(), "val": val.fingerprint() if val is not None else None}
+def describe(run: RunConfig, train: Sequence[Frame], val: Sequence[Frame] | None) -> dict[str, Any]:
+    """What identifies a run: its settings and its data."""
+    fingerprints = {"train": fingerprint(train), "val": fingerprint(val) if val is not None else None}
     return {"run": run.model_dump(mode="json"), "data": fingerprints}
 
 
-def check_same_run(run_dir: Path, told: Mapping[str, Any]) -> None:
-    """Make sure that the run in the folder, if there is one, is the one `told` describes.
-
-    Raises:
-        RossamError: it has other settings or data; every difference is listed.
-    """
+def check_same_run(run_dir: Path, description: Mapping[str, Any]) -> None:
+    """Raise `RossamError` where the folder holds a run with other settings or data; every difference is listed."""
     path = run_dir / RUN
     if not path.exists():
         return
+    old, new = (
+        dict(flatten({key: values.get(key, {}) for key in description})) for values in (read_json(path), description)
+    )
     problems = ProblemList(path)
-    for key, (old, new) in _differences(read_json(path), told).items():
-        problems.add(key, f"the folder's run has {old!r}, this one {new!r}")
+    for key in sorted({*old, *new} - set(UNIMPORTANT)):
+        if old.get(key) != new.get(key):
+            problems.add(key, f"the folder's run has {old.get(key)!r}, this one {new.get(key)!r}")
     problems.raise_if_any("choose another folder, remove this one, or ask for the settings it was started with")
 
 
-def open_run(run_dir: Path, told: Mapping[str, Any]) -> None:
-    """Start a folder, or clear away what a killed writer left in it."""
+def open_run(run_dir: Path, description: Mapping[str, Any]) -> None:
+    """Create the folder's `run.json`, or remove temporary files that a killed process left."""
     if not (run_dir / RUN).exists():
-        write_json(run_dir / RUN, {**told, "version": __version__, "torch": torch.__version__})
+        write_json(run_dir / RUN, {**description, "version": __version__, "torch": torch.__version__})
     for leftover in [*run_dir.glob(".state-*"), *run_dir.glob(".weights_*"), *run_dir.glob(".log-*")]:
         leftover.unlink()
 
 
 def write_state(run_dir: Path, state: Mapping[str, Any], on_event: OnEvent) -> None:
-    """Replace `state.pt`; until the new one is safely on the disk, the old one stands."""
+    """Replace `state.pt` atomically."""
     with atomic_path(run_dir / STATE) as temporary:
         with open(temporary, "wb") as stream:
             torch.save(dict(state), stream)
@@ -120,7 +92,7 @@ def write_state(run_dir: Path, state: Mapping[str, Any], on_event: OnEvent) -> N
 
 
 def read_state(run_dir: Path) -> dict[str, Any] | None:
-    """What `write_state` last wrote, on the CPU; None where there is none."""
+    """The content of `state.pt`, on the CPU; None where there is none."""
     path = run_dir / STATE
     if not path.exists():
         return None
@@ -136,20 +108,21 @@ def save_trained(model: PromptableSegmenter, run_dir: Path, which: str, run: Run
     save_weights(model, weights_file(run_dir, which), metadata, groups=run.training.trained_groups)
 
 
-def append_log(run_dir: Path, row: Mapping[str, Any]) -> None:
-    """Add one line to the log."""
+def append_log(run_dir: Path, row: Mapping[str, Any], on_event: OnEvent) -> None:
+    """Add one line to the log, and report it."""
     with open(run_dir / LOG, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
+    on_event(row["kind"], row)
 
 
 def cut_log(run_dir: Path, step: int) -> None:
-    """Forget lines after `step`, which a resumed run writes anew, and a last line that was cut short."""
+    """Remove lines after `step`, for resuming, and an incomplete last line."""
     rows = [row for row in _log_rows(run_dir) if row["step"] <= step]
     write_text(run_dir / LOG, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_log(run_dir: str | os.PathLike) -> pd.DataFrame:
-    """The log so far: a row a step (`kind` = `step`) or validation (`kind` = `validation`)."""
+    """The log: one row per step (`kind` = `step`) and per validation (`kind` = `validation`)."""
     return pd.DataFrame(_log_rows(Path(run_dir)))
 
 
@@ -164,7 +137,7 @@ def digests(model: PromptableSegmenter) -> dict[str, str]:
 def gradient_audit(
     model: PromptableSegmenter, run: RunConfig, before: Mapping[str, str], touched: set[str]
 ) -> dict[str, dict[str, Any]]:
-    """Group → what became of its parameters.
+    """Count per group which parameters got a gradient and changed.
 
     Args:
         before: `digests` of the base.
@@ -193,16 +166,4 @@ def _log_rows(run_dir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last line break was cut short
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key → old and new value, over the keys of `new`, without those that change no weights."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in sorted(set(new) | (set(old) if prefix else set())):
-        dotted, a, b = f"{prefix}{key}", old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= _differences(a, b, f"{dotted}.")
-        elif a != b and dotted not in UNIMPORTANT:
-            found[dotted] = (a, b)
-    return found
+    return [json.loads(line) for line in lines[:-1]]  # what follows the last line break is incomplete

@@ -1,15 +1,17 @@
-"""Fine-tuning, readable from top to bottom: `fit` takes a `RunConfig` and frames, and fills a run folder.
+"""Fine-tuning: `fit` reads from top to bottom. It takes a `RunConfig` and frames, and fills a run folder.
 
-In: frames with masks and a network. Out: the log as a DataFrame, and in the folder the trained groups' weights (see
-`runs`). One process or many, started by `accelerate launch`: step k trains on the samples k·B … (k+1)·B − 1,
-whoever computes them, and the update is that of the mean loss over all their objects.
+One process or many, started by `accelerate launch`: step k trains on the samples k·B … (k+1)·B − 1, whichever process
+computes them, and the update follows the mean loss over all their objects.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,37 +19,44 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from rossam_core.devices import autocast, resolve_device
 from rossam_core.errors import RossamError
 from rossam_core.files import write_json
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
-from rossam_core.model.build import PromptableSegmenter, set_trainable
-from rossam_core.progress import track
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.model.segmenter import PromptableSegmenter, build_base, set_trainable
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
 from rossam_core.training.dataset import View, Views, batch_account, loader, point_generator
 from rossam_core.training.losses import object_losses
-from rossam_core.training.recipes import RunConfig, TrainingConfig
+from rossam_core.training.recipes import GroupName, Phase, RunConfig, TrainingConfig
+
+PROGRESS_BAR = functools.partial(tqdm, leave=False, disable=None)
+"""A bar where there is a terminal."""
+Optimizers = dict[GroupName, torch.optim.Optimizer]
+"""One optimizer for each trained group."""
 
 
 def fit(
     run: RunConfig,
     run_dir: str | os.PathLike,
-    train_frames: FrameSet,
-    val_frames: FrameSet | None = None,
+    train_frames: Sequence[Frame],
+    val_frames: Sequence[Frame] | None = None,
     *,
     on_event: runs.OnEvent | None = None,
+    progress: Callable[..., Iterable[int]] = PROGRESS_BAR,
 ) -> pd.DataFrame:
-    """Train, or go on where a killed run stopped, or return the log of a run that has ended.
+    """Train, resume a killed run, or return the log of a finished one.
 
     Args:
         run: network and training.
-        run_dir: the run's folder; made where it is missing.
-        train_frames: those without a masked object are passed over.
+        run_dir: the run's folder; created if missing.
+        train_frames: frames to train on; those without a masked object are skipped.
         val_frames: frames to choose the best weights on; None only without validation objects.
-        on_event: see `runs.OnEvent`; a live curve hangs on it. Called in the main process only.
+        on_event: called after each step and validation, in the main process only; see `runs.OnEvent`.
+        progress: wraps the iteration over steps, as `tqdm` does.
 
     Returns:
         The log (`runs.read_log`).
@@ -56,70 +65,47 @@ def fit(
         RossamError: no frames, no masks, a group that matches nothing, more processes than data, another run in the
             folder, or a loss that is not finite: the frames are named, and the last good state is saved.
     """
-    run_dir, training = Path(run_dir), run.training
+    run_dir, training, batch = Path(run_dir), run.training, run.training.batch
     accelerator = Accelerator(cpu=resolve_device(run.device).type == "cpu")
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     device = accelerator.device if world > 1 else resolve_device(run.device)
     on_event = on_event if on_event is not None and main else _ignore
 
     # Data: frames that have masks, and objects to validate on.
-    with accelerator.main_process_first():  # it may have to generate or fetch
+    with accelerator.main_process_first():  # the first access may generate or fetch the frames
         train, val = _frames(run, train_frames, val_frames)
-    validation, batch = _validation_frames(val, training.validation_objects), training.batch
-    if batch % world or world > len(train):
-        raise RossamError(
-            f"{world} processes",
-            f"cannot share a batch of {batch} frames out of {len(train)} evenly",
-            "start fewer processes, or choose a batch that is a multiple of their number",
-        )
-    told = runs.describe(run, train, val)
-    runs.check_same_run(run_dir, told)
-    if (run_dir / runs.AUDIT).exists():
+    validation = _validation_frames(val, training.validation_objects)
+    _check_shares(world, batch, len(train))
+    description = runs.describe(run, train, val)
+    runs.check_same_run(run_dir, description)
+    if runs.is_finished(run_dir):
         return runs.read_log(run_dir)
 
-    # Network: the base, the groups that each phase moves, one optimizer a group; a predictor to validate with.
+    # Network: the base, the groups that each phase updates, one optimizer per group; a predictor to validate with.
     with accelerator.main_process_first():
-        model = runs.build_base(run)
+        model = build_base(run.model_dump())
     base_digests = runs.digests(model)
     set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
-    phases = run.phases
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
-    optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
-    touched: set[str] = set()  # names of parameters that got a gradient
-    first_step, best_iou = 0, -1.0
+    optimizers: Optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
 
     # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
-    state = runs.read_state(run_dir)
-    if state is not None:
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in state["weights"].items():
-                parameters[name].copy_(value)
-        for group, optimizer in optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][group])
-        first_step, best_iou, touched = state["step"], state["best_iou"], set(state["touched"])
+    state = _restore(run_dir, model, optimizers)
+    touched = set(state["touched"])  # names of parameters that got a gradient
     accelerator.wait_for_everyone()
     if main:
-        runs.open_run(run_dir, told)
-        runs.cut_log(run_dir, first_step)
-
-    def checkpoint(step: int) -> None:
-        if main:
-            weights = {name: p.detach() for group in training.trained_groups for name, p in members[group]}
-            optimizer_states = {group: optimizer.state_dict() for group, optimizer in optimizers.items()}
-            state = {"step": step, "best_iou": best_iou, "touched": sorted(touched)}
-            runs.write_state(run_dir, {**state, "weights": weights, "optimizers": optimizer_states}, on_event)
-            runs.save_trained(model, run_dir, "last", run, {"samples": step * batch})
+        runs.open_run(run_dir, description)
+        runs.cut_log(run_dir, state["step"])
 
     # Steps: this process takes every world-th sample of each batch.
     total = training.total_samples(len(train))
-    steps = range(first_step, total // batch)
-    mine = [step * batch + offset for step in steps for offset in range(rank, batch, world)]
-    batches = iter(loader(Views(train, model.input_size, training, run.inference), mine, batch // world))
-    for step in track(steps, desc=f"training {run.method}") if main else steps:
+    steps = range(state["step"], total // batch)
+    local_indices = [step * batch + offset for step in steps for offset in range(rank, batch, world)]
+    batches = iter(loader(Views(train, model.input_size, training, run.inference), local_indices, batch // world))
+    for step in progress(steps, desc=f"training {run.method}") if main else steps:
         started = time.perf_counter()
-        phase = phases[step % len(phases)]
+        phase = run.phases[step % len(run.phases)]
         views = next(batches)
 
         # Forward and backward: sums of losses, so that the mean over all processes' objects can be taken after.
@@ -127,40 +113,24 @@ def fit(
         set_trainable(model, phase.groups)
         model.train()
         model.zero_grad(set_to_none=True)
-        loss_sum, bad_frames = torch.zeros((), device=device), []
-        micro = training.micro_batch or len(views)
-        for few in (views[i : i + micro] for i in range(0, len(views), micro)):
-            few = [view for view in few if len(view.boxes)]
-            if few:
-                losses = _losses(model, few, phase.mask, training, device)
-                bad_frames += [view.frame for view, loss in zip(few, losses, strict=True) if not loss.isfinite()]
-                losses.sum().backward()
-                loss_sum += losses.sum().detach()
+        loss_sum, bad_frames = _backward(model, views, phase, training, device)
 
         # All processes' gradients, divided by all processes' objects.
         objects = torch.tensor(float(sum(len(view.boxes) for view in views)), device=device)
         loss_sum, objects = _reduce_gradients(accelerator, [p for _, p in active], loss_sum, objects)
-        seen = gather_object([view.account() for view in views])
+        accounts = gather_object([view.account() for view in views])
         with_gradient = [(name, p) for name, p in active if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for _, p in with_gradient])
 
         # A loss or gradient that is not finite ends the run before it reaches the weights.
         if not (torch.isfinite(loss_sum) and torch.isfinite(norm)):
-            checkpoint(step)
-            bad_frames = gather_object(bad_frames) or [account["frame"] for account in seen]
-            raise RossamError(
-                run_dir,
-                f"loss {loss_sum.item()} or gradient norm {norm.item()} of step {step} is not finite; "
-                f"frames: {', '.join(sorted(set(bad_frames)))}",
-                f"the weights before this step are kept in {runs.weights_file(run_dir, 'last').name}; look at these "
-                "frames, or lower the learning rate, set training.clip_norm or training.precision=float32",
-            )
+            _checkpoint(run_dir, run, model, optimizers, state, on_event, main)
+            frames = gather_object(bad_frames) or [account["frame"] for account in accounts]
+            raise _diverged(run_dir, step, loss_sum, norm, frames)
 
-        # Update: rates follow the samples seen. A batch without an object moves nothing.
-        rates = {
-            group: training.groups[group].learning_rate * training.rate_factor(group, step * batch / total)
-            for group in phase.groups
-        }
+        # Update: rates follow the samples seen. A batch without an object changes nothing.
+        seen = step * batch / total
+        rates = {g: training.groups[g].learning_rate * training.rate_factor(g, seen) for g in phase.groups}
         if objects:
             if training.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_([p for _, p in with_gradient], training.clip_norm, norm)
@@ -168,35 +138,31 @@ def fit(
             for group in phase.groups:
                 optimizers[group].param_groups[0]["lr"] = rates[group]
                 optimizers[group].step()
+        state |= {"step": step + 1, "touched": sorted(touched)}
 
         # Log, validate, checkpoint.
-        samples = (step + 1) * batch
+        samples, last = (step + 1) * batch, step == steps[-1]
+        place = {"step": step + 1, "samples": samples}
         if main:
-            row = {"kind": "step", "step": step + 1, "samples": samples, "mask": phase.mask}
-            row |= {"loss": loss_sum.item() / max(objects.item(), 1), "objects": int(objects.item())}
-            row |= {"gradient_norm": norm.item()} | {f"rate_{group}": rate for group, rate in rates.items()}
-            row |= batch_account(seen) | {"seconds": round(time.perf_counter() - started, 4)}
-            runs.append_log(run_dir, row)
-            on_event("step", row)
-        last = step == steps[-1]
+            row = {"kind": "step", **place, "mask": phase.mask, "loss": loss_sum.item() / max(objects.item(), 1)}
+            row |= {"objects": int(objects.item()), "gradient_norm": norm.item()}
+            row |= {f"rate_{group}": rate for group, rate in rates.items()} | batch_account(accounts)
+            runs.append_log(run_dir, row | {"seconds": round(time.perf_counter() - started, 4)}, on_event)
         if validation and (last or _passes(samples, training.validate_every, batch)):
-            row = {"kind": "validation", "step": step + 1, "samples": samples}
-            row |= validate(predictor, validation, accelerator)
-            if row["iou"] > best_iou:
-                best_iou = row["iou"]
+            row = {"kind": "validation", **place} | validate(predictor, validation, accelerator)
+            if row["iou"] > state["best_iou"]:
+                state["best_iou"] = row["iou"]
                 if main:
-                    runs.save_trained(model, run_dir, "best", run, {"samples": samples, "iou": best_iou})
+                    runs.save_trained(model, run_dir, "best", run, {"samples": samples, "iou": row["iou"]})
             if main:
-                runs.append_log(run_dir, row)
-                on_event("validation", row)
+                runs.append_log(run_dir, row, on_event)
         if last or _passes(samples, training.checkpoint_every, batch):
-            checkpoint(step + 1)
+            _checkpoint(run_dir, run, model, optimizers, state, on_event, main)
 
     # End: what a writer killed near the end may have missed, and the audit, which marks the run as finished.
     if main:
-        runs.save_trained(model, run_dir, "last", run, {"samples": total})
-        if not validation:
-            runs.save_trained(model, run_dir, "best", run, {"samples": total})
+        for which in ("last",) if validation else ("last", "best"):
+            runs.save_trained(model, run_dir, which, run, {"samples": total})
         write_json(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
     accelerator.wait_for_everyone()
     return runs.read_log(run_dir)
@@ -213,14 +179,34 @@ def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator
     """
     started = time.perf_counter()
     totals = torch.zeros(2, device=predictor.device, dtype=torch.float32)  # sum of IoU, objects
-    for frame, found in predictor.predict_frames(frames[accelerator.process_index :: accelerator.num_processes]):
+    for frame, masks in predictor.predict_frames(frames[accelerator.process_index :: accelerator.num_processes]):
         ious = [
             mask_iou(mask.full(), annotation.mask(frame.size_hw))
-            for mask, annotation in zip(found, frame.objects, strict=True)
+            for mask, annotation in zip(masks, frame.objects, strict=True)
         ]
         totals += totals.new_tensor([sum(ious), len(ious)])
     iou, objects = accelerator.reduce(totals, reduction="sum").tolist()
     return {"iou": iou / objects, "objects": int(objects), "seconds": round(time.perf_counter() - started, 4)}
+
+
+def _backward(
+    model: PromptableSegmenter, views: list[View], phase: Phase, training: TrainingConfig, device: torch.device
+) -> tuple[Tensor, list[str]]:
+    """Add the gradients of all objects' losses, micro-batch by micro-batch.
+
+    Returns:
+        The sum of the losses, and the frames whose loss is not finite.
+    """
+    loss_sum, bad_frames = torch.zeros((), device=device), []
+    size = training.micro_batch or len(views)
+    for start in range(0, len(views), size):
+        micro_batch = [view for view in views[start : start + size] if len(view.boxes)]
+        if micro_batch:
+            losses = _losses(model, micro_batch, phase.mask, training, device)
+            bad_frames += [view.frame for view, loss in zip(micro_batch, losses, strict=True) if not loss.isfinite()]
+            losses.sum().backward()
+            loss_sum += losses.sum().detach()
+    return loss_sum, bad_frames
 
 
 def _losses(
@@ -234,7 +220,7 @@ def _losses(
     planes = [getattr(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
     sums = []
     for view, *logits_of_view in zip(views, *planes, strict=True):
-        generator = point_generator(training.seed, view.index)
+        generator = point_generator(training.seed, view.sample)
         targets = view.masks.to(device)
         sums.append(sum(object_losses(x, targets, training.loss, generator).sum() for x in logits_of_view))
     return torch.stack(sums)
@@ -262,29 +248,91 @@ def _reduce_gradients(
     return loss_sum, objects
 
 
-def _frames(run: RunConfig, train: FrameSet, val: FrameSet | None) -> tuple[FrameSet, FrameSet | None]:
+def _checkpoint(
+    run_dir: Path,
+    run: RunConfig,
+    model: PromptableSegmenter,
+    optimizers: Optimizers,
+    state: Mapping[str, Any],
+    on_event: runs.OnEvent,
+    main: bool,
+) -> None:
+    """Write all that resuming needs, in the main process."""
+    if not main:
+        return
+    weights = {
+        name: parameter.detach()
+        for group, parameters in model.parameter_groups().items()
+        if group in run.training.trained_groups
+        for name, parameter in parameters
+    }
+    optimizer_states = {group: optimizer.state_dict() for group, optimizer in optimizers.items()}
+    runs.write_state(run_dir, {**state, "weights": weights, "optimizers": optimizer_states}, on_event)
+    runs.save_trained(model, run_dir, "last", run, {"samples": state["step"] * run.training.batch})
+
+
+def _restore(run_dir: Path, model: PromptableSegmenter, optimizers: Optimizers) -> dict[str, Any]:
+    """Load the last checkpoint, if there is one.
+
+    Returns:
+        `step` to start from, `best_iou` so far, `touched`: names of parameters that got a gradient.
+    """
+    state = runs.read_state(run_dir)
+    if state is None:
+        return {"step": 0, "best_iou": -1.0, "touched": []}
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in state["weights"].items():
+            parameters[name].copy_(value)
+    for group, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][group])
+    return {key: state[key] for key in ("step", "best_iou", "touched")}
+
+
+def _diverged(run_dir: Path, step: int, loss: Tensor, norm: Tensor, frames: list[str]) -> RossamError:
+    return RossamError(
+        run_dir,
+        f"loss {loss.item()} or gradient norm {norm.item()} of step {step} is not finite; "
+        f"frames: {', '.join(sorted(set(frames)))}",
+        f"the weights before this step are kept in {runs.weights_file(run_dir, 'last').name}; look at these "
+        "frames, or lower the learning rate, set training.clip_norm or training.precision=float32",
+    )
+
+
+def _check_shares(processes: int, batch: int, frames: int) -> None:
+    if batch % processes or processes > frames:
+        raise RossamError(
+            f"{processes} processes",
+            f"cannot share a batch of {batch} frames out of {frames} evenly",
+            "start fewer processes, or choose a batch that is a multiple of their number",
+        )
+
+
+def _frames(
+    run: RunConfig, train: Sequence[Frame], val: Sequence[Frame] | None
+) -> tuple[list[Frame], Sequence[Frame] | None]:
     """Frames to train on, all with masks, and frames to validate on, None where nothing is validated."""
     if len(train) == 0:
-        raise RossamError(train.name, "the training split is empty", "check the dataset's folder and split files")
-    with_masks = train.subset([frame for frame in train if any(o.has_mask for o in frame.objects)])
-    if len(with_masks) == 0:
+        raise RossamError("training frames", "there are none", "check the dataset's folder and split files")
+    with_masks = [frame for frame in train if any(o.has_mask for o in frame.objects)]
+    if not with_masks:
         raise RossamError(
-            train.name,
-            f"none of the {train.object_count} objects in {len(train)} frames has a mask",
+            "training frames",
+            f"none of the {sum(len(frame.objects) for frame in train)} objects in {len(train)} frames has a mask",
             "train on a dataset with masks; one with boxes alone can be converted to masks by a trained network",
         )
     if run.training.validation_objects == 0:
         return with_masks, None
     if val is None or not any(o.has_mask for frame in val for o in frame.objects):
         raise RossamError(
-            val.name if val is not None else "validation frames",
-            "the validation split is empty, or has no masks",
+            "validation frames",
+            "there are none, or they have no masks",
             "give validation frames with masks, or set training.validation_objects to 0",
         )
     return with_masks, val
 
 
-def _validation_frames(val: FrameSet | None, count: int) -> list[Frame]:
+def _validation_frames(val: Sequence[Frame] | None, count: int) -> list[Frame]:
     """At most `count` objects with masks, evenly spaced over the split, in their frames; no other objects."""
     if val is None:
         return []
@@ -297,7 +345,7 @@ def _validation_frames(val: FrameSet | None, count: int) -> list[Frame]:
 
 
 def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
-    """What validates: the run's windows, and the mask that it trains (SAM's only where no phase trains the HQ mask)."""
+    """Predictor for validation: the run's windows, and the HQ mask unless the run trains SAM's mask alone."""
     trains_sam_alone = {phase.mask for phase in run.phases} == {"sam"}
     own = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
     return Predictor(model, run.inference.model_copy(update=own), device)

@@ -5,80 +5,121 @@ In: options. Out: a folder of masks (`conversion.records`), exports and review i
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
+import typer
 from tqdm.auto import tqdm
 
-from rossam_core.boxes import CONVENTIONS
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
-from rossam_core.progress import duration
-from rossam_core.records import Drop, FrameSet
-from rossam_core.settings import Method, parse_config
+from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.options import (
+    Annotations,
+    AnyMethod,
+    Bands,
+    Checkpoint,
+    Convention,
+    Data,
+    Device,
+    KeepCrowd,
+    Limit,
+    Settings,
+    SkipBad,
+    Source,
+    Stretch,
+    example,
+    read_settings,
+)
+from rossam_kit.progress import duration
 
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
 FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
-SAT_MTB_BOXES = ("seg", "hbb", "obb", "mot")
 SCENE_FORMATS = ("gpkg", "geojson", "label-map")
+Format = StrEnum("Format", {name: name for name in (*FORMATS, *SCENE_FORMATS)})
+READ_GROUPS = ("data", "model", "inference", "device", "notice")
+"""Groups of a profile that move a mask."""
 WORST = 5
 
 
-def add_parser(commands, read_settings: Callable[[Sequence[str]], dict[str, Any]]) -> None:
-    """Add `convert` to the command line; `read_settings` turns KEY=VALUE texts into profile overrides."""
-    parser = commands.add_parser("convert", help="make a mask for every box of a tracking dataset; resumes")
-    out_help = "a new folder, or that of a conversion to go on with"
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)
-    parser.add_argument("--profile", default="demo", help="demo (default: generated video), nwpu, …, or a YAML file")
-    parser.add_argument("--source", help="reader of the data: synthetic, nwpu-vhr10, coco, sat-mtb, ootb, dota, …")
-    parser.add_argument(
-        "--data", metavar="PATH", help="folder of the data; with --annotations, of its images, or a GeoTIFF or VRT"
-    )
-    annotations_help = "boxes in a COCO file anywhere; of a GeoTIFF or VRT also as GeoJSON, GeoPackage or shapefile"
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help=annotations_help)
-    parser.add_argument(
-        "--pixels", action="store_true", help="boxes of a GeoJSON, … are columns and rows of the raster"
-    )
-    class_help = "attribute with the class in a GeoJSON, … (default: class, category, label, name or type)"
-    parser.add_argument("--class-field", metavar="NAME", help=class_help)
-    convention_help = "what bbox of a COCO file holds (default: xywh, refused where the boxes look like another)"
-    parser.add_argument("--box-convention", choices=CONVENTIONS, help=convention_help)
-    parser.add_argument("--keep-crowd", action="store_true", help="take iscrowd annotations of a COCO file as objects")
-    skip_help = "leave out annotations of a COCO file that cannot be used; each is listed with its reason"
-    parser.add_argument("--skip-bad", action="store_true", help=skip_help)
-    parser.add_argument("--split", choices=get_args(config.Split), help="default: the split the source is scored on")
-    bands_help = "bands shown as red, green, blue (or one as gray), numbered from 1; default: the first three"
-    parser.add_argument("--bands", metavar="R,G,B", help=bands_help)
-    stretch_help = "full (default: the bit depth's range), percentiles, percentiles:LO,HI, or LO,HI; one for all images"
-    parser.add_argument("--stretch", metavar="HOW", help=stretch_help)
-    boxes_help = "boxes of --source sat-mtb: of polygons (seg, default), upright, oriented (around them), of tracks"
-    parser.add_argument("--boxes", choices=SAT_MTB_BOXES, help=boxes_help)
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
-    method_help = "default: that of the run named by --checkpoint, else hq-sam"
-    parser.add_argument("--method", choices=(*get_args(Method), *BASELINES), help=method_help)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a fine-tuning run's folder, or a weights file")
-    parser.add_argument(
-        "--format", action="append", default=[], choices=(*FORMATS, *SCENE_FORMATS), help="export so; may be repeated"
-    )
-    jitter_help = "moved boxes tried for each box (default 4); 0 is fastest, and judges masks less well"
-    parser.add_argument("--jitter", type=int, metavar="N", help=jitter_help)
-    clip_help = "cut masks off at their oriented boxes (ootb, dota, sat-mtb --boxes obb, turned polygons of a GIS file)"
-    parser.add_argument("--clip-oriented", action="store_true", help=clip_help)
-    parser.add_argument("--engine", default="local", choices=("local", "ray"))
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a processor core, or a GPU")
-    parser.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a profile key")
-    parser.set_defaults(command=lambda options: run(options, read_settings(options.set)))
+EXAMPLES = example(
+    "rossam convert --source viso --data DIR --out masks --format coco --format png",
+    "rossam convert --annotations boxes.json --data IMAGES --out masks --checkpoint RUN",
+    "rossam convert --annotations boxes.geojson --data scene.tif --bands 4,3,2 --out masks --format gpkg",
+)
 
 
-def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+def convert_command(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder, or that of a conversion to go on with")],
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")
+    ] = "demo",
+    source: Source = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    box_convention: Convention = None,
+    keep_crowd: KeepCrowd = False,
+    skip_bad: SkipBad = False,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="boxes of a GeoJSON, GeoPackage or shapefile are in pixels of the raster")
+    ] = False,
+    class_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="attribute with the class; default: class, category, label, name, type"),
+    ] = None,
+    boxes: Annotated[
+        Literal["seg", "hbb", "obb", "mot"] | None,
+        typer.Option(help="boxes of --source sat-mtb: of polygons (default), upright, oriented, of tracks"),
+    ] = None,
+    clip_oriented: Annotated[
+        bool,
+        typer.Option("--clip-oriented", help="cut masks off at oriented boxes (ootb, dota, --boxes obb, GIS polygons)"),
+    ] = False,
+    split: Annotated[config.Split | None, typer.Option(help="default: the split the source is scored on")] = None,
+    bands: Bands = None,
+    stretch: Stretch = None,
+    limit: Limit = None,
+    method: Annotated[
+        AnyMethod | None, typer.Option(help="default: that of the run named by --checkpoint, else hq-sam")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    format: Annotated[
+        list[Format],
+        typer.Option(
+            default_factory=list,
+            show_default=False,
+            metavar="NAME",
+            help=f"export as {', '.join(FORMATS)}, or of a raster {', '.join(SCENE_FORMATS)}; may be repeated",
+        ),
+    ],
+    jitter: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="moved boxes tried for each box (default 4); 0: fastest, judges masks less well"
+        ),
+    ] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="this machine, or a Ray cluster")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="processes; default: one a processor core, or a GPU")
+    ] = None,
+    device: Device = None,
+    set: Settings,
+) -> int:
+    """Make a mask for every box of a dataset. What was cut off goes on where it was."""
+    return run(SimpleNamespace(**locals()), read_settings(set))
+
+
+def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and tell what came of it; 1 where no box got a mask."""
     from rossam_kit.convert import geo, geo_exports
     from rossam_kit.convert.convert import boxes_only, convert
@@ -86,9 +127,10 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from rossam_kit.convert.review import write_review
 
     started, requested = time.time(), dict(overrides)
-    options.method = options.method or _method_of(options.checkpoint)
-    profile = _profile(options, overrides)
-    _refuse_without_effect(options, profile, requested)
+    options.method = options.method or method_of(options.checkpoint)
+    profile = profile_of(options, overrides)
+    refuse_without_effect(options, profile, requested)
+    _refuse_misplaced(options, profile, requested)
     frames = boxes_only(_frames(options, profile))
     if not frames.object_count:
         _refuse_nothing(frames)
@@ -97,7 +139,7 @@ def run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     geo_exports.check(frames, formats)
     if geo.is_scene(options.data, options.annotations):
         print(geo.describe(frames) + "\n")
-    predictor = _predictor(options.method, profile, options.checkpoint is not None)
+    predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     settings = _settings(options, frames)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
@@ -133,7 +175,7 @@ def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
     return sorted(shown, key=lambda group: -group[1])
 
 
-def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.Profile:
+def profile_of(options: SimpleNamespace, overrides: dict[str, Any]) -> config.Profile:
     """The profile with the options over it; generated data is no longer than the limit asks for."""
     if options.limit is not None and options.limit < 1:
         raise RossamError(f"--limit {options.limit}", "is no number of frames", "use 1 or more")
@@ -152,7 +194,8 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
     overrides |= {f"data.{k}": v for k in ("bands", "stretch") if (v := getattr(options, k)) is not None}
     if options.device:
         overrides["device"] = options.device
-    overrides.setdefault("inference.growth", "context")  # whole objects are wanted, not the paper's fixed windows
+    given = dict(flatten(overrides))
+    overrides |= {key: value for key, value in _windows(options.checkpoint).items() if key not in given}
     profile = config.load_profile(options.profile, overrides)
     made = profile.data.synthetic
     if options.limit and profile.data.source == "synthetic":
@@ -162,30 +205,29 @@ def _profile(options: argparse.Namespace, overrides: dict[str, Any]) -> config.P
     return profile.model_copy(update={"data": profile.data.model_copy(update={"synthetic": made})})
 
 
-def _frames(options: argparse.Namespace, profile: config.Profile):
-    from rossam_kit.convert.geo import is_scene
-    from rossam_kit.datasets.coco import read_coco
-    from rossam_kit.datasets.images import with_reading
-    from rossam_kit.datasets.loading import load_frames, root_of, scored_split
-    from rossam_kit.datasets.sat_mtb import read_sat_mtb
+def _windows(checkpoint: str | None) -> dict[str, Any]:
+    """Inference settings of a run: its masks are best in the windows it was trained for; but objects are not cut."""
+    run = read_json(_run_file(checkpoint)).get("run", {}) if is_run(checkpoint) else {}
+    own = ("mask_source", "precision", "batch_size", "prompt_batch_size")
+    settings = {f"inference.{k}": v for k, v in run.get("inference", {}).items() if k not in own}
+    if settings.get("inference.growth", "none") == "none":
+        settings["inference.growth"] = "context"
+    return settings
+
+
+def frames_of(options: SimpleNamespace, profile: config.Profile) -> FrameSet:
+    """The frames that the options name, at most `--limit` of them; the others are in the drop log."""
+    from rossam_kit.datasets.loading import load_frames, read_annotations, scored_split
 
     data = profile.data
-    if is_scene(options.data, options.annotations):
-        frames = _scene(options, data)
-    elif options.annotations:
-        frames = read_coco(
-            options.annotations,
-            data.root,
-            name=options.annotations.stem,
-            box_convention=data.box_convention,
-            keep_crowd=data.keep_crowd,
-            skip_bad=data.skip_bad,
-        )
-        frames = with_reading(frames, data)
-    elif options.boxes:
-        frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
+    if options.annotations:
+        (frames,) = read_annotations(data, options.annotations)
     else:
         frames = load_frames(data, options.split or scored_split(data), cache_dir())
+    return _limited(frames, options)
+
+
+def _limited(frames: FrameSet, options: SimpleNamespace) -> FrameSet:
     beyond = frames.frames[options.limit :] if options.limit else ()
     drops = [
         Drop(f"{f.key} object {o.object_id}", f"beyond --limit {options.limit}", 1) for f in beyond for o in f.objects
@@ -193,21 +235,52 @@ def _frames(options: argparse.Namespace, profile: config.Profile):
     return frames.subset(frames.frames[: options.limit], drops)
 
 
-def _scene(options: argparse.Namespace, data: config.DataConfig) -> FrameSet:
-    """Tiles of a raster around the boxes of a GIS or COCO file."""
-    from rossam_kit.convert.geo import read_scene
+def _frames(options: SimpleNamespace, profile: config.Profile) -> FrameSet:
+    """`frames_of`; tiles of a raster with boxes of a file; boxes of a certain kind of SAT-MTB."""
+    from rossam_kit.convert.geo import is_scene, read_scene
+    from rossam_kit.datasets.images import with_reading
+    from rossam_kit.datasets.loading import root_of, scored_split
+    from rossam_kit.datasets.sat_mtb import read_sat_mtb
 
-    if options.annotations is None or options.data is None:
-        remedy = "name both: --data scene.tif --annotations boxes.geojson"
-        raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
-    return read_scene(options.data, options.annotations, data, pixels=options.pixels, class_field=options.class_field)
+    data, annotations = profile.data, options.annotations
+    if is_scene(options.data, annotations):
+        if annotations is None or options.data is None:
+            remedy = "name both: --data scene.tif --annotations boxes.geojson"
+            raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
+        frames = read_scene(options.data, annotations, data, pixels=options.pixels, class_field=options.class_field)
+    elif options.boxes:
+        frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
+    else:
+        return frames_of(options, profile)
+    return _limited(frames, options)
 
 
-def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
-    """Raise `RossamError` where options are set that this method and source would ignore, all at once."""
+def _refuse_misplaced(options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any]) -> None:
+    """Raise `RossamError` where options are about another kind of input, all at once."""
     from rossam_kit.convert.geo import ignored_options
 
-    method, source, problems = options.method, profile.data.source, ProblemList("rossam convert")
+    problems = ProblemList("options")
+    problems.extend(ignored_options(options))
+    if options.boxes:
+        ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
+        problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
+        if profile.data.source != "sat-mtb" or options.annotations:
+            problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
+        if options.split == "val":
+            problems.add("--split val", "is held out of polygons only; --boxes has train and test")
+    problems.raise_if_any("leave these out")
+
+
+def refuse_without_effect(
+    options: SimpleNamespace, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
+) -> None:
+    """Raise `RossamError` where options are set that this method and source would ignore, all at once.
+
+    Args:
+        overrides: those of `--set`.
+        also_read: groups of the profile that the command reads besides `READ_GROUPS`.
+    """
+    method, source, problems = options.method, profile.data.source, ProblemList("options")
     if options.annotations:
         ignored = {"--split": options.split, "--source": options.source if options.source != "coco" else None}
         ignored |= {
@@ -216,14 +289,6 @@ def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile,
         problems.extend((option, "has no effect with --annotations") for option, value in ignored.items() if value)
     elif options.data and source == "synthetic":
         problems.add(f"--data {options.data}", f"has no effect: the source of profile {profile.name} is synthetic")
-    problems.extend(ignored_options(options))
-    if options.boxes:
-        ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
-        problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
-        if source != "sat-mtb" or options.annotations:
-            problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
-        if options.split == "val":
-            problems.add("--split val", "is held out of polygons only; --boxes has train and test")
     if method in BASELINES:
         ignored = {"--checkpoint": options.checkpoint, "--device": options.device}
         problems.extend((o, f"has no effect: {method} has no network") for o, value in ignored.items() if value)
@@ -233,7 +298,8 @@ def _refuse_without_effect(options: argparse.Namespace, profile: config.Profile,
             problems.add(option, f"says {getattr(options, option[2:])}, --set {key} says {overrides[key]}")
     reasons = config.without_effect(profile, overrides)
     for key in overrides:
-        reason = reasons.get(key) or _not_for(method, key, options.checkpoint)
+        is_read = key.partition(".")[0] in (*READ_GROUPS, *also_read)
+        reason = reasons.get(key) or (_not_for(method, key, options.checkpoint) if is_read else "has no effect here")
         if reason:
             problems.add(f"--set {key}", reason)
     remedy = "leave these out" if source != "synthetic" else "leave these out, or name the data's reader with --source"
@@ -244,8 +310,6 @@ def _not_for(method: str, key: str, checkpoint: str | None) -> str:
     """Why a method does not look at a profile key; empty where it does."""
     group, _, name = key.partition(".")
     name = name.split(".")[0]
-    if group not in ("data", "model", "inference", "device", "notice"):
-        return "has no effect on a conversion"
     if method in BASELINES:
         return f"has no effect: {method} has no network" if group in ("model", "inference", "device") else ""
     if group != "model":
@@ -255,8 +319,8 @@ def _not_for(method: str, key: str, checkpoint: str | None) -> str:
     if method != "sam2" and name == "sam2_backbone":
         return f"is SAM2's; {method} has model.backbone"
     if name == "recipe":
-        return "has no effect on a conversion"
-    if name in ("architecture", "backbone") and checkpoint and _run_file(checkpoint).is_file():
+        return "has no effect here"
+    if name in ("architecture", "backbone") and is_run(checkpoint):
         return f"has no effect: the run {checkpoint} has its own"
     return ""
 
@@ -265,34 +329,37 @@ def _run_file(checkpoint: str) -> Path:
     return Path(checkpoint).expanduser() / "run.json"
 
 
-def _method_of(checkpoint: str | None) -> str:
+def is_run(checkpoint: str | None) -> bool:
+    """Whether this is the folder of a fine-tuning run."""
+    return checkpoint is not None and _run_file(checkpoint).is_file()
+
+
+def method_of(checkpoint: str | None) -> str:
     """The method of a fine-tuning run, hq-sam where no run is named."""
-    is_run = checkpoint is not None and _run_file(checkpoint).is_file()
-    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run else "hq-sam"
+    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run(checkpoint) else "hq-sam"
 
 
-def _predictor(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
+def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
     """What answers prompts; a checkpoint named for this very method counts for SAM2, too."""
     if method in BASELINES:
         from rossam_kit.experiments import baselines
 
-        by_name = (baselines.BoxBaseline, baselines.EllipseBaseline, baselines.GrabCutBaseline)
-        return dict(zip(BASELINES, by_name, strict=True))[method]()
+        return baselines.BASELINES[method]()
     from rossam_core.inference.predictor import Predictor
-    from rossam_core.model.build import build_model
+    from rossam_core.model.segmenter import build_model
     from rossam_kit.experiments.experiments import Experiments
 
     base = Experiments(profile).base(method)
     if has_own_checkpoint:
         base["checkpoint"] = profile.model.checkpoint
-    if has_own_checkpoint and _run_file(base["checkpoint"]).is_file():
+    if has_own_checkpoint and is_run(base["checkpoint"]):
         base["backbone"] = read_json(_run_file(base["checkpoint"]))["run"]["backbone"]
     constants = base.pop("architecture")
     model = build_model(method, **base, **constants)
     return Predictor(model, profile.inference, profile.device)
 
 
-def _settings(options: argparse.Namespace, frames: FrameSet):
+def _settings(options: SimpleNamespace, frames: FrameSet):
     """How to convert: `--jitter` and `--clip-oriented`, which is refused where no box is oriented."""
     from rossam_kit.convert.convert import ConversionConfig
 

@@ -25,12 +25,13 @@ from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
-from rossam_core.progress import track
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config
 from rossam_kit.convert import engines, quality
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.progress import track
 
 Engine = Literal["local", "ray"]
 COLUMNS = (
@@ -160,7 +161,7 @@ class ShardWorker:
         try:
             image = frame.image()
         except RossamError as error:
-            return [f"image: {error.found}"] * len(usable)
+            return [f"image: {error.finding}"] * len(usable)
         if image.shape[:2] != tuple(frame.size_hw):
             found = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
             return [found] * len(usable)
@@ -179,7 +180,7 @@ class ShardWorker:
         try:
             return _predict(self.predictor, image, box, variants)[0]
         except RossamError as error:
-            return f"{error.where}: {error.found}"
+            return f"{error.where}: {error.finding}"
 
 
 def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarray) -> list[Answer]:

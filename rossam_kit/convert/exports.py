@@ -31,9 +31,9 @@ from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, write_bytes, write_json
-from rossam_core.records import Drop, FrameSet, class_finder
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import is_hole, outlines
+from rossam_kit.datasets.frame_set import Drop, FrameSet, class_finder
 
 MOST_LABELS = 2**16 - 1
 EXIF_ORIENTATION = 0x0112

@@ -23,9 +23,10 @@ from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json, sha256_of, stable_hash
 from rossam_core.inference.windows import pixel_hulls
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import DataConfig
 from rossam_kit.datasets.coco import TRACK_KEYS, read_coco
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.image_sources import INSTALL_GEO
 from rossam_kit.datasets.images import TileReading, resolve_reading
 

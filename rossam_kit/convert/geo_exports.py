@@ -17,11 +17,11 @@ import pandas as pd
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path
-from rossam_core.records import FrameSet
 from rossam_kit.convert import quality
 from rossam_kit.convert.exports import MOST_LABELS, _drop, _write_drops
 from rossam_kit.convert.geo import Raster, packages
 from rossam_kit.convert.mask_records import Conversion, MaskRecord
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import TileReading
 
 LABEL_BLOCK = 2048

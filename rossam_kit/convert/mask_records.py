@@ -25,7 +25,8 @@ from pycocotools import mask as coco_mask
 from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import Box, Drop, Frame
+from rossam_core.records import Box, Frame
+from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from rossam_core import masks
-from rossam_core.boxes import are_around, other_convention
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import are_around, other_convention
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
     Report,

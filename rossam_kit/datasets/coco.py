@@ -21,10 +21,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from rossam_core import masks
-from rossam_core.boxes import are_around, box_problems, other_convention, to_xyxy
+from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import read_json, write_json
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import are_around, other_convention, to_xyxy
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
 
 FORMAT = "rossam-index-1"
@@ -494,7 +496,7 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     try:
         size_hw = image_size_hw(path)
     except RossamError as error:
-        return path, (0, 0), f"{error.where}: {error.found}"
+        return path, (0, 0), f"{error.where}: {error.finding}"
     numbers = [_whole(side) if side is not None else own for side, own in zip(stated, size_hw, strict=True)]
     if tuple(numbers) == tuple(size_hw):
         return path, size_hw, ""

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
     Report,

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import pooch
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, exclusive, read_json, write_json
-from rossam_core.progress import track
+from rossam_core.files import cache_dir, read_json, write_json
+from rossam_kit.cache import exclusive
 from rossam_kit.datasets.catalogue import (
     Entry,
     Rule,
@@ -34,6 +34,7 @@ from rossam_kit.datasets.catalogue import (
 from rossam_kit.datasets.download import download, local_path
 from rossam_kit.datasets.reading import is_litter
 from rossam_kit.datasets.unpack import UNSUPPORTED, check_space, is_archive, unpack
+from rossam_kit.progress import track
 
 RECORD = ".fetched.json"
 SEARCH_DEPTH = 3
@@ -138,7 +139,7 @@ def fetch(names: Sequence[str], *, mirror: str | None = None, confirm: Callable[
     if len(failures) == 1:
         raise failures[0]
     problems = ProblemList("fetch")
-    problems.extend((failure.where, f"{failure.found}; {failure.remedy}") for failure in failures)
+    problems.extend((failure.where, f"{failure.finding}; {failure.remedy}") for failure in failures)
     problems.raise_if_any("what is named above is not here; all else is")
     return complete
 

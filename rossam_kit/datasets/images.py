@@ -38,8 +38,9 @@ import numpy as np
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, stable_hash, write_json
-from rossam_core.records import FrameSet, ImageReading
+from rossam_core.records import ImageReading
 from rossam_kit.config import ImageOptions
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
 from rossam_kit.datasets.tiff import Window
 

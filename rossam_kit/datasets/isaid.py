@@ -29,11 +29,12 @@ from PIL import Image
 from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, stable_hash, write_bytes
-from rossam_core.progress import track
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import read_image
 from rossam_kit.datasets.reading import Report, find_folder, indexed, list_files
+from rossam_kit.progress import track
 
 NAME = "isaid"
 PATCH, OVERLAP = 800, 200
@@ -163,7 +164,7 @@ def _read_files(files: list[Path], report: Report) -> tuple[np.ndarray, np.ndarr
                     return None
                 arrays.append(read_image(path))
         except RossamError as error:
-            report.problem(path, error.found)
+            report.problem(path, error.finding)
             return None
     image, colours, ids = arrays
     for path, array in zip(files[1:], (colours, ids), strict=True):

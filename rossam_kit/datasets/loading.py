@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, caching, exclusive, stable_hash, write_bytes
-from rossam_core.records import Drop, FrameSet
+from rossam_core.files import cache_dir, stable_hash, write_bytes
+from rossam_kit.cache import caching, exclusive
 from rossam_kit.config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfig, Split
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.catalogue import place_of
 from rossam_kit.datasets.coco import read_coco
 from rossam_kit.datasets.dota import read_dota
 from rossam_kit.datasets.fetch import locate
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import AS_IT_IS, with_reading
 from rossam_kit.datasets.isaid import read_isaid
 from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10
@@ -24,6 +25,7 @@ from rossam_kit.datasets.ootb import read_ootb
 from rossam_kit.datasets.sampling import apply, draw_manifest, read_manifest
 from rossam_kit.datasets.sat_mtb import read_sat_mtb
 from rossam_kit.datasets.satsot import read_satsot
+from rossam_kit.datasets.splits import hold_out
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.datasets.viso import read_viso
 
@@ -58,6 +60,14 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None, progr
                 paths += [frame.image_path for frame in _read_split(data, other, cache, progress) if other != split]
         frames = with_reading(frames, data, paths, cache)
     return _limit(frames, data.limit_frames)
+
+
+def read_annotations(data: DataConfig, *files: Path) -> list[FrameSet]:
+    """COCO files anywhere, with the images in `data.root`; the stretch is the same for all of them."""
+    options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
+    sets = [read_coco(file, data.root, name=file.stem, **options) for file in files]
+    paths = [frame.image_path for frames in sets for frame in frames]
+    return [with_reading(frames, data, paths) for frames in sets]
 
 
 def _read_split(data: DataConfig, split: Split, cache: Path | None, progress: bool) -> FrameSet:
@@ -141,10 +151,8 @@ def _hold_out(read: Callable[[str], FrameSet], split: Split) -> FrameSet:
     """A split of a source that is published as train and test: every tenth video of train is val."""
     if split == "test":
         return read("test")
-    frames = read("train")
-    held_out = set(frames.videos[9::10] or frames.videos[1:][-1:])  # of fewer than ten videos, the last
-    chosen = [frame for frame in frames if (frame.video in held_out) == (split == "val")]
-    return FrameSet(f"{frames.name} ({split})", chosen, frames.drops, frames.classes)
+    frames = hold_out(read("train"))[split == "val"]
+    return FrameSet(f"{frames.name} ({split})", frames, frames.drops, frames.classes)
 
 
 def sample_path(frames: FrameSet, sample: SampleConfig, cache: Path | None = None) -> Path:

@@ -22,9 +22,10 @@ from typing import Literal
 
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import FrameSet, ObjectAnnotation
+from rossam_core.records import ObjectAnnotation
 from rossam_kit.config import CONFIGS
 from rossam_kit.datasets.coco import NOT_ASKED_FOR, read_coco
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import subfolders
 
 NAME = "nwpu-vhr10"

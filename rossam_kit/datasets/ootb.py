@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rossam_core.records import FrameSet
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import Report, find_folder, indexed, subfolders
 from rossam_kit.datasets.tracking_text import SEQUENCE, parse_whole, read_rows, single_object_set
 

@@ -21,11 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rossam_core.boxes import FEW_BOXES, box_problems, other_convention
+from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, caching, stable_hash
-from rossam_core.records import Drop, FrameSet
+from rossam_core.files import cache_dir, stable_hash
+from rossam_kit.cache import caching
+from rossam_kit.datasets.box_conventions import FEW_BOXES, other_convention
 from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import image_size_hw, with_reading
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -127,7 +129,7 @@ def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
     try:
         return image_size_hw(path)
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return None
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import read_json, sha256_of, stable_hash, write_json
-from rossam_core.progress import track
-from rossam_core.records import Drop, Frame, FrameSet
+from rossam_core.records import Frame
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.progress import track
 
 FORMAT = "rossam-sampling-1"
 WRITE_ANEW = "draw and write the manifest anew, or take it from where it came once more"

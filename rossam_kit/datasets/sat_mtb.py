@@ -30,11 +30,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from rossam_core import masks
-from rossam_core.boxes import are_around, other_convention
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import are_around, other_convention
 from rossam_kit.datasets.coco import check_segmentation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import Report, find_folder, indexed, numbered_files, subfolders, usable_boxes
 from rossam_kit.datasets.spreadsheet import read_xlsx
 from rossam_kit.datasets.tracking_text import Clip, parse_numbers, parse_whole, read_clip, read_rows
@@ -161,7 +162,7 @@ def _read_split(path: Path, sheet_name: str, report: Report) -> dict[tuple[str, 
     try:
         sheets = read_xlsx(path)
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return {}
     rows = sheets.get(sheet_name, [])
     if not rows:
@@ -226,7 +227,7 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
         names = {c["id"]: (c.get("supercategory"), c.get("name")) for c in content.get("categories", [])}
         items = [item | {} for item in items]
     except RossamError as error:
-        report.problem(path, error.found)
+        report.problem(path, error.finding)
         return []
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         report.problem(path, f"is not COCO-like ({error!r}); expected images, annotations and categories")

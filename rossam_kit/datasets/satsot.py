@@ -12,8 +12,8 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from rossam_core.boxes import xywh_to_xyxy
-from rossam_core.records import FrameSet
+from rossam_kit.datasets.box_conventions import xywh_to_xyxy
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import find_folder, indexed, subfolders
 from rossam_kit.datasets.tracking_text import SEQUENCE, single_object_set
 

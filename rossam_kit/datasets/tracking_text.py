@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rossam_core.records import Box, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Box, Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
     Report,

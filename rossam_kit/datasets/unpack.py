@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.progress import track
+from rossam_kit.progress import track
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 UNSUPPORTED = (".rar", ".7z", ".z01", ".zip.001")

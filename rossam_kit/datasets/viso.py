@@ -22,8 +22,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rossam_core.boxes import xywh_to_xyxy
-from rossam_core.records import Box, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Box, Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import xywh_to_xyxy
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import MOSTLY, Report, find_folder, indexed, list_files, subfolders, usable_boxes
 from rossam_kit.datasets.tracking_text import (
     ABSENT,

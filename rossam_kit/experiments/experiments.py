@@ -23,22 +23,23 @@ from pydantic import Field, model_validator
 
 from rossam_core.devices import has_fast_bfloat16, resolve_device
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, cache_dir, exclusive, read_json, result_key, write_json
+from rossam_core.files import atomic_path, cache_dir, read_json, write_json
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.build import PromptableSegmenter, build_model
 from rossam_core.model.lora import merge_adapters
+from rossam_core.model.segmenter import PromptableSegmenter, build_model, load_run
 from rossam_core.model.weights import SHIPPED, weights_hash
-from rossam_core.progress import track
-from rossam_core.records import FrameSet
 from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
-from rossam_core.training.run_folder import STATE, is_finished, load_run
+from rossam_core.training.run_folder import STATE, is_finished
 from rossam_core.training.train import fit
+from rossam_kit.cache import exclusive, result_key
 from rossam_kit.config import CONFIGS, Profile
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
 from rossam_kit.experiments.parallel import run_tasks
 from rossam_kit.experiments.scoring import predict_frames, score
+from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
 TRAINING_VERSION = "training 2"
@@ -426,7 +427,7 @@ def _fit(run: RunConfig, folder: Path, train: FrameSet, val: FrameSet) -> None:
     """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
     with exclusive(folder):
         if not is_finished(folder):
-            fit(run, folder, train, val)
+            fit(run, folder, train, val, progress=track)
         (folder / STATE).unlink(missing_ok=True)
 
 

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.files import exclusive, read_json, stable_hash, write_json
+from rossam_core.files import read_json, stable_hash, write_json
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.build import build_model
-from rossam_core.records import FrameSet
+from rossam_core.model.segmenter import build_model
 from rossam_core.settings import InferenceConfig
 from rossam_core.training.recipes import RunConfig
 from rossam_core.training.train import fit
+from rossam_kit.cache import exclusive
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import BASELINES
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from rossam_core.devices import core_count, free_memory
+from rossam_core.devices import core_count
 from rossam_core.errors import RossamError
-from rossam_core.progress import VARIABLE, track
+from rossam_kit.memory import free_memory
+from rossam_kit.progress import VARIABLE, track
 
 Engine = Literal["local", "ray"]
 WORKER_BYTES = 2 << 30

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from rossam_core.records import FrameSet
 from rossam_core.training.recipes import RunConfig
 from rossam_kit.config import DataConfig, Profile
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, scored_split
 from rossam_kit.experiments.experiments import MAIN_DATASET, Experiments, RowSpec
 

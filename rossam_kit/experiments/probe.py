@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from rossam_core.devices import core_count, free_memory, has_fast_bfloat16, resolve_device
+from rossam_core.devices import core_count, has_fast_bfloat16, resolve_device
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, stable_hash, write_json
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.build import input_size
 from rossam_core.model.sam import architecture
+from rossam_core.model.segmenter import build_base, input_size
 from rossam_core.settings import InferenceConfig
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import RunConfig
@@ -34,6 +34,7 @@ from rossam_core.training.train import fit
 from rossam_kit.config import SyntheticConfig
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.experiments.footprint import peak_resident
+from rossam_kit.memory import free_memory
 
 STEPS = 2
 """Steps that are timed, one of each phase of the paper's alternation; on a GPU as many before them warm it up."""
@@ -148,7 +149,7 @@ def measure(run: RunConfig, inference: InferenceConfig, cache: Path) -> Probe:
     with tempfile.TemporaryDirectory() as folder:
         fit(run, folder, frames, on_event=listen)
         audit = read_json(Path(folder) / runs.AUDIT)
-    predictor = Predictor(runs.build_base(run), inference, str(device))
+    predictor = Predictor(build_base(run.model_dump()), inference, str(device))
     windows = list(_predictions(predictor, frames[0], inference.batch_size if on_gpu else 1))
     return Probe(
         device=f"{_device_name(run)}, {'bfloat16' if has_fast_bfloat16(device.type) else 'float32'}",

@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, exclusive, stable_hash
-from rossam_core.progress import track
+from rossam_core.files import atomic_path, stable_hash
 from rossam_core.records import Frame
+from rossam_kit.cache import exclusive
 from rossam_kit.experiments.scoring import BoxPredictor, score
+from rossam_kit.progress import track
 
 if TYPE_CHECKING:
     from rossam_kit.experiments.experiments import Experiments, RowSpec

@@ -21,9 +21,10 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from rossam_core.errors import RossamError
-from rossam_core.metrics import MaskScores, band_width, fitted_band, score_masks
+from rossam_core.metrics import band_width
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import EvaluationConfig
+from rossam_kit.experiments.mask_scores import MaskScores, fitted_band, score_masks
 
 ProtocolName = Literal["object", "frame"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("frame", "object")

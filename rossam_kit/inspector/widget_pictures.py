@@ -15,7 +15,8 @@ import numpy as np
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask
 from rossam_core.inference.windows import Rectangle
-from rossam_core.metrics import MaskScores, boundary_band
+from rossam_core.metrics import boundary_band
+from rossam_kit.experiments.mask_scores import MaskScores
 from rossam_kit.report.style import TARGET, Figure, colour, label
 
 LOGIT_RANGE = 10.0
@@ -201,7 +202,7 @@ def problem_html(problem: Exception) -> str:
     """An error and its remedy as HTML."""
     if not isinstance(problem, RossamError):
         problem = RossamError(type(problem).__name__, str(problem), "choose other settings, or run this cell again")
-    where, finding, remedy = problem.where, problem.found, problem.remedy
+    where, finding, remedy = problem.where, problem.finding, problem.remedy
     return f"<div class='rossam-error'><b>{escape(where)}</b>: {escape(finding)}<br>Remedy: {escape(remedy)}</div>"
 
 

@@ -28,16 +28,19 @@ from rossam_core import masks
 from rossam_core.boxes import check_boxes
 from rossam_core.errors import RossamError
 from rossam_core.inference import windows as crops
-from rossam_core.inference.predictor import EncodedCrop, ObjectMask, Predictor
-from rossam_core.metrics import MaskScores, band_width, fitted_band, score_masks
+from rossam_core.inference.predictor import ObjectMask, Predictor
+from rossam_core.metrics import band_width
+from rossam_core.model.segmenter import load_run
 from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_core.settings import Growth, InferenceConfig, parse_config
 from rossam_core.training import run_folder as runs
 from rossam_kit.config import EvaluationConfig, Profile, load_profile
 from rossam_kit.datasets.loading import load_frames, scored_split
 from rossam_kit.experiments.experiments import Experiments, RowSpec
+from rossam_kit.experiments.mask_scores import MaskScores, fitted_band, score_masks
 from rossam_kit.experiments.scoring import evaluate, size_bin_labels
 from rossam_kit.inspector import widget_pictures as pictures
+from rossam_kit.inspector.encoded_crop import EncodedCrop, decode_crop, encode_window
 from rossam_kit.report.style import TARGET, Figure, label
 
 EDITOR, TILE, SHOWN = 460, 300, 200
@@ -122,7 +125,7 @@ def experiments_source(experiments: Experiments) -> Source:
     ros_sam = experiments.specs[table].row("ROS-SAM")
     run_dir = experiments.run_folder(experiments.run_config(ros_sam, profile.seeds[0]))
     if (run_dir / runs.AUDIT).exists():
-        predictor = Predictor(runs.load_run(run_dir), profile.inference, device=str(experiments.device))
+        predictor = Predictor(load_run(run_dir), profile.inference, device=str(experiments.device))
         methods["ros-sam"] = lambda: predictor
     else:
         notes.append("ROS-SAM is not among the methods: its run is not finished. Run 06_comparison (nwpu: 07).")
@@ -518,13 +521,13 @@ class Inspector(ipw.VBox):
 
     def _encode(self, method: str, image_path: str, window: crops.CropPlan, config: InferenceConfig) -> EncodedCrop:
         """Encode a window of the present image, whose path is part of the cache's key."""
-        return self.source.methods[method]().encode_window(self._image, window, config)
+        return encode_window(self.source.methods[method](), self._image, window, config)
 
     def _decode(self, method: str, *key_and_prompt) -> ObjectMask:
         """The answer with the logits of the whole window, which a threshold of minus infinity gives."""
         *key, box_xyxy, points = key_and_prompt
         crop = self._encoded(method, *key)
-        return self.source.methods[method]().decode_crop(crop, box_xyxy, threshold=-math.inf, points=points)
+        return decode_crop(self.source.methods[method](), crop, box_xyxy, threshold=-math.inf, points=points)
 
     # --- from an answer to pictures ---------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rossam_core.metrics import all_boundary_below, band_width, boundary_band, fitted_band, score_masks
+from rossam_core.metrics import band_width, boundary_band
+from rossam_kit.experiments.mask_scores import all_boundary_below, fitted_band, score_masks
 from rossam_kit.report.pictures import draw_mask
 from rossam_kit.report.style import BASE, COLOURS, INK, MUTED, RULE, SMALL, Figure
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir
-from rossam_core.progress import duration
 from rossam_kit.config import OWN_SOURCES, DataConfig, Profile
 from rossam_kit.datasets import fetch
 from rossam_kit.datasets.catalogue import entry_named, size_text, steps_by_hand
@@ -34,10 +33,11 @@ from rossam_kit.experiments.planning import (
     work,
 )
 from rossam_kit.experiments.probe import BUSY, Probe, probe
+from rossam_kit.progress import duration
 from rossam_kit.report import notebooks
 
 if TYPE_CHECKING:
-    from rossam_core.records import FrameSet
+    from rossam_kit.datasets.frame_set import FrameSet
 
 MARKS = {"ok": "[x]", "broken": "[!]", "missing": "[ ]"}
 WIDTH, NAME_WIDTH = 110, 24
@@ -133,7 +133,7 @@ def _data(told: Checklist, profile: Profile, cache: Path) -> dict[str, dict[str,
                 read[name] = {split: load_frames(data, split, cache) for split in splits}
             except RossamError as error:
                 told.problems.append(f"{data.source}: {error}")
-                told.add(f"      cannot be read: {error.found.splitlines()[0]}")
+                told.add(f"      cannot be read: {error.finding.splitlines()[0]}")
             else:
                 told.add(*(f"      {split}: {_counts(frames)}" for split, frames in read[name].items()))
     return read
@@ -262,7 +262,7 @@ def _time(
     try:
         found = (measure or probe)(run, experiments.profile.inference, cache)
     except RossamError as error:
-        told.add(f"  not measured: {error.found}; {error.remedy}")
+        told.add(f"  not measured: {error.finding}; {error.remedy}")
         return
     part = ""
     if found.share < 1:  # the decoder does not grow with the encoder's depth, but is multiplied with it

@@ -20,8 +20,8 @@ from rossam_kit.experiments.footprint import footprints
 from rossam_kit.report.results import example_frames
 
 if TYPE_CHECKING:
-    from rossam_core.records import FrameSet
     from rossam_kit.config import Profile
+    from rossam_kit.datasets.frame_set import FrameSet
     from rossam_kit.experiments.experiments import Experiments, RowResult, RowSpec
 
 SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got a gradient", "changed": "changed"}
@@ -35,7 +35,7 @@ def training_views(
     Args:
         of: where the frames are taken from; None = the training frames.
     """
-    from rossam_core.model.build import input_size
+    from rossam_core.model.segmenter import input_size
 
     run = experiments.run_config(spec, experiments.profile.seeds[0])
     size = run.architecture.get("input_size") or input_size(run.backbone)

@@ -15,8 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rossam_core.devices import free_memory
-from rossam_core.progress import VARIABLE, duration, read_status
+from rossam_kit.memory import free_memory
+from rossam_kit.progress import VARIABLE, duration, read_status
 from rossam_kit.report.execution import Kernel
 
 WEIGHED_EVERY = 2.0

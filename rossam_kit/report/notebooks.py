@@ -18,7 +18,7 @@ from typing import Any
 from rossam_core.devices import core_count
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json, sha256_of, stable_hash, write_json
-from rossam_core.progress import duration
+from rossam_kit.progress import duration
 from rossam_kit.report.execution import NOTEBOOKS, KilledError, execute, read_notebook
 from rossam_kit.report.jobs import Job, finished
 from rossam_kit.report.provenance import commit

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import BaseModel
 
-from rossam_core.progress import duration
 from rossam_kit.config import Profile
+from rossam_kit.progress import duration
 
 if TYPE_CHECKING:
-    from rossam_core.model.build import PromptableSegmenter
+    from rossam_core.model.segmenter import PromptableSegmenter
 
 PACKAGES = ("torch", "torchvision", "segment-anything", "peft", "accelerate", "transformers", "numpy", "pandas",
             "scipy", "opencv-python-headless", "opencv-python", "pycocotools", "matplotlib")  # fmt: skip

@@ -22,7 +22,8 @@ from rossam_kit.report.pictures import Strategy
 from rossam_kit.report.tables import ComparisonRow, ForestRow, Published, published
 
 if TYPE_CHECKING:
-    from rossam_core.records import Frame, FrameSet
+    from rossam_core.records import Frame
+    from rossam_kit.datasets.frame_set import FrameSet
     from rossam_kit.experiments.claims import Judgement
     from rossam_kit.experiments.experiments import RowResult, RowSpec, TableSpec
     from rossam_kit.experiments.statistics import Interval

@@ -17,9 +17,10 @@ import pandas as pd
 
 from rossam_core.devices import core_count
 from rossam_core.errors import RossamError
-from rossam_core.records import Frame, FrameSet
+from rossam_core.records import Frame
 from rossam_kit.convert import quality
 from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there
 from rossam_kit.experiments.planning import ZERO_SHOT
 from rossam_kit.experiments.statistics import mean_interval
@@ -95,7 +96,9 @@ def gather(experiments: Experiments, each: int = 3, moments: int = 6) -> tuple[l
         try:
             frames = experiments.on(name).frames
         except RossamError as error:
-            rows.append({"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.found.splitlines()[0]}"})
+            rows.append(
+                {"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.finding.splitlines()[0]}"}
+            )
             continue
         is_made = data.source == "synthetic"
         clips = choose_clips(_standing_in(frames, name) if is_made else frames, each, moments)

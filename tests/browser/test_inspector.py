@@ -20,9 +20,10 @@ import numpy as np
 
 from rossam_core.settings import InferenceConfig
 from rossam_core.masks import encode
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.build import build_model
+from rossam_core.model.segmenter import build_model
 from rossam_kit.inspector.widgets import frames_source, inspect
 
 mask = np.zeros((200, 260), bool)

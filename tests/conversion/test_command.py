@@ -1,6 +1,5 @@
 """`rossam convert` end to end on a tiny COCO file with boxes and no masks."""
 
-import argparse
 import io
 import json
 import shutil
@@ -12,16 +11,17 @@ import pandas as pd
 import pytest
 import tifffile
 from tiny_tracks import make_frames
+from typer.main import get_command
 
 from rossam_core.errors import RossamError
-from rossam_core.model.build import build_model
+from rossam_core.model.segmenter import build_model
 from rossam_core.model.weights import save_weights, weights_hash
-from rossam_core.records import FrameSet
 from rossam_kit import cli
-from rossam_kit.cli import _overrides
 from rossam_kit.config import load_profile
-from rossam_kit.convert.command import FORMATS, _predictor, _profile, add_parser
+from rossam_kit.convert import command
+from rossam_kit.convert.command import FORMATS, predictor_of, profile_of
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.frame_set import FrameSet
 
 from ..fake_datasets import write_twin
 
@@ -46,10 +46,7 @@ def dataset(tmp_path):
 
 
 def call(*arguments):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(), _overrides)
-    options = parser.parse_args(["convert", *map(str, arguments)])
-    return options.command(options)
+    return get_command(cli.app).main(["convert", *map(str, arguments)], standalone_mode=False)
 
 
 def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, capsys):
@@ -147,12 +144,12 @@ def test_a_dataset_without_a_box_is_told(dataset, tmp_path):
         call("--source", "coco", "--data", dataset, "--out", tmp_path / "out", "--method", "box")
 
 
-def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(), dict)
-    options = parser.parse_args(["convert", "--out", str(tmp_path)])
-    assert _profile(options, {}).inference.growth == "context"
-    assert _profile(options, {"inference.growth": "none"}).inference.growth == "none"
+def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path, monkeypatch):
+    profiles = []
+    monkeypatch.setattr(command, "run", lambda options, overrides: profiles.append(profile_of(options, overrides)))
+    for settings in ([], ["inference.growth=none"], ["inference={growth: none}"], ["inference={rate: 4}"]):
+        call("--out", tmp_path, *(part for setting in settings for part in ("--set", setting)))
+    assert [profile.inference.growth for profile in profiles] == ["context", "none", "none", "context"]
 
 
 def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tmp_path):
@@ -191,9 +188,9 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
         (["--method", "sam2", "--set", "model.backbone=hiera_t"], r"model.sam2_backbone and --checkpoint"),
         (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
         (["--method", "sam", "--set", "model.sam2_backbone=hiera_t"], "is SAM2's; sam has model.backbone"),
-        (["--method", "hq-sam", "--set", "model.recipe=released"], "model.recipe: has no effect on a conversion"),
-        (["--method", "sam", "--set", "training.samples=2"], "training.samples: has no effect on a conversion"),
-        (["--method", "sam", "--set", "seeds=[1]"], "seeds: has no effect on a conversion"),
+        (["--method", "hq-sam", "--set", "model.recipe=released"], "model.recipe: has no effect here"),
+        (["--method", "sam", "--set", "training.samples=2"], "training.samples: has no effect here"),
+        (["--method", "sam", "--set", "seeds=[1]"], "seeds: has no effect here"),
         (
             ["--method", "box", "--set", "data.root=elsewhere"],
             "--set data.root: has no effect: data.source is synthetic",
@@ -220,7 +217,7 @@ ARCHITECTURE = {"depth": 2, "global_attention": [1], "input_size": 64}
 def test_model_and_inference_settings_have_their_effect_on_every_method(method, tmp_path):
     settings = {"inference.rate": 4, "device": "cpu", "model.checkpoint": None}
     settings |= {"model.sam2_backbone": "hiera_tiny"} if method == "sam2" else {"model.architecture": ARCHITECTURE}
-    predictor = _predictor(method, load_profile("demo", settings))
+    predictor = predictor_of(method, load_profile("demo", settings))
     assert (predictor.model.method, predictor.config.rate, predictor.device.type) == (method, 4, "cpu")
     if method == "sam2":
         assert predictor.model.backbone == "hiera_tiny"
@@ -235,7 +232,7 @@ def test_a_checkpoint_named_on_the_command_line_is_that_of_the_method(method, tm
     model = build_model(method, backbone, None, seed=7, **shrunk)
     save_weights(model, tmp_path / "w.safetensors")
     settings = {"model.checkpoint": str(tmp_path / "w.safetensors"), "model.architecture": ARCHITECTURE}
-    assert weights_hash(_predictor(method, load_profile("demo", settings), True).model) == weights_hash(model)
+    assert weights_hash(predictor_of(method, load_profile("demo", settings), True).model) == weights_hash(model)
 
 
 def change(dataset, edit):

@@ -17,12 +17,13 @@ from tiny_tracks import SIZE_HW, Fatal, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.build import build_model
-from rossam_core.records import FrameSet, ObjectAnnotation
+from rossam_core.model.segmenter import build_model
+from rossam_core.records import ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_kit.convert import engines
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
@@ -182,7 +183,7 @@ def test_a_worker_that_ends_is_told_with_its_exit_status(frames, tmp_path):
     ],
 )
 def test_each_death_of_a_worker_has_its_own_cause(statuses, started, cause):
-    assert cause in engines._death(statuses, started).found
+    assert cause in engines._death(statuses, started).finding
 
 
 UNGUARDED = """

@@ -11,11 +11,12 @@ from tiny_tracks import SIZE_HW, Notched, make_frames
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.records import FrameSet, ObjectAnnotation
+from rossam_core.records import ObjectAnnotation
 from rossam_kit.convert import exports
 from rossam_kit.convert.convert import ConversionConfig, convert
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import EllipseBaseline
 
 CONFIG = ConversionConfig(shard_frames=2, jitter=0)

@@ -1,6 +1,5 @@
 """Boxes of GIS files on a raster, and masks back in its coordinates, opened with rasterio and pyogrio."""
 
-import argparse
 import json
 import sys
 import warnings
@@ -9,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_tracks import Notched
+from typer.main import get_command
 
 from rossam_core.errors import RossamError
-from rossam_kit.cli import _overrides
+from rossam_kit import cli
 from rossam_kit.config import DataConfig
 from rossam_kit.convert import convert as conversion_module
 from rossam_kit.convert import geo, geo_exports
-from rossam_kit.convert.command import add_parser
 from rossam_kit.experiments.baselines import BoxBaseline
 
 rasterio = pytest.importorskip("rasterio")
@@ -202,10 +201,7 @@ def test_a_vrt_whose_source_changes_is_another_input(tmp_path):
 
 
 def call(*arguments):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(), _overrides)
-    options = parser.parse_args(["convert", *map(str, arguments)])
-    return options.command(options)
+    return get_command(cli.app).main(["convert", *map(str, arguments)], standalone_mode=False)
 
 
 def test_the_command_converts_a_scene_and_says_in_which_coordinates(tmp_path, monkeypatch, capsys):

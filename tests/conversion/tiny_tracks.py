@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from rossam_core import masks
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import CropMask, box_pixels
 
 SIZE_HW = (48, 64)

@@ -5,9 +5,10 @@ import numpy as np
 from PIL import Image
 
 from rossam_core import masks
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.isaid import read_isaid
 from rossam_kit.datasets.nwpu_vhr10 import read_nwpu_vhr10
 from rossam_kit.datasets.ootb import read_ootb

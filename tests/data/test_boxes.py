@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rossam_core.boxes import CONVENTIONS, are_around, check_boxes, other_convention, to_xyxy, xywh_to_xyxy
+from rossam_core.boxes import check_boxes
 from rossam_core.errors import RossamError
 from rossam_kit.config import BoxConvention
+from rossam_kit.datasets.box_conventions import CONVENTIONS, are_around, other_convention, to_xyxy, xywh_to_xyxy
 
 SIZE_HW = (20, 30)
 

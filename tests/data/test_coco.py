@@ -14,8 +14,10 @@ from pycocotools.coco import COCO
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.datasets.images import AS_IT_IS
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64).map(lambda v: v % 1000)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=6)
@@ -61,7 +63,7 @@ def content(frames: FrameSet):
 @given(frame_sets(), st.sampled_from([None, "/data/index/images", "/elsewhere"]))
 def test_an_index_gives_back_exactly_what_was_written(tmp_path_factory, frames, image_root):
     folder = tmp_path_factory.mktemp("index")
-    moved = [replace(f, image_path=folder / f.image_path.relative_to("/")) for f in frames]
+    moved = [replace(f, image_path=folder / f.image_path.relative_to("/"), reading=AS_IT_IS) for f in frames]
     frames = frames.subset(moved)
     index = folder / "data/index/index.json"
     write_coco_index(frames, index, image_root and folder / image_root[1:])

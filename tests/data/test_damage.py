@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.records import FrameSet
+from rossam_kit.datasets.frame_set import FrameSet
 
 from ..fake_datasets import WRITERS, write_twin
 from .broken import DAMAGE

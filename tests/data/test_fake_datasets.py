@@ -5,9 +5,9 @@ import pytest
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.records import FrameSet
 from rossam_kit.config import SyntheticConfig
 from rossam_kit.convert.outlines import outlines
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.sat_mtb import read_sat_mtb
 from rossam_kit.datasets.synthetic.video import generate
 

@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.files import exclusive
 from rossam_kit import cli
+from rossam_kit.cache import exclusive
 from rossam_kit.datasets import catalogue, download, fetch, unpack
 from rossam_kit.datasets.catalogue import Entry, Rule, Source
 

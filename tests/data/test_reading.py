@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from rossam_core.errors import RossamError
-from rossam_core.records import Frame, FrameSet
+from rossam_core.records import Frame
 from rossam_kit.datasets import reading
+from rossam_kit.datasets.frame_set import FrameSet
 
 
 @pytest.fixture

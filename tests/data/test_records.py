@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from rossam_core import masks
-from rossam_core.records import Drop, Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import Drop, FrameSet
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.masks import encode
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets import sampling
+from rossam_kit.datasets.frame_set import FrameSet
 
 MASK = encode(np.eye(8, dtype=bool))
 EXPECTED = [f"airplane/01/{n:06d}" for n in (6, 7, 10)] + [f"ship/03/{n:06d}" for n in (7, 8)]

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from rossam_core.errors import RossamError
-from rossam_core.records import Drop
+from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.satsot import read_satsot
 
 

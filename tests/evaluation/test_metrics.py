@@ -6,15 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rossam_core.errors import RossamError
-from rossam_core.metrics import (
-    all_boundary_below,
-    band_width,
-    boundary_band,
-    boundary_iou,
-    fitted_band,
-    mask_iou,
-    score_masks,
-)
+from rossam_core.metrics import band_width, boundary_band, boundary_iou, mask_iou
+from rossam_kit.experiments.mask_scores import all_boundary_below, fitted_band, score_masks
 
 
 def rectangle(size_hw, y0, x0, y1, x1):

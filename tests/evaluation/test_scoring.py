@@ -10,9 +10,11 @@ import pytest
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.metrics import boundary_iou, fitted_band, mask_iou
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.metrics import boundary_iou, mask_iou
+from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import BoxBaseline
+from rossam_kit.experiments.mask_scores import fitted_band
 from rossam_kit.experiments.scoring import COLUMNS, SCORES, crowding, evaluate, predict_frames, score, size_bin_labels
 
 SIZE = (40, 60)

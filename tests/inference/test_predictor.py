@@ -16,11 +16,13 @@ from torch import nn
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
+from rossam_core.inference import windows
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.build import build_model
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
+from rossam_core.model.segmenter import build_model
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
+from rossam_kit.inspector.encoded_crop import decode_crop, encode_window
 
 S = 256
 
@@ -240,16 +242,17 @@ def test_a_frame_whose_image_has_another_size_is_named(tmp_path):
 
 def test_a_changed_box_or_threshold_needs_no_second_encoding():
     one, image = predictor(), frame_image(200, 300)
-    encoded = one.encode_crop(image, CORNERS[0])
+    (window,) = windows.plan(CORNERS[:1], (200, 300), one.model.input_size, one.config)
+    encoded = encode_window(one, image, window)
     for box in (CORNERS[0], [5, 5, 35, 40], [-4, 3, 20, 30]):
-        mask = one.decode_crop(encoded, box)
+        mask = decode_crop(one, encoded, box)
         assert mask.full().any() and mask.status == "ok"
-    assert one.decode_crop(encoded, CORNERS[0]).rle() == predictor().predict(image, CORNERS[:1])[0].rle()
-    assert one.decode_crop(encoded, CORNERS[0], 5).area < one.decode_crop(encoded, CORNERS[0], -2).area
-    assert one.decode_crop(encoded, [100, 100, 160, 160]).status == "cut"
+    assert decode_crop(one, encoded, CORNERS[0]).rle() == predictor().predict(image, CORNERS[:1])[0].rle()
+    assert decode_crop(one, encoded, CORNERS[0], 5).area < decode_crop(one, encoded, CORNERS[0], -2).area
+    assert decode_crop(one, encoded, [100, 100, 160, 160]).status == "cut"
     assert one.model.encoded == [1]
-    with pytest.raises(RossamError, match="encode_crop"):
-        one.decode_crop(encoded, CORNERS[3])
+    with pytest.raises(RossamError, match="encode a window for this box"):
+        decode_crop(one, encoded, CORNERS[3])
 
 
 @pytest.mark.parametrize("prompts", [1, 4, 64])

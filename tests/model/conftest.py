@@ -4,8 +4,9 @@ import pytest
 import torch
 import transformers
 
-from rossam_core.model.build import build_model
-from rossam_core.model.sam_keys import transformers_name
+import rossam_kit  # noqa: F401  (lets the core read checkpoints of any origin)
+from rossam_core.model.segmenter import build_model
+from rossam_kit.checkpoints.names import transformers_name
 
 from .official import save_official
 

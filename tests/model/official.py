@@ -2,7 +2,7 @@
 
 import torch
 
-from rossam_core.model.sam2_keys import _OFFICIAL_POINTS, _POINTS, official_name
+from rossam_core.model.sam2_keys import OFFICIAL_POINTS, POINTS, official_name
 from rossam_core.model.weights import _named_state
 
 
@@ -14,8 +14,8 @@ def save_official(model, path):
 
 def to_official(state):
     """SAM2's tensors under the official names; the point embeddings are four there."""
-    renamed = {official_name(name): value for name, value in state.items() if name != _POINTS}
-    return renamed | dict(zip(_OFFICIAL_POINTS, state[_POINTS].split(1), strict=True))
+    renamed = {official_name(name): value for name, value in state.items() if name != POINTS}
+    return renamed | dict(zip(OFFICIAL_POINTS, state[POINTS].split(1), strict=True))
 
 
 def _join_qkv(state):

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import rossam_core.model
 from rossam_core.errors import RossamError
 from rossam_core.model import weights as checkpoints
-from rossam_core.model.build import METHODS, build_model
+from rossam_core.model.segmenter import METHODS, build_model
 from rossam_core.model.weights import default_checkpoint, load_checkpoint, official_files, save_weights, weights_hash
 
 from .official import save_official
@@ -184,6 +185,24 @@ def test_weights_load_from_the_wrappings_people_have_them_in(tiny, tmp_path, wra
     torch.save(wrapped, tmp_path / "wrapped.ckpt", _use_new_zipfile_serialization=form == "zip")
     assert load_checkpoint(other, tmp_path / "wrapped.ckpt") == {}
     assert same(model, other)
+
+
+def test_the_core_alone_reads_official_files_and_its_own_and_names_what_reads_others(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(rossam_core.model, "checkpoint_reader", None)
+    model = tiny("hq-sam")
+    save_official(model, tmp_path / "official.pth")
+    save_weights(model, tmp_path / "own.safetensors")
+    for name in ("official.pth", "own.safetensors"):
+        other = build_model("hq-sam", "vit_t", seed=9, **FRESH)
+        load_checkpoint(other, tmp_path / name)
+        assert same(model, other)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, tmp_path / "trainer.ckpt")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "official.pth").read_bytes()[:1000])
+    for name in ("trainer.ckpt", "cut.pth"):
+        with pytest.raises(RossamError, match=rf"{name}: is damaged, or no official(.|\n)*import rossam_kit"):
+            load_checkpoint(other, tmp_path / name)
+    with pytest.raises(RossamError, match="no such file"):
+        load_checkpoint(other, tmp_path / "absent.pth")
 
 
 def test_the_kind_of_a_file_is_seen_in_its_bytes_not_its_name(tiny, tmp_path):

@@ -8,10 +8,10 @@ from transformers import Sam2Model
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model import weights as checkpoints
-from rossam_core.model.build import GROUPS, build_model, set_trainable
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 from rossam_core.model.sam2 import HIERAS, transformers_config
 from rossam_core.model.sam2_keys import VIDEO_MEMORY
+from rossam_core.model.segmenter import GROUPS, build_model, set_trainable
 from rossam_core.model.weights import load_checkpoint, save_weights, weights_hash
 from rossam_core.settings import InferenceConfig
 
@@ -294,9 +294,9 @@ def test_another_backbone_is_named(small, tmp_path):
         build_model("sam", "vit_t", tmp_path / "w.safetensors")
 
 
-def test_a_prior_not_yet_trained_names_the_command_that_trains_it(small, tmp_path, monkeypatch):
+def test_a_missing_shipped_prior_is_an_error(small, tmp_path, monkeypatch):
     monkeypatch.setitem(checkpoints.SHIPPED, "hiera_t", tmp_path / "hiera_t.safetensors")
-    with pytest.raises(RossamError, match=r"tools\.pretrain RUN_DIR --set backbone=hiera_t"):
+    with pytest.raises(RossamError, match=r"hiera_t\.safetensors.*ships with the package"):
         build_model("sam2", "hiera_t")
     save_weights(small(), tmp_path / "hiera_t.safetensors", half=True)
     shipped = build_model("sam2", "hiera_t", **SMALL)

@@ -10,11 +10,11 @@ from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.masks import encode
 from rossam_core.metrics import boundary_iou
-from rossam_core.model.build import build_model
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.model.segmenter import build_model, load_run
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
-from rossam_core.training.run_folder import load_run
 from rossam_kit.config import load_profile
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.inspector import widget_pictures as pictures
 from rossam_kit.inspector.widgets import (

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import SyntheticConfig, load_profile
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 from rossam_kit.experiments.experiments import Experiments

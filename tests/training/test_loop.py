@@ -12,16 +12,15 @@ from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
-from rossam_core.model.build import build_model
-from rossam_core.records import FrameSet
+from rossam_core.model.segmenter import build_base, build_model, load_run
 from rossam_core.settings import InferenceConfig
 from rossam_core.training import recipes
 from rossam_core.training import run_folder as runs
 from rossam_core.training import train as loop
 from rossam_core.training.dataset import Views
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
-from rossam_core.training.run_folder import load_run
 from rossam_core.training.train import fit
+from rossam_kit.datasets.frame_set import FrameSet
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -39,7 +38,7 @@ def finished(request, tiny, tiny_frames, tmp_path_factory):
 
 def test_frozen_weights_are_unchanged_bit_for_bit_and_trained_ones_moved(finished):
     name, run, run_dir = finished
-    before, model = weights(runs.build_base(run)), load_run(run_dir, "last")
+    before, model = weights(build_base(run.model_dump())), load_run(run_dir, "last")
     for parameter_name, after in weights(model).items():
         frozen = model.group_of(parameter_name) not in run.training.trained_groups
         assert not frozen or torch.equal(before[parameter_name], after), parameter_name
@@ -73,7 +72,7 @@ def test_a_run_folder_is_a_checkpoint(finished):
 
 def test_a_finished_run_is_not_run_again(finished, tiny_frames, monkeypatch):
     _, run, run_dir = finished
-    monkeypatch.setattr(runs, "build_base", lambda run: pytest.fail("a finished run needs no network"))
+    monkeypatch.setattr(loop, "build_base", lambda run: pytest.fail("a finished run needs no network"))
     assert len(fit(run, run_dir, tiny_frames, tiny_frames[:2])) == 9
 
 
@@ -193,7 +192,7 @@ def test_the_released_prompt_encoder_trains(tiny, tiny_frames, tmp_path):
         precision="bfloat16",
     )
     fit(run, tmp_path, tiny_frames)
-    base, ended = weights(runs.build_base(run)), weights(load_run(tmp_path, "last"))
+    base, ended = weights(build_base(run.model_dump())), weights(load_run(tmp_path, "last"))
     moved = {name for name in base if name.startswith("prompt_encoder.") and not torch.equal(base[name], ended[name])}
     corners = {f"prompt_encoder.point_embeddings.{corner}.weight" for corner in (2, 3)}
     assert moved == corners | {"prompt_encoder.no_mask_embed.weight"}
@@ -216,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_saves_and_names_the_frame(tiny, tiny_fr
 
     def broken(model, views, *rest):
         losses = plain(model, views, *rest)
-        return losses * torch.tensor([float("nan") if view.index == 9 else 1.0 for view in views])
+        return losses * torch.tensor([float("nan") if view.sample == 9 else 1.0 for view in views])
 
     monkeypatch.setattr(loop, "_losses", broken)
     run = tiny.tiny_run()
@@ -234,7 +233,7 @@ def test_a_batch_without_objects_moves_nothing(tiny, tiny_frames, tmp_path):
     )
     log = fit(run, tmp_path / "run", tiny_frames)
     assert log.objects.tolist() == [0]
-    before, after = weights(runs.build_base(run)), weights(load_run(tmp_path / "run", "last"))
+    before, after = weights(build_base(run.model_dump())), weights(load_run(tmp_path / "run", "last"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rossam_core.errors import RossamError
+from rossam_core.model.segmenter import build_base, load_run
 from rossam_core.settings import parse_config
 from rossam_core.training import run_folder as runs
 from rossam_core.training import train as loop
@@ -55,7 +56,7 @@ def test_weights_agree_with_those_of_one_process(pair):
     measured over all weights, against the distance that training went: 1 in 1000."""
     one, two = (load_file(runs.weights_file(folder, "last")) for folder in pair)
     run = parse_config(runs.RunConfig, json.loads((pair[0] / "run.json").read_text())["run"], "run.json")
-    base, ended = (dict(m.named_parameters()) for m in (runs.build_base(run), runs.load_run(pair[0], "last")))
+    base, ended = (dict(m.named_parameters()) for m in (build_base(run.model_dump()), load_run(pair[0], "last")))
     went = sum((ended[name] - base[name]).square().sum().item() for name in base) ** 0.5
     apart = sum((one[name] - two[name]).square().sum().item() for name in one) ** 0.5
     assert went > 0 and apart < 1e-3 * went

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from rossam_core import masks
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training.recipes import RunConfig, recipe
 from rossam_core.training.train import fit
+from rossam_kit.datasets.frame_set import FrameSet
 
 ARCHITECTURE = {
     "dim": 32,

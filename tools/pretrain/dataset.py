@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rossam_core.devices import autocast
 from rossam_core.masks import box_of
-from rossam_core.model.build import PromptableSegmenter
+from rossam_core.model.segmenter import PromptableSegmenter
 from tools.pretrain.config import PretrainConfig
 from tools.pretrain.photos import read_photos
 from tools.pretrain.scenes import sample_scene

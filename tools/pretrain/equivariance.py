@@ -25,11 +25,10 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2PositionalEmbedding
 
-from rossam_core.model.build import SamSegmenter
 from rossam_core.model.hq_decoder import MaskLogits
 from rossam_core.model.sam import ImageEncoder, SplitAttention
 from rossam_core.model.sam2 import Sam2Segmenter
-from rossam_core.model.segmenter import ImageEmbeddings, PromptableSegmenter
+from rossam_core.model.segmenter import ImageEmbeddings, PromptableSegmenter, SamSegmenter
 
 FOUR = 4
 """Channels a detector takes: itself, mirrored either way, mirrored both ways."""
@@ -111,6 +110,7 @@ def decode_both_ways(
     doubled = ImageEmbeddings(
         both(embeddings.final, PLANES),
         None if embeddings.early is None else both(embeddings.early, ROWS),
+        None if embeddings.hq_features is None else both(embeddings.hq_features, PLANES),
         tuple(both(features, PLANES) for features in embeddings.high_resolution),
     )
     turned = []

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rossam_core.model.build import PromptableSegmenter, SamSegmenter
 from rossam_core.model.sam2 import Sam2Segmenter
+from rossam_core.model.segmenter import PromptableSegmenter, SamSegmenter
 from tools.pretrain.equivariance import tile_of
 
 TRANSFORMERS_DEVIATION = 0.02

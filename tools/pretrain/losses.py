@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rossam_core.model.build import MaskLogits
+from rossam_core.model.hq_decoder import MaskLogits
 from rossam_core.training.losses import dice_loss
 from tools.pretrain.dataset import Batch
 

@@ -21,10 +21,10 @@ from scipy import ndimage
 
 from rossam_core import masks
 from rossam_core.files import stable_hash, write_bytes
-from rossam_core.progress import track
-from rossam_core.records import Frame, FrameSet, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import Split, SyntheticConfig
 from rossam_kit.datasets.coco import read_coco_index, write_coco_index
+from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import AS_IT_IS
 from rossam_kit.datasets.synthetic.aerial import AERIAL_CATEGORIES, crowded_town
 from rossam_kit.datasets.synthetic.airport import airport
@@ -34,6 +34,7 @@ from rossam_kit.datasets.synthetic.sea import sea
 from rossam_kit.datasets.synthetic.sensor import Sensor
 from rossam_kit.datasets.synthetic.static import STATIC_CATEGORIES, still_life
 from rossam_kit.datasets.synthetic.world import Scene, World
+from rossam_kit.progress import track
 
 GENERATOR_VERSION = 1
 """To be raised with any change of code that moves a pixel or a mask: frames of older versions are not used."""

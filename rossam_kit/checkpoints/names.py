@@ -1,7 +1,4 @@
-"""Names of SAM's and HQ-SAM's weights in transformers (`SamModel`, `SamHQModel`), and in SAM's own checkpoints.
-
-In: names or tensors by name. Out: the same under the other names. No tensor changes its shape.
-"""
+"""Names of SAM's, HQ-SAM's and SAM2's weights in transformers, and in the checkpoints of their authors."""
 
 from __future__ import annotations
 
@@ -12,7 +9,19 @@ from torch import Tensor
 
 SHARED = "shared_image_embedding.positional_embedding"
 """Transformers' name of the one positional embedding; `prompt_encoder.shared_embedding` is the same again."""
-_SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
+SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
+VIDEO_MEMORY = (
+    "memory_attention.",
+    "memory_encoder.",
+    "memory_temporal_positional_encoding",
+    "no_memory_positional_encoding",
+    "no_object_pointer",
+    "object_pointer_proj.",
+    "mask_downsample.",
+    "occlusion_spatial_embedding_parameter",
+    "temporal_positional_encoding_projection_layer.",
+)
+"""Prefixes of transformers' names that serve video only."""
 _THREE_LAYERS = r"(iou_prediction_head|hq_mask_mlp|output_hypernetworks_mlps\.\d)"
 
 _RENAMED = (  # SAM's and HQ-SAM's -> transformers', one after the other
@@ -59,18 +68,24 @@ def transformers_name(name: str) -> str:
     return name
 
 
-def one_shared_embedding(state: Mapping[str, Tensor], kept: str) -> dict[str, Tensor]:
-    """The positional embedding that transformers holds under two names, and stores under either, as `kept` alone."""
-    value = next((state[name] for name in (kept, SHARED, _SHARED_AGAIN) if name in state), None)
-    others = {name: tensor for name, tensor in state.items() if name not in (SHARED, _SHARED_AGAIN)}
-    return others if value is None else {**others, kept: value}
-
-
-def from_transformers(state: Mapping[str, Tensor], sam_names: Iterable[str]) -> dict[str, Tensor]:
-    """Transformers' tensors under SAM's names; those with a name SAM has no counterpart for keep it.
+def from_transformers(state: Mapping[str, Tensor], official_names: Iterable[str]) -> dict[str, Tensor]:
+    """SAM's or HQ-SAM's tensors under official names; those without an official counterpart keep their name.
 
     Args:
-        sam_names: the names in a checkpoint of the same network (`attn.qkv` joined).
+        official_names: of the same network's checkpoint (`attn.qkv` joined).
     """
-    theirs = {transformers_name(name): name for name in sam_names}
-    return {theirs.get(name, name): value for name, value in one_shared_embedding(state, SHARED).items()}
+    official = {transformers_name(name): name for name in official_names}
+    return {official.get(name, name): value for name, value in _one_embedding(state, SHARED).items()}
+
+
+def sam2_image_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of transformers' SAM2 without its video memory, the positional embedding under one name."""
+    kept = {name: value for name, value in state.items() if not name.startswith(VIDEO_MEMORY)}
+    return _one_embedding(kept, SHARED_AGAIN)
+
+
+def _one_embedding(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The positional embedding that transformers holds under two names, and stores under either, as `name` alone."""
+    value = next((state[key] for key in (SHARED, SHARED_AGAIN) if key in state), None)
+    others = {key: tensor for key, tensor in state.items() if key not in (SHARED, SHARED_AGAIN)}
+    return others if value is None else {**others, name: value}

@@ -1,8 +1,7 @@
-"""Weights files as people have them: SAM's own, trainers' checkpoints, Hugging Face folders, safetensors.
+"""Weights files of any origin: official ones, trainers' checkpoints, Hugging Face folders, safetensors.
 
-In: a path. Out: the tensors of the one network in it, by the names that its authors' layout gives them, without the
-prefixes of wrappers; or an error that says what the file is instead. Nothing but tensors and plain values is
-unpickled, so no file can run code.
+The result is the tensors of the one network in a file, without the prefixes of wrappers, or an error that says what
+the file is instead. Only tensors and plain values are unpickled, so that no file can run code.
 """
 
 from __future__ import annotations

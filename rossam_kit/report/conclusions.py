@@ -1,0 +1,58 @@
+"""Sentences about measured rows for the conclusions of notebooks, true in every profile and for any number of runs.
+
+In: `experiments.RowResult`s of one dataset. Out: Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from IPython.display import Markdown
+
+from rossam_kit.experiments.statistics import RUNS_NEEDED, Interval, paired_difference
+
+if TYPE_CHECKING:
+    from rossam_kit.experiments.experiments import RowResult
+
+SCOPES = ("In one run, ", "In two runs, ")
+"""How the sentence on a trained row with fewer runs than a verdict needs begins."""
+
+
+def compare(results: Sequence[RowResult], row: str, than: str) -> str:
+    """One sentence: the paired difference in IoU of each object between two rows, named by their labels."""
+    by_label = {result.spec.label: result for result in results}
+    if absent := [label for label in (row, than) if label not in by_label]:
+        return f"**{row}** against **{than}**: {' and '.join(absent)} cannot be measured in this profile."
+    units, reference = by_label[row].units(), by_label[than].units()
+    return difference_sentence(row, than, paired_difference(units, reference))
+
+
+def difference_sentence(row: str, than: str, difference: Interval) -> str:
+    """The same for a difference in 0..1 that is at hand.
+
+    The direction is stated only where the interval excludes 0; fewer than three runs of a trained row are named,
+    since the interval then holds the variation between videos alone or is too uncertain about that between runs.
+    """
+    points = difference.scaled(100)
+    if np.isnan(points.mean):
+        return f"**{row}** against **{than}**: {points.note}."
+    runs = {0: "", 1: ", one run"}.get(points.seeds, f", {points.seeds} runs")
+    videos = f"{points.clusters} video{'s' if points.clusters > 1 else ''} or images" if points.clusters else ""
+    if np.isnan(points.low):
+        return (
+            f"**{row}** minus **{than}**: {points.mean:+.1f} points of IoU, without an interval ({points.note}{runs})."
+        )
+    finding = "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "cannot be told from"
+    scope = SCOPES[points.seeds - 1] if 0 < points.seeds < RUNS_NEEDED else ""
+    interval = f"95% interval {points.low:+.1f} to {points.high:+.1f}, {points.n:,} objects, {videos}{runs}"
+    return f"{scope}**{row}** {finding} **{than}**: {points.mean:+.1f} points of IoU ({interval})."
+
+
+def conclusion(*sentences: str) -> Markdown:
+    """The sentences as a list, for the last expression of a cell; with the caution that fewer than three runs need."""
+    lines = [f"- {sentence}" for sentence in sentences]
+    if any(sentence.startswith(SCOPES) for sentence in sentences):
+        lines.append("- Another run of a fine-tuned row may give another number: a verdict needs three runs.")
+    return Markdown("\n".join(lines))

@@ -1,0 +1,320 @@
+"""`rossam train`: fine-tune on one's own annotations within a budget, and say what it brought."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from tqdm.auto import tqdm
+
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import atomic_path, checkpoint_path, read_json, write_json
+from rossam_core.settings import Method, Recipe, merged, parse_config
+from rossam_kit import config
+from rossam_kit import options as opt
+from rossam_kit.convert.command import profile_of
+from rossam_kit.datasets.frame_set import FrameSet
+from rossam_kit.progress import duration, track
+
+EXAMPLES = opt.example(
+    "rossam train --annotations train.json --data IMAGES --minutes 20 --out RUN",
+    "rossam train --annotations train.json --val val.json --data IMAGES --views 4000 --out RUN",
+    "rossam train --source nwpu-vhr10 --data DIR --out RUN",
+)
+RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "val.json", "speed_trial"
+RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
+MINUTES = 10.0
+VALIDATIONS = 4
+"""At most, while training, the last at its end; those of a budget in minutes take a third of it at most."""
+TRIAL_STEPS = 5
+READ_GROUPS = ("data", "model", "training", "recipe_changes", "inference", "notice")
+OPTION_OF = {
+    **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
+    **{"model.backbone": "--backbone", "model.sam2_backbone": "--backbone", "model.checkpoint": "--checkpoint"},
+    **{"data.source": "--source", "data.root": "--data"},
+}
+"""Keys of the profile that are set by an option instead."""
+DECODERS = {"sam": ("sam_decoder",), "sam2": ("sam_decoder",), "hq-sam": ("hq_head",)}
+"""What is trained of methods other than ros-sam."""
+
+
+def train_command(
+    *,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="a new folder, or that of a run to go on with")],
+    annotations: opt.Annotations = None,
+    data: opt.Data = None,
+    val: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO file to validate on; default: a tenth is held out")
+    ] = None,
+    source: opt.Source = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help=f"how long to train, validation included; default {MINUTES:g}")
+    ] = None,
+    views: Annotated[int | None, typer.Option(metavar="N", help="training views, instead of --minutes")] = None,
+    recipe: Annotated[Recipe, typer.Option(help="what the paper says, its released code does, we would do")] = "paper",
+    method: Annotated[Method, typer.Option(help="of others than ros-sam, the mask decoder is trained")] = "ros-sam",
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="vit_t, vit_b, vit_l, vit_h; default: vit_l on a GPU that has its weights"),
+    ] = None,
+    checkpoint: opt.Checkpoint = None,
+    device: opt.Device = None,
+    box_convention: opt.Convention = None,
+    keep_crowd: opt.KeepCrowd = False,
+    skip_bad: opt.SkipBad = False,
+    bands: opt.Bands = None,
+    stretch: opt.Stretch = None,
+    set: opt.Settings,
+) -> int:
+    """Fine-tune on your own annotated masks. Started again with the same options, it goes on where it was."""
+    options = SimpleNamespace(**locals(), profile=str(config.OWN_DATA), limit=None, split=None)
+    return run(options, opt.read_settings(set))
+
+
+def run(options: SimpleNamespace, overrides: dict[str, Any]) -> int:
+    """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
+    from rossam_core.model.segmenter import build_base, load_run
+    from rossam_core.training.train import fit
+    from rossam_kit.datasets.coco import write_coco_index
+    from rossam_kit.datasets.splits import check_split, size_text, spread_objects
+
+    folder = options.out
+    names = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    if folder.is_file() or (names and not names & {HELD_OUT, BEFORE}):
+        raise RossamError(
+            folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
+        )
+    profile, choice = _profile(options, overrides)
+    train, val, rule = _frames(options, profile)
+    notes = check_split(train, val, is_strict=rule != RULE)
+    chosen = spread_objects(val, profile.training.get("validation_objects", 128))
+    print(f"train on {size_text(train)}; validate on {size_text(chosen)}: {rule}")
+    print(f"network: {options.method} {choice}; recipe {options.recipe}")
+    for note in notes:
+        print(f"note: {note}")
+    run_config = _run_config(options, profile, chosen.object_count)
+    if not (folder / RUN).exists():
+        if rule == RULE:
+            write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
+        with atomic_path(folder / BEFORE) as temporary:
+            _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
+    before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
+    run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
+    log = fit(run_config, folder, train, chosen, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
+    after = _scores(run_config, load_run(folder), chosen).drop(columns="seconds")
+    _print_result(folder, log[log["kind"] == "validation"], before, after)
+    print("\n".join(["\nUse it:", *_commands(options, (folder / HELD_OUT).exists(), profile)]))
+    return 0
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _profile(options: SimpleNamespace, overrides: dict[str, Any]) -> tuple[config.Profile, str]:
+    """Settings of the run, and its backbone with the reason for it."""
+    problems = ProblemList("rossam train")
+    refused = {
+        "data: none is named; give --annotations FILE, or --source READER": not (options.annotations or options.source),
+        "--source: has no effect with --annotations": options.annotations and options.source not in (None, "coco"),
+        "--val: has no effect; a reader has its own split": options.val and not options.annotations,
+        "--views and --minutes: are two budgets": options.views is not None and options.minutes is not None,
+        "--views: expected 1 or more": options.views is not None and options.views < 1,
+        "--minutes: expected more than 0": options.minutes is not None and not options.minutes > 0,
+    }
+    problems.extend(problem.split(": ", 1) for problem, is_there in refused.items() if is_there)
+    problems.extend(
+        (f"--set {key}", f"use {OPTION_OF[key]}")
+        for key, value in overrides.items()
+        if key in OPTION_OF and value is not None
+    )
+    others = [key for key in overrides if key.partition(".")[0] not in READ_GROUPS]
+    problems.extend((f"--set {key}", "has no effect on training") for key in others)
+    problems.raise_if_any("correct these; see `rossam train --help`")
+    name, reason = _backbone(options)
+    chosen = {"model.recipe": options.recipe, f"model.{'sam2_' * (options.method == 'sam2')}backbone": name}
+    profile = profile_of(options, overrides | chosen)
+    problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
+    problems.raise_if_any("leave these out")
+    return profile, f"{name} ({reason})"
+
+
+def _backbone(options: SimpleNamespace) -> tuple[str, str]:
+    """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
+    from rossam_core.devices import resolve_device
+    from rossam_core.model.weights import official_files
+
+    if options.backbone is not None:
+        return options.backbone, "as asked for"
+    for place in (options.out, *([Path(options.checkpoint).expanduser()] if options.checkpoint else [])):
+        if (place / RUN).is_file():
+            return read_json(place / RUN)["run"]["backbone"], f"that of the run {place}"
+    large, small = ("hiera_large", "hiera_t") if options.method == "sam2" else ("vit_l", "vit_t")
+    if options.checkpoint is not None:
+        raise RossamError(options.checkpoint, "is no run; of which network, its name does not say", "add --backbone")
+    if resolve_device(options.device or "auto").type == "cpu":
+        return small, f"no GPU is used; {large} is for GPUs"
+    is_hq = options.method in ("hq-sam", "ros-sam") and options.recipe != "released"  # its HQ head is fresh
+    file = next(file for file in official_files() if (file.backbone, file.hq) == (large, is_hq))
+    if checkpoint_path(file.name).is_file():
+        return large, f"a GPU and {file.name} are there"
+    return small, f"for {large} fetch its weights first: rossam fetch {file.fetch_name}"
+
+
+def _frames(options: SimpleNamespace, profile: config.Profile) -> tuple[FrameSet, FrameSet, str]:
+    """Frames to train on, to validate on, and where the latter come from."""
+    from rossam_kit.datasets.loading import load_frames, read_annotations
+    from rossam_kit.datasets.splits import hold_out
+    from rossam_kit.experiments.experiments import Experiments
+
+    data = profile.data
+    if options.val:
+        return *read_annotations(data, options.annotations, options.val), str(options.val)
+    if not options.annotations and not (data.source == "coco" and not (data.root / "val.json").exists()):
+        return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
+    train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
+    return *hold_out(train), RULE
+
+
+def _image_folder(options: SimpleNamespace, profile: config.Profile) -> Path:
+    return profile.data.root if options.annotations else profile.data.root / "images"
+
+
+def _run_config(options: SimpleNamespace, profile: config.Profile, objects: int):
+    from rossam_core.training.recipes import RunConfig, recipe
+    from rossam_kit.experiments.experiments import Experiments
+
+    changes: dict[str, Any] = dict(profile.recipe_changes) if options.recipe == "paper" else {}
+    changes |= {"trained_groups": DECODERS[options.method]} if options.method in DECODERS else {}
+    base = Experiments(profile).base(options.method)
+    if base["backbone"] not in ("vit_t", "hiera_t"):
+        changes["micro_batch"] = 1  # a frame at a time fits more GPUs; only rounding differs
+    training = recipe(options.recipe, **merged(changes, profile.training) | {"validation_objects": objects})
+    values = {"method": options.method, "recipe": options.recipe, "training": training, "device": profile.device}
+    values |= {"inference": profile.inference} | base
+    values |= {"checkpoint": profile.model.checkpoint} if options.checkpoint else {}
+    return parse_config(RunConfig, values, where="rossam train")
+
+
+# --- budget and scores ------------------------------------------------------------------------------------------------
+
+
+def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
+    """Scores of the mask that the run trains, in its windows; `seconds`: what scoring all of them took."""
+    from rossam_core.inference.predictor import Predictor
+    from rossam_kit.experiments.scoring import evaluate
+
+    started, source = time.perf_counter(), "sam" if {phase.mask for phase in run_config.phases} == {"sam"} else "hq"
+    own = {"mask_source": source, "precision": run_config.training.precision}
+    predictor = Predictor(model, run_config.inference.model_copy(update=own), run_config.device)
+    table = evaluate(predictor, val, progress=lambda frames, total: track(frames, total, "validation"))
+    return table.assign(seconds=round(time.perf_counter() - started, 2))
+
+
+def _with_budget(run_config, options: SimpleNamespace, train: FrameSet, validation_seconds: float, overrides):
+    """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
+    training, path = run_config.training, options.out / START
+    asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
+    begun = (options.out / RUN).exists()
+    start = read_json(path) if begun else {"asked": asked, "views": options.views, "validations": VALIDATIONS}
+    if start["asked"] != asked:
+        found = f"the run was begun with {start['asked']}, not {asked}"
+        raise RossamError(path, found, "keep that, or use a new folder")
+    if start["views"] is None:
+        budget = 60 * asked["minutes"]
+        seconds = _seconds_per_view(run_config, options.out / TRIAL, train, budget / 10)
+        start["validations"] = min(max(int(budget / 3 / validation_seconds), 1), VALIDATIONS)
+        left = budget - start["validations"] * validation_seconds
+        start["views"] = max(int(left / seconds), 2 * training.batch)
+        needed = duration(budget - left + start["views"] * seconds)
+        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} with validation")
+    write_json(path, start)
+    every = max(math.ceil(start["views"] / start["validations"]), training.batch)
+    values = {"validate_every": every, "checkpoint_every": min(every, 1000)}
+    values = {key: value for key, value in values.items() if f"training.{key}" not in overrides}
+    update = {"training": training.model_copy(update=values | {"samples": start["views"]})}
+    return run_config.model_copy(update=update)
+
+
+class _Measured(Exception):
+    """Ends the trial."""
+
+
+def _seconds_per_view(run_config, folder: Path, train: FrameSet, most_seconds: float) -> float:
+    """Mean time of a view over a few steps but the first, or over two if they take `most_seconds`; nothing is kept."""
+    from rossam_core.training.train import fit
+
+    seconds: list[float] = []
+
+    def on_event(kind: str, row: Mapping[str, Any]) -> None:
+        seconds.extend([row["seconds"]] if kind == "step" else [])
+        if len(seconds) == TRIAL_STEPS or (len(seconds) > 2 and sum(seconds) > most_seconds):
+            raise _Measured
+
+    update = {"samples": 2 * TRIAL_STEPS * run_config.training.batch, "validation_objects": 0}
+    trial = run_config.model_copy(update={"training": run_config.training.model_copy(update=update)})
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        fit(trial, folder, train[:: max(len(train) // 64, 1)], on_event=on_event)
+    except _Measured:
+        return sum(seconds[1:]) / len(seconds[1:]) / run_config.training.batch
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- screen -----------------------------------------------------------------------------------------------------------
+
+
+def _reporter(views: int, before: float) -> Callable[[str, Mapping[str, Any]], None]:
+    """Prints each validation, and where no bar is shown the progress twice a minute, with the time left."""
+    at = {"start": time.monotonic(), "printed": time.monotonic(), "first": 0}
+
+    def on_event(kind: str, row: Mapping[str, Any]) -> None:
+        now, is_validation = time.monotonic(), kind == "validation"
+        at["first"] = at["first"] or row.get("samples", 0)
+        if not is_validation and (kind != "step" or sys.stderr.isatty() or now - at["printed"] < 30):
+            return
+        seconds = (now - at["start"]) / (1 + row["samples"] - at["first"]) * (views - row["samples"])
+        score = f"validation IoU {row['iou']:.3f}, {before:.3f} before, " if is_validation else ""
+        tqdm.write(f"{row['samples']:,} of {views:,} views: {score}{duration(seconds)} left", file=sys.stdout)
+        at["printed"] = now
+
+    return on_event
+
+
+def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    from rossam_kit.experiments.statistics import paired_difference
+
+    gain = paired_difference(after, before)
+    ends = f" ({gain.low:+.3f} to {gain.high:+.3f})" if np.isfinite(gain.low) else ""
+    best = validations.loc[validations["iou"].idxmax()]
+    print(
+        f"\nvalidation IoU {before['iou'].mean():.3f} before, {after['iou'].mean():.3f} after: {gain.mean:+.3f}{ends}"
+    )
+    print(
+        f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views"
+    )
+    if gain.mean <= 0:
+        print("Training did not help: try more data, a longer budget, or lower learning rates.")
+
+
+def _commands(options: SimpleNamespace, is_held_out: bool, profile: config.Profile) -> list[str]:
+    """Command lines that use the result."""
+    scored = f"--annotations {options.val} --data {profile.data.root}"
+    if is_held_out:
+        scored = f"--annotations {options.out / HELD_OUT} --data {_image_folder(options, profile)}"
+    elif not options.annotations:
+        scored = f"--source {options.source}" + (f" --data {options.data}" if options.data else "")
+    reading = "".join(f" --{key} {value}" for key in ("bands", "stretch") if (value := getattr(options, key)))
+    return [
+        f"  rossam evaluate --checkpoint {options.out} {scored}{reading} --out SCORES",
+        f"  rossam convert --checkpoint {options.out} --annotations BOXES.json --data IMAGES{reading} --out MASKS",
+    ]

@@ -1,0 +1,306 @@
+"""`rossam train` and `rossam evaluate` on a small COCO folder with a network of two blocks: seconds a run."""
+
+import importlib.util
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rossam_core import devices
+from rossam_core.files import checkpoint_path, read_json
+from rossam_core.training import run_folder as runs
+from rossam_kit import cli
+from rossam_kit.datasets.coco import read_coco, write_coco_index
+from rossam_kit.datasets.images import with_reading
+from rossam_kit.train_command import VALIDATIONS, _backbone
+
+SCRIPT = """
+import os, signal, sys
+from rossam_core.training import run_folder
+append = run_folder.append_log
+def append_and_die(run_dir, row):
+    append(run_dir, row)
+    if (run_dir / run_folder.STATE).exists():  # the first step after the first checkpoint
+        os.kill(os.getpid(), signal.SIGKILL)
+run_folder.append_log = append_and_die
+from rossam_kit import cli
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    spec = importlib.util.spec_from_file_location("tiny_run", Path(__file__).parent / "training/tiny_run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(tiny, tmp_path_factory):
+    """`train.json`, `val.json` and `images`: twelve still images, the last two to validate on."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "images").mkdir()
+    frames = with_reading(tiny.make_frames(root / "images", 12, "photo"))
+    for name, part in (("train", frames[:10]), ("val", frames[10:])):
+        write_coco_index(part, root / f"{name}.json", root / "images")
+        content = json.loads((root / f"{name}.json").read_text())
+        content |= {"info": {}, "videos": [], "images": [{**i, "video_id": None} for i in content["images"]]}
+        for image in content["images"]:
+            del image["video_id"]
+        (root / f"{name}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    """Settings of a network and a training that take seconds."""
+    settings = {"model.architecture": tiny.ARCHITECTURE, "model.checkpoint": None, "training.batch": 4}
+    settings |= {"training.lora_rank": 2, "training.loss": {"points": 64}, "training.precision": "float32"}
+    return settings
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+
+
+def sets(settings):
+    """Settings as options; JSON is YAML, too."""
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def train(data, settings, out, *more, annotations="train.json"):
+    named = ["--annotations", data / annotations, "--data", data / "images", "--device", "cpu", "--out", out]
+    return [str(part) for part in ["train", *named, *sets(settings), *more]]
+
+
+@pytest.fixture(scope="module")
+def trained(data, small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert cli.main(train(data, small, out, "--val", data / "val.json", "--views", 24)) == 0
+    return out
+
+
+def test_training_says_what_it_does_and_keeps_the_best_checkpoint(data, small, trained, capsys):
+    assert cli.main(train(data, small, trained, "--val", data / "val.json", "--views", 24)) == 0  # only reads
+    printed = capsys.readouterr().out
+    assert "train on 30 objects with masks in 10 images; validate on 6 objects with masks in 2 images" in printed
+    assert "network: ros-sam vit_t (that of the run" in printed
+    assert "note: too little data" in printed and "10 of 40 objects have no mask and are left out" in printed
+    before, after = map(float, re.search(r"validation IoU ([\d.]+) before, ([\d.]+) after", printed).groups())
+    log = runs.read_log(trained)
+    assert (log["kind"] == "validation").sum() == VALIDATIONS
+    assert after == pytest.approx(log["iou"].max(), abs=6e-4)
+    assert before == pytest.approx(pd.read_csv(trained / "before.csv")["iou"].mean(), abs=6e-4)
+    assert (
+        f"rossam evaluate --checkpoint {trained} --annotations {data / 'val.json'} --data {data / 'images'}" in printed
+    )
+    assert f"rossam convert --checkpoint {trained}" in printed
+    run = read_json(trained / runs.RUN)["run"]
+    assert run["training"]["groups"]["lora"] == {"learning_rate": 1e-3, "schedule": "cosine"}
+    assert (run["training"]["warmup"], run["inference"]["growth"]) == (0.05, "context")
+
+
+def test_a_killed_run_in_minutes_goes_on_with_the_views_decided_at_first(data, small, tmp_path, capsys):
+    script, out = tmp_path / "die.py", tmp_path / "run"
+    script.write_text(SCRIPT)
+    arguments = train(data, small, out, "--minutes", 0.02)
+    killed = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    start = read_json(out / "start.json")
+    assert "views per second" in killed.stdout and start["views"] >= 8
+    assert cli.main(arguments) == 0
+    assert "views per second" not in capsys.readouterr().out
+    assert read_json(out / "start.json") == start and runs.is_finished(out)
+    assert runs.read_log(out)["samples"].max() == -(-start["views"] // 4) * 4
+    other = tmp_path / "other"
+    every = ["--set", f"training.validate_every={read_json(out / runs.RUN)['run']['training']['validate_every']}"]
+    assert cli.main(train(data, small, other, "--views", start["views"], *every)) == 0
+    one, two = (load_file(runs.weights_file(folder, "last")) for folder in (out, other))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert cli.main(train(data, small, out, "--minutes", 1)) == 2
+    assert "begun with {'minutes': 0.02}" in capsys.readouterr().err
+
+
+def test_without_val_every_tenth_image_is_held_out_and_listed(data, small, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(train(data, small, out, "--views", 8)) == 0
+    printed = capsys.readouterr().out
+    assert "validate on 3 objects with masks in 1 images: every tenth video or image by name" in printed
+    held_out = read_coco(out / "val.json", data / "images", name="held out")
+    names = sorted(image["file_name"] for image in read_json(data / "train.json")["images"])
+    assert [frame.image_path.name for frame in held_out] == [names[9]]
+    command = re.search(r"rossam (evaluate .*) --out SCORES", printed)[1].split()
+    assert cli.main([*command, "--device", "cpu", "--out", str(tmp_path / "scores")]) == 0
+    assert len(pd.read_csv(tmp_path / "scores/objects.csv").dropna(subset=["iou"])) == 3
+
+
+def test_the_result_converts_and_trains_again(data, small, trained, tmp_path, capsys):
+    arguments = [
+        "--checkpoint",
+        trained,
+        "--annotations",
+        data / "val.json",
+        "--data",
+        data / "images",
+        "--device",
+        "cpu",
+    ]
+    assert cli.main(["convert", *map(str, arguments), "--out", str(tmp_path / "masks"), "--workers", "1"]) == 0
+    assert read_json(tmp_path / "masks/manifest.json")["model"]["method"] == "ros-sam"
+    settings = {key: value for key, value in small.items() if key.startswith("training.")}
+    assert cli.main(train(data, settings, tmp_path / "again", "--views", 8, "--checkpoint", trained)) == 0
+    assert read_json(tmp_path / "again" / runs.RUN)["run"]["checkpoint"] == str(trained)
+
+
+def test_a_run_is_used_in_the_windows_it_was_trained_for(data, small, tmp_path):
+    out, scores = tmp_path / "run", []
+    assert cli.main(train(data, small, out, "--views", 8, "--set", "inference.rate=4")) == 0
+    named = ["--annotations", data / "val.json", "--data", data / "images", "--workers", 1, "--device", "cpu"]
+    for name, more in (("own", []), ("set", ["--set", "inference.rate=2"])):
+        arguments = ["convert", "--checkpoint", out, *named, "--out", tmp_path / name, *more]
+        assert cli.main([str(part) for part in arguments]) == 0
+        scores.append(read_json(tmp_path / name / "manifest.json")["inference"])
+    assert [each["rate"] for each in scores] == [4.0, 2.0]
+
+
+@pytest.mark.parametrize("method", ["sam", "hq-sam", "sam2"])
+def test_other_methods_train_their_decoder(method, data, small, tmp_path):
+    out = tmp_path / "run"
+    if method == "sam2":
+        small = {key: value for key, value in small.items() if not key.startswith("model.")}
+    assert cli.main(train(data, small, out, "--views", 8, "--method", method)) == 0
+    audit = read_json(out / runs.AUDIT)
+    trained = [group for group, facts in audit.items() if facts["changed"]]
+    assert trained == [{"hq-sam": "hq_head"}.get(method, "sam_decoder")]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--views", "8", "--minutes", "2"], "are two budgets"),
+        (["--minutes", "0"], "--minutes: expected more than 0"),
+        (["--set", "training.samples=8"], "use --views"),
+        (["--set", "seeds=[1]"], "--set seeds: has no effect on training"),
+        (["--set", "training.sampels=8"], "did you mean 'samples'"),
+        (["--source", "viso"], "--source: has no effect with --annotations"),
+        (["--checkpoint", "weights.pth"], "add --backbone"),
+        (["--recipe", "best"], "--recipe"),
+        (["--val", "train.json"], "10 of 10 validation images are training images"),
+        (["--val", "boxes.json"], "none of 8 objects in 2 images to validate on has a mask"),
+        (["--annotations", "boxes.json"], "has a mask"),
+        (["--annotations", "one.json"], "none of 0 objects in 0 images to train on has a mask"),
+        (["--annotations", "nowhere.json"], "no such file"),
+    ],
+)
+def test_bad_input_is_said_before_training(more, message, data, small, tmp_path, monkeypatch, capsys):
+    content = read_json(data / "val.json")
+    boxes = [{**item, "segmentation": []} for item in content["annotations"]]
+    (data / "boxes.json").write_text(json.dumps(content | {"annotations": boxes}))
+    one = [item for item in content["annotations"] if item["image_id"] == content["images"][0]["id"]]
+    (data / "one.json").write_text(json.dumps(content | {"images": content["images"][:1], "annotations": one}))
+    monkeypatch.chdir(data)
+    assert cli.main(train(data, small, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Remedy:" in error
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_the_large_network_is_chosen_where_a_gpu_and_its_weights_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "resolve_device", lambda name: torch.device("cuda"))
+    options = SimpleNamespace(
+        out=tmp_path, checkpoint=None, backbone=None, method="ros-sam", recipe="paper", device=None
+    )
+    assert _backbone(options) == ("vit_t", "for vit_l fetch its weights first: rossam fetch sam_hq_vit_l")
+    place = checkpoint_path("sam_hq_vit_l.pth")
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert _backbone(options) == ("vit_l", "a GPU and sam_hq_vit_l.pth are there")
+    assert _backbone(SimpleNamespace(**vars(options) | {"method": "sam"}))[0] == "vit_t"
+    assert _backbone(SimpleNamespace(**vars(options) | {"backbone": "vit_b"})) == ("vit_b", "as asked for")
+
+
+def test_data_and_a_folder_of_something_else_are_asked_for(tmp_path, capsys):
+    assert cli.main(["train", "--out", str(tmp_path / "run")]) == 2
+    assert "give --annotations FILE, or --source READER" in capsys.readouterr().err
+    (tmp_path / "thesis.tex").write_text("")
+    assert cli.main(["train", "--source", "synthetic", "--out", str(tmp_path)]) == 2
+    assert "holds no run of" in capsys.readouterr().err
+
+
+def test_one_class_and_shared_videos_are_said(data, small, tmp_path, capsys):
+    content = read_json(data / "train.json")
+    content["videos"] = [{"id": 1, "name": "clip"}]
+    content["images"] = [{**image, "video_id": 1, "frame_index": i} for i, image in enumerate(content["images"])]
+    masked = [item for item in content["annotations"] if item["segmentation"]]
+    (data / "clip.json").write_text(json.dumps(content | {"annotations": masked}))
+    assert cli.main(train(data, small, tmp_path / "run", "--views", 4, annotations="clip.json")) == 0
+    printed = capsys.readouterr().out
+    assert "note: one class only (plane)" in printed and "note: frames of clip are in both sets" in printed
+    assert "train on 27 objects with masks in 9 images" in printed
+
+
+@pytest.mark.parametrize("method", ["box", "ellipse", "grabcut", "hq-sam"])
+def test_evaluation_scores_by_class_and_size_with_intervals(method, data, small, tmp_path, capsys):
+    settings = sets({key: value for key, value in small.items() if key.startswith("model.")})
+    named = [
+        "--annotations",
+        data / "train.json",
+        "--data",
+        data / "images",
+        "--method",
+        method,
+        "--out",
+        tmp_path / "out",
+    ]
+    arguments = ["evaluate", *map(str, named), *(settings if method == "hq-sam" else [])]
+    assert cli.main(arguments) == 0
+    objects, summary = (pd.read_csv(tmp_path / "out" / name) for name in ("objects.csv", "summary.csv"))
+    assert summary.loc[0, ["group", "objects", "images"]].tolist() == ["all", 30, 10]
+    assert summary.loc[0, "iou"] == pytest.approx(objects["iou"].mean())
+    assert summary.loc[0, "iou_low"] < summary.loc[0, "iou"] < summary.loc[0, "iou_high"]
+    assert summary["group"].tolist()[-1] == "plane" and summary["objects"][1:-1].sum() == 30
+    printed = capsys.readouterr().out
+    assert "10 boxes of the input have no mask or are left out: not scored" in printed
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("<figure>") == 30 and all(f"<h2>{title}</h2>" in page for title in ("Worst", "Median", "Best"))
+    assert "http" not in page.replace("data:image", "")
+
+
+def test_names_are_escaped_on_the_page(data, tmp_path):
+    content = read_json(data / "val.json")
+    content["categories"] = [{**each, "name": "<b>&plane"} for each in content["categories"]]
+    (data / "escaped.json").write_text(json.dumps(content))
+    named = ["--annotations", data / "escaped.json", "--data", data / "images", "--method", "box", "--out", tmp_path]
+    assert cli.main(["evaluate", *map(str, named)]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert "<b>" not in page and "&lt;b&gt;&amp;plane" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "box"], "give --annotations FILE, or --source READER"),
+        (["--annotations", "val.json"], "give --checkpoint RUN, or --method NAME"),
+        (["--annotations", "val.json", "--data", "images", "--method", "box", "--checkpoint", "r"], "has no network"),
+        (["--annotations", "val.json", "--method", "sam", "--set", "training.samples=2"], "has no effect here"),
+        (["--annotations", "boxes.json", "--data", "images", "--method", "box"], "has a mask to score against"),
+    ],
+)
+def test_bad_input_of_an_evaluation_is_said(arguments, message, data, tmp_path, monkeypatch, capsys):
+    content = read_json(data / "val.json")
+    boxes = [{**item, "segmentation": []} for item in content["annotations"]]
+    (data / "boxes.json").write_text(json.dumps(content | {"annotations": boxes}))
+    monkeypatch.chdir(data)
+    assert cli.main(["evaluate", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
