@@ -25,8 +25,8 @@ PROFILES = CONFIGS / "profiles"
 Split = Literal["train", "val", "test"]
 Scene = Literal["airport", "sea", "rail", "road"]
 BoxConvention = Literal["xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised"]
-OWN_SOURCES = ("coco", "authors")
-"""Sources of data that nobody publishes under one name, so that no folder can be theirs by default."""
+OWN_SOURCES = ("coco", "authors", "dota")
+"""Sources that are a format rather than one published dataset, so that no folder can be theirs by default."""
 
 
 CHANGEABLE = (
@@ -134,9 +134,9 @@ class ImageOptions(Config):
 class DataConfig(ImageOptions):
     """Which frames, and how their images are read."""
 
-    source: Literal["synthetic", "nwpu-vhr10", "coco", "sat-mtb", "authors", "isaid", "satsot", "viso", "ootb"] = (
-        "synthetic"
-    )
+    source: Literal[
+        "synthetic", "nwpu-vhr10", "coco", "sat-mtb", "authors", "isaid", "satsot", "viso", "ootb", "dota"
+    ] = "synthetic"
     """`synthetic`, a dataset reader's name, or `coco` for one's own annotations."""
     root: Path | None = None
     """Folder of a real dataset, or one that holds it (`--data DIR`); the readers find their files below it. None: where

@@ -352,7 +352,7 @@ def _xywh(item: ObjectAnnotation) -> list[float]:
 def _corners(item: ObjectAnnotation) -> list[list[float]]:
     """Those the object brings along, else those of its box, from the top left on clockwise."""
     x0, y0, x1, y1 = item.box_xyxy
-    return item.attributes.get("corners") or [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    return item.attributes.get("oriented_box") or [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
 
 
 def _write_rows(path: Path, rows: list[list], delimiter: str = ",") -> None:

@@ -44,7 +44,8 @@ from rossam_kit.progress import duration
 RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
 FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
-Format = StrEnum("Format", {name: name for name in FORMATS})
+SCENE_FORMATS = ("gpkg", "geojson", "label-map")
+Format = StrEnum("Format", {name: name for name in (*FORMATS, *SCENE_FORMATS)})
 READ_GROUPS = ("data", "model", "inference", "device", "notice")
 """Groups of a profile that move a mask."""
 WORST = 5
@@ -53,6 +54,7 @@ WORST = 5
 EXAMPLES = example(
     "rossam convert --source viso --data DIR --out masks --format coco --format png",
     "rossam convert --annotations boxes.json --data IMAGES --out masks --checkpoint RUN",
+    "rossam convert --annotations boxes.geojson --data scene.tif --bands 4,3,2 --out masks --format gpkg",
 )
 
 
@@ -68,6 +70,21 @@ def convert_command(
     box_convention: Convention = None,
     keep_crowd: KeepCrowd = False,
     skip_bad: SkipBad = False,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="boxes of a GeoJSON, GeoPackage or shapefile are in pixels of the raster")
+    ] = False,
+    class_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="attribute with the class; default: class, category, label, name, type"),
+    ] = None,
+    boxes: Annotated[
+        Literal["seg", "hbb", "obb", "mot"] | None,
+        typer.Option(help="boxes of --source sat-mtb: of polygons (default), upright, oriented, of tracks"),
+    ] = None,
+    clip_oriented: Annotated[
+        bool,
+        typer.Option("--clip-oriented", help="cut masks off at oriented boxes (ootb, dota, --boxes obb, GIS polygons)"),
+    ] = False,
     split: Annotated[config.Split | None, typer.Option(help="default: the split the source is scored on")] = None,
     bands: Bands = None,
     stretch: Stretch = None,
@@ -82,7 +99,7 @@ def convert_command(
             default_factory=list,
             show_default=False,
             metavar="NAME",
-            help=f"export the masks as {', '.join(FORMATS)}; may be repeated",
+            help=f"export as {', '.join(FORMATS)}, or of a raster {', '.join(SCENE_FORMATS)}; may be repeated",
         ),
     ],
     jitter: Annotated[
@@ -104,7 +121,8 @@ def convert_command(
 
 def run(options: Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
-    from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
+    from rossam_kit.convert import geo, geo_exports
+    from rossam_kit.convert.convert import boxes_only, convert
     from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
 
@@ -112,13 +130,17 @@ def run(options: Options, overrides: dict[str, Any]) -> int:
     options.method = options.method or method_of(options.checkpoint)
     profile = profile_of(options, overrides)
     refuse_without_effect(options, profile, requested)
-    frames = boxes_only(frames_of(options, profile))
+    _refuse_misplaced(options, profile, requested)
+    frames = boxes_only(_frames(options, profile))
     if not frames.object_count:
         _refuse_nothing(frames)
     formats = dict.fromkeys(options.format)
     check(frames, formats)
+    geo_exports.check(frames, formats)
+    if geo.is_scene(options.data, options.annotations):
+        print(geo.describe(frames) + "\n")
     predictor = predictor_of(options.method, profile, options.checkpoint is not None)
-    settings = ConversionConfig() if options.jitter is None else _with_jitter(options.jitter)
+    settings = _settings(options, frames)
     workers = options.workers if options.workers is not None else _default_workers(predictor)
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
         conversion = convert(
@@ -127,7 +149,7 @@ def run(options: Options, overrides: dict[str, Any]) -> int:
     review = write_review(conversion, notice=profile.notice if options.data is None else "")
     written = []
     for name in formats:
-        place, write = EXPORTS[name]
+        place, write = (EXPORTS | geo_exports.EXPORTS)[name]
         written.append((name, write(conversion, conversion.folder / place)))
     _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
@@ -202,11 +224,51 @@ def frames_of(options: Options, profile: config.Profile) -> FrameSet:
         (frames,) = read_annotations(data, options.annotations)
     else:
         frames = load_frames(data, options.split or scored_split(data), cache_dir())
+    return _limited(frames, options)
+
+
+def _limited(frames: FrameSet, options: Options) -> FrameSet:
     beyond = frames.frames[options.limit :] if options.limit else ()
     drops = [
         Drop(f"{f.key} object {o.object_id}", f"beyond --limit {options.limit}", 1) for f in beyond for o in f.objects
     ]
     return frames.subset(frames.frames[: options.limit], drops)
+
+
+def _frames(options: Options, profile: config.Profile) -> FrameSet:
+    """`frames_of`; tiles of a raster with boxes of a file; boxes of a certain kind of SAT-MTB."""
+    from rossam_kit.convert.geo import is_scene, read_scene
+    from rossam_kit.datasets.images import with_reading
+    from rossam_kit.datasets.loading import root_of, scored_split
+    from rossam_kit.datasets.sat_mtb import read_sat_mtb
+
+    data, annotations = profile.data, options.annotations
+    if is_scene(options.data, annotations):
+        if annotations is None or options.data is None:
+            remedy = "name both: --data scene.tif --annotations boxes.geojson"
+            raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
+        frames = read_scene(options.data, annotations, data, pixels=options.pixels, class_field=options.class_field)
+    elif options.boxes:
+        frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
+    else:
+        return frames_of(options, profile)
+    return _limited(frames, options)
+
+
+def _refuse_misplaced(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
+    """Raise `RossamError` where options are about another kind of input, all at once."""
+    from rossam_kit.convert.geo import ignored_options
+
+    problems = ProblemList("options")
+    problems.extend(ignored_options(options))
+    if options.boxes:
+        ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
+        problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
+        if profile.data.source != "sat-mtb" or options.annotations:
+            problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
+        if options.split == "val":
+            problems.add("--split val", "is held out of polygons only; --boxes has train and test")
+    problems.raise_if_any("leave these out")
 
 
 def refuse_without_effect(
@@ -297,10 +359,15 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
     return Predictor(model, profile.inference, profile.device)
 
 
-def _with_jitter(count: int):
+def _settings(options: Options, frames: FrameSet):
+    """How to convert: `--jitter` and `--clip-oriented`, which is refused where no box is oriented."""
     from rossam_kit.convert.convert import ConversionConfig
 
-    return parse_config(ConversionConfig, {"jitter": count}, where="--jitter")
+    if options.clip_oriented and not any("oriented_box" in o.attributes for f in frames for o in f.objects):
+        remedy = "leave it out; oriented boxes: --source ootb, dota or sat-mtb --boxes obb, or polygons of four corners"
+        raise RossamError("--clip-oriented", f"has no effect: {frames.name} holds no oriented box", remedy)
+    values = {"clip_oriented": options.clip_oriented} | ({} if options.jitter is None else {"jitter": options.jitter})
+    return parse_config(ConversionConfig, values, where="--jitter")
 
 
 def _default_workers(predictor) -> int:

@@ -9,6 +9,7 @@ Only the calling process writes files.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
@@ -54,6 +56,9 @@ class ConversionConfig(Config):
     """Of the jitter."""
     shard_frames: int = Field(16, ge=1)
     """Frames per shard: at most what each worker loses when it is killed, and what it holds in memory."""
+    clip_oriented: bool = False
+    """Leave out of a mask what lies outside its object's oriented box (`attributes["oriented_box"]`), where it has
+    one. The signs of a mask's shape are then those of what is left."""
     threads: int = Field(1, ge=1)
     """Processor threads of a worker. Fixed, since sums over other numbers of threads may round otherwise."""
 
@@ -149,7 +154,7 @@ class ShardWorker:
         usable = [i for i in range(len(boxes)) if i not in faults]
         answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
         objects = tuple(
-            _record(annotation, frame, answers.get(i, f"box {faults.get(i)}"))
+            _record(annotation, frame, answers.get(i, f"box {faults.get(i)}"), self.config)
             for i, annotation in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
@@ -198,13 +203,15 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
     return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
 
 
-def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str) -> MaskRecord:
+def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str, config: ConversionConfig) -> MaskRecord:
     place = (int(annotation.object_id), annotation.category, tuple(float(side) for side in annotation.box_xyxy))
     if isinstance(answer, str):
         return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=annotation.source)
     mask = answer.mask
     logits = getattr(mask, "logit_crop", None)
-    piece, _ = _piece(mask)
+    piece, oriented_box = _piece(mask)[0], annotation.attributes.get("oriented_box")
+    is_clipped = config.clip_oriented and oriented_box is not None and piece.any()
+    piece = piece & _inside(oriented_box, piece.shape, mask.offset_xy) if is_clipped else piece
     signs = dict.fromkeys(quality.SIGNS)
     if piece.any():
         signs |= quality.shape_signs(piece, mask.offset_xy, annotation.box_xyxy, frame.size_hw)
@@ -215,10 +222,18 @@ def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str) ->
         signs["threshold_stability"] = quality.threshold_stability(logits, mask.threshold)
         signs["touches_window"] = quality.touches_window(piece, mask.offset_xy, frame.size_hw)
     status = mask.status if mask.status in ("ok", "cut", "empty") else "ok"
+    status = "empty" if is_clipped and not piece.any() else status
     reason = {"ok": mask.status if mask.status != "ok" else "", "cut": "cut: its window does not hold the box whole",
               "empty": "no pixel is above the threshold"}[status]  # fmt: skip
+    reason = "no pixel is inside the oriented box" if is_clipped and not piece.any() else reason
     rounded = {name: None if value is None else round(float(value), 4) for name, value in signs.items()}
     return records.record_of(*place, status, reason, piece, mask.offset_xy, rounded, annotation.source)
+
+
+def _inside(corners: Sequence[Sequence[float]], size_hw: tuple[int, int], offset_xy: tuple[int, int]) -> np.ndarray:
+    """The pixels of a polygon (frame coordinates) in a piece of the frame, bool h×w."""
+    polygon = np.asarray(corners, dtype=np.float64) - offset_xy
+    return masks.decode([polygon.ravel().tolist()], size_hw)
 
 
 def _piece(mask) -> quality.Piece:
@@ -281,13 +296,14 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
 
 def _fingerprint(frames: FrameSet) -> str:
     """Hash of frames, boxes, drops and the images' bytes, or the error type for an unreadable image."""
-    lines = []
+    lines, hash_of = [], functools.cache(sha256_of)  # tiles of a scene are of one file
     for frame in track(frames, desc="looking through the images"):
         try:
-            image = sha256_of(frame.image_path)
+            image = hash_of(frame.image_path)
         except OSError as error:
             image = type(error).__name__
         boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
+        boxes += [o.attributes["oriented_box"] for o in frame.objects if "oriented_box" in o.attributes]
         place = [frame.dataset, frame.key, list(frame.size_hw), frame.source, frame.reading.model_dump(mode="json")]
         lines.append(stable_hash([place, image, boxes]))
     return stable_hash([lines, [[drop.where, drop.reason, drop.boxes] for drop in frames.drops]])

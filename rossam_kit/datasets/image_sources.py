@@ -1,4 +1,4 @@
-"""Pixels of image files and arrays; `open_image` chooses the reader by file type.
+"""Pixels of image files that are no TIFF (VRT, PNG, JPEG, …), and of arrays; `open_image` chooses the reader of a file.
 
 All sources have the interface of `TiffImage`: size, dtype and bands from the header, and pixels of a
 window in the file's own numbers (`tiff.Pixels`).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import struct
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,11 +20,13 @@ from PIL import Image, UnidentifiedImageError
 
 from rossam_core.errors import RossamError
 from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
-from rossam_kit.datasets.tiff import Pixels, TiffImage, Window
+from rossam_kit.datasets.tiff import Pixels, TiffImage, Window, rasterio_if_installed
 
 # What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+VRT_SIGNATURE = b"<VRT"
+INSTALL_GEO = "install the extra for Earth observation files: pip install 'rossam-core[geo]'"
 ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
 
 
@@ -43,6 +46,49 @@ class ArrayImage:
 
     def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
         return _part(self._array, window, bands, alpha)
+
+
+class VrtImage(contextlib.ExitStack):
+    """A virtual raster of GDAL (VRT), read by rasterio; offers what `TiffImage` does."""
+
+    premultiplied, alpha_is_doubtful, bits = False, False, None
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.where, self.notes = path, []
+        if (rasterio := rasterio_if_installed()) is None:
+            raise RossamError(path, "is a virtual raster (VRT), which rasterio reads", INSTALL_GEO)
+        self._failures = rasterio.errors.RasterioError
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                source = self._source = self.enter_context(rasterio.open(path, driver="VRT"))
+        except self._failures as error:
+            raise RossamError(path, f"cannot be opened as a VRT ({error})", "build it anew (gdalbuildvrt)") from error
+        self.size_hw, self.band_count = source.shape, source.count
+        self.dtype, self.block_rows = np.dtype(source.dtypes[0]), source.block_shapes[0][0]
+        kinds = [kind.name for kind in source.colorinterp]
+        self.alpha = kinds.index("alpha") if "alpha" in kinds else None
+        if "palette" in kinds:
+            raise RossamError(
+                path, "its values are places in a palette", "expand it: gdal_translate -expand rgb IN OUT"
+            )
+
+    def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
+        x0, y0, x1, y1 = window
+        numbers, where = [band + 1 for band in bands], ((y0, y1), (x0, x1))
+        try:
+            values = np.moveaxis(self._source.read(numbers, window=where), 0, -1).astype(self.dtype, copy=False)
+            missing = None
+            if any(not {"all_valid", "alpha"} & {flag.name for flag in self._source.mask_flag_enums[b]} for b in bands):
+                missing = np.moveaxis(self._source.read_masks(numbers, window=where) == 0, 0, -1)
+            opacity = None if alpha is None else self._source.read(alpha + 1, window=where)
+        except self._failures as error:
+            remedy = "check that the files it is made of are there and whole: gdalinfo FILE lists them"
+            raise RossamError(self.where, f"cannot be read ({error})", remedy) from error
+        if missing is not None and self.dtype.itemsize == 1:  # as in TIFFs, where 0 and 255 are values of single bands
+            missing = missing.all(axis=2, keepdims=True)
+        return Pixels(values, missing, opacity)
 
 
 class PillowImage(contextlib.ExitStack):
@@ -113,7 +159,7 @@ def _opened(path: Path) -> Image.Image:
     return image
 
 
-def open_image(path: str | PathLike) -> TiffImage | PillowImage:
+def open_image(path: str | PathLike) -> TiffImage | VrtImage | PillowImage:
     """The file's header, for a `with` block; pixels are decoded by `read`. Errors as `read_image`."""
     path = Path(path)
     if not path.exists():
@@ -124,10 +170,12 @@ def open_image(path: str | PathLike) -> TiffImage | PillowImage:
         raise RossamError(path, "is empty (0 bytes)", ANOTHER_FILE)
     try:
         with path.open("rb") as stream:
-            is_tiff = stream.read(4) in TIFF_SIGNATURES
+            signature = stream.read(4)
     except OSError as error:
         raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
-    if is_tiff:
+    if signature == VRT_SIGNATURE:
+        return VrtImage(path)
+    if signature in TIFF_SIGNATURES:
         image = TiffImage(path)
         if image.is_supported:
             return image
@@ -135,5 +183,5 @@ def open_image(path: str | PathLike) -> TiffImage | PillowImage:
     return PillowImage(path)
 
 
-ImageSource = TiffImage | PillowImage | ArrayImage
+ImageSource = TiffImage | VrtImage | PillowImage | ArrayImage
 """What pixels are read from."""

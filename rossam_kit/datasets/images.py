@@ -72,7 +72,24 @@ class DatasetReading(ImageOptions, ImageReading):
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
         """The reading of an entry that `reading_entry` was merged into."""
-        return cls(**entry["reading"]) if "reading" in entry else AS_IT_IS
+        values = entry.get("reading")
+        return AS_IT_IS if values is None else (TileReading if "window" in values else cls)(**values)
+
+
+class TileReading(DatasetReading):
+    """Reads a part of an image file, of which its frame has size and coordinates.
+
+    What is converted is the same for all tiles of a scene and said once where they are made, not with each of them.
+    """
+
+    window: Window
+    """x0, y0, x1, y1 in pixels of the file; x1 and y1 exclusive."""
+
+    def read(self, path: Path) -> np.ndarray:
+        """See `read_window`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImageConversionWarning)
+            return read_window(path, *self.window, self)
 
 
 AS_IT_IS = DatasetReading()

@@ -15,6 +15,7 @@ from rossam_kit.config import OWN_SOURCES, DataConfig, ImageOptions, SampleConfi
 from rossam_kit.datasets.authors_format import read_authors_format
 from rossam_kit.datasets.catalogue import place_of
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.dota import read_dota
 from rossam_kit.datasets.fetch import locate
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import AS_IT_IS, with_reading
@@ -38,6 +39,7 @@ SPLITS: dict[str, tuple[Split, ...]] = {
     "satsot": ("test",),
     "viso": ("test",),
     "ootb": ("test",),
+    "dota": ("test",),
 }
 """Splits each source offers. SAT-MTB and the authors' files are published as train and test: their val is every
 tenth video of train, which train then lacks."""
@@ -95,6 +97,8 @@ def _read_split(data: DataConfig, split: Split, cache: Path | None) -> FrameSet:
             frames = read_viso(root, cache)
         case "ootb":
             frames = read_ootb(root, cache)
+        case "dota":
+            frames = read_dota(root, cache)
     return frames
 
 

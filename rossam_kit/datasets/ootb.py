@@ -4,7 +4,7 @@ Files: `<class>_<n>/img/0001.jpg …`, `<class>_<n>/groundtruth.txt`, and `anno/
 video. Chen et al., ISPRS J. Photogramm. 210 (2024).
 
 Coordinates: rows of eight numbers, x and y of the four corners in turn. The box is the smallest upright one that
-holds them; the corners stay in the object's attribute `corners`, [[x, y], …], in the same pixel-edge
+holds them; the corners stay in the object's attribute `oriented_box`, [[x, y], …], in the same pixel-edge
 coordinates. Nothing states whether the first pixel is 0 or 1: see `FIRST_PIXEL`. The sixteen flags of a
 sequence are in its frames' attribute `flags`.
 """
@@ -75,4 +75,4 @@ def _to_object(values: list[float]):
     turns = sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0]  # of one sign around a convex outline
     if (turns > 0).sum() == (turns < 0).sum() and np.isfinite(corners).all():
         raise ValueError(f"the corners {corners.tolist()} do not follow each other around a box")
-    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()), {"corners": corners.tolist()}
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()), {"oriented_box": corners.tolist()}

@@ -36,7 +36,7 @@ LITTER = {
     *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__"),
 }
 """Names (lower case) of what systems, storage devices and archives leave in folders, besides names with a dot first."""
-READERS_VERSION = 1
+READERS_VERSION = 2
 """To be raised with any change of a reader that moves its frames: cached indices of older versions are not used."""
 MOSTLY = 0.5
 """Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""

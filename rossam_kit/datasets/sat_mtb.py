@@ -8,7 +8,7 @@ Four kinds of annotation, of which one is read at a time:
     seg   `seg/000001.json`, COCO-like; `bbox` is [xmin, ymin, xmax, ymax]. None for cars and for trains 11 to 16.
     hbb   `det/HBB/000001.xml`, VOC-like.
     obb   `det/OBB/000001.xml`, four corners; the box is the upright one around them, the corners stay in the
-          attribute `corners`.
+          attribute `oriented_box`.
     mot   `mot/<NN>` or `mot/<NN>.txt`, rows frame,id,x,y,w,h,confidence,class,subclass,0,0.
 
 The split is the workbook's own, a sheet a kind: the header names classes, column A says train or test (once for
@@ -306,7 +306,8 @@ def _read_xml(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
             points = np.array(values).reshape(-1, 2) - FIRST_PIXEL
             box = points.ravel() if not is_oriented else np.concatenate([points.min(axis=0), points.max(axis=0)])
             kinds = [name for name in names if name and name.lower() != category]
-            attributes = ({"kind": kinds[0]} if kinds else {}) | ({"corners": points.tolist()} if is_oriented else {})
+            attributes = {"kind": kinds[0]} if kinds else {}
+            attributes |= {"oriented_box": points.tolist()} if is_oriented else {}
             objects.append(ObjectAnnotation(object_id, category, tuple(box.tolist()), attributes=attributes))
     return objects
 

@@ -30,6 +30,8 @@ ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 REDUCED, MASK = 1, 4
 """Bits of the tag NewSubfileType: an overview, a transparency mask."""
 GDAL_NODATA, ORIENTATION = 42113, 274
+GDAL_CACHE = 2**26
+"""Bytes of decoded blocks that GDAL may keep; its default is a twentieth of the machine's memory."""
 SAVE_AGAIN = "copy the file again, or save it anew with `gdal_translate -co COMPRESS=DEFLATE IN.tif OUT.tif`"
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its findings come as exceptions here
@@ -203,7 +205,7 @@ class TiffImage(contextlib.ExitStack):
         rasterio = rasterio_if_installed()
         if rasterio is None or self._page.index != 0 or self._photometric == YCBCR:
             return None
-        self.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+        self.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=GDAL_CACHE))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             try:

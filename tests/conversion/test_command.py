@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,6 +21,9 @@ from rossam_kit.config import load_profile
 from rossam_kit.convert import command
 from rossam_kit.convert.command import FORMATS, predictor_of, profile_of
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.frame_set import FrameSet
+
+from ..fake_datasets import write_twin
 
 
 @pytest.fixture
@@ -56,6 +61,33 @@ def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, ca
     assert read.object_count == 12 and all(o.has_mask for f in read for o in f.objects)
     for name in ("coco_polygons.json", "labels/labels.csv", "authors/train/img", "yolo/data.yaml", "review.csv"):
         assert (out / name).exists()
+
+
+def test_oriented_boxes_of_sat_mtb_and_dota_prompt_and_clip(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+    corners = [[20.0, 6.0], [44.0, 20.0], [36.0, 34.0], [12.0, 20.0]]
+    frame = make_frames(tmp_path / "made", 1, 1)[0]
+    box, oriented = (12, 6, 44, 34), {"oriented_box": corners}
+    item = replace(frame.objects[0], category="ship", box_xyxy=box, attributes=oriented)
+    root = write_twin(FrameSet("made", [frame.with_objects([item])]), "sat-mtb", tmp_path / "sat-mtb")
+    areas = {}
+    for kind, options in {"obb": ["--clip-oriented"], "hbb": []}.items():
+        out = tmp_path / kind
+        arguments = ["--source", "sat-mtb", "--data", root, "--method", "box", "--workers", 1, "--out", out]
+        assert call(*arguments, "--boxes", kind, *options) == 0
+        areas[kind] = pd.read_csv(out / "records.csv")["area"][0]
+    assert areas["hbb"] == 32 * 28 and areas["obb"] == pytest.approx(448, rel=0.03)
+    with pytest.raises(RossamError, match=r"clip-oriented: has no effect(?s:.)*--boxes obb"):
+        call(*arguments[:-1], tmp_path / "new", "--boxes", "hbb", "--clip-oriented")
+    with pytest.raises(RossamError, match="name it with --source sat-mtb"):
+        call("--method", "box", "--out", tmp_path / "new", "--boxes", "obb")
+    (tmp_path / "dota/labelTxt").mkdir(parents=True)
+    shutil.copytree(frame.image_path.parent, tmp_path / "dota/images")
+    row = " ".join(str(value) for corner in corners for value in corner)
+    (tmp_path / "dota/labelTxt/001.txt").write_text(f"imagesource:made\ngsd:0.5\n{row} large-vehicle 0\n")
+    arguments = ["--source", "dota", "--data", tmp_path / "dota", "--method", "box", "--out", tmp_path / "of dota"]
+    assert call(*arguments, "--workers", 1, "--clip-oriented") == 0
+    assert pd.read_csv(tmp_path / "of dota/records.csv")["area"][0] == areas["obb"]
 
 
 def test_a_coco_file_anywhere_and_the_first_frames_alone(dataset, tmp_path, capsys):

@@ -19,11 +19,12 @@ from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
+from rossam_core.records import ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
 from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.experiments.baselines import EllipseBaseline
+from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 from rossam_kit.experiments.parallel import _death
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
@@ -41,6 +42,33 @@ def with_box(frames, position, which, box):
     changed = list(frames)
     changed[position] = frame.with_objects(objects)
     return frames.subset(changed)
+
+
+def test_masks_are_cut_off_at_oriented_boxes(tmp_path):
+    diamond = [[12.0, 4.0], [20.0, 12.0], [12.0, 20.0], [4.0, 12.0]]
+    shapes = {1: diamond, 2: [[4, 24], [12, 24], [12, 34], [4, 34]], 3: [[40, 40], [41, 40], [41, 41], [40, 41]]}
+    frame = make_frames(tmp_path, 1, 1)[0]
+    boxes = {1: (4.0, 4.0, 20.0, 20.0), 2: (4.0, 24.0, 12.0, 34.0), 3: (30.0, 26.0, 39.0, 40.0), 4: (30, 4, 40, 14)}
+    objects = [
+        ObjectAnnotation(n, "ship", box, attributes={"oriented_box": shapes[n]} if n in shapes else {})
+        for n, box in boxes.items()
+    ]
+    frames = FrameSet("tiny", [frame.with_objects(objects)])
+    whole, clipped = (
+        convert(BoxBaseline(), frames, tmp_path / f"out {clip}", ConversionConfig(clip_oriented=clip))
+        for clip in (False, True)
+    )
+    assert whole.table["area"].tolist() == [256, 80, 126, 100]
+    assert clipped.table["area"][1:].tolist() == [80, 0, 100]
+    assert clipped.table["status"].tolist() == ["ok", "ok", "empty", "ok"]
+    assert clipped.table["reason"][2] == "no pixel is inside the oriented box"
+    mask = next(iter(clipped)).objects[0].full(SIZE_HW)
+    rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]] + 0.5
+    distance = np.abs(columns - 12) + np.abs(rows - 12)
+    assert mask[distance < 7.5].all() and not mask[distance > 8.5].any()
+    assert clipped.table["fill"][0] == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(RossamError, match=r"conversion\.clip_oriented"):
+        convert(BoxBaseline(), frames, tmp_path / "out True")
 
 
 def test_every_box_has_one_record_in_order_whatever_is_wrong_with_it(frames, tmp_path):

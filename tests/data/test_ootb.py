@@ -16,7 +16,7 @@ def test_corners_become_the_upright_box_around_them_and_stay(tmp_path):
     assert [f.video for f in frames] == ["ship_2", "ship_10"]
     item = frames[0].objects[0]
     assert item.box_xyxy == (2, 2, 18, 18.5)
-    assert item.attributes["corners"] == [[10, 2], [18, 10], [10, 18.5], [2, 10]]
+    assert item.attributes["oriented_box"] == [[10, 2], [18, 10], [10, 18.5], [2, 10]]
     assert frames[0].attributes["flags"] == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1]
     assert [drop.where for drop in frames.drops] == ["anno/ship_10.txt"]
 

@@ -70,7 +70,7 @@ def test_upright_and_oriented_boxes_are_read(dataset):
     assert (upright.object_id, upright.category, upright.box_xyxy) == (4, "ship", (1, 2, 3.5, 4))
     (oriented,) = read(dataset, "train", "obb")[0].objects
     assert oriented.box_xyxy == (6, 4, 18, 16)
-    assert oriented.attributes == {"kind": "YH", "corners": [list(corner) for corner in CORNERS]}
+    assert oriented.attributes == {"kind": "YH", "oriented_box": [list(corner) for corner in CORNERS]}
 
 
 def test_tracks_are_read_with_and_without_suffix_and_split(dataset):
