@@ -1,14 +1,10 @@
 """The experiments around ROS-SAM: datasets, scoring, statistics, report, conversion.
 
 Names are loaded on first use, so that `import rossam_kit` costs nothing.
-Importing it lets `rossam_core.build_model` read checkpoints of any origin.
 """
 
 import importlib
 
-import rossam_core.model
-
-rossam_core.model.checkpoint_reader = "rossam_kit.checkpoints"
 _HOMES = {
     "load_profile": "config",
     "Experiments": "experiments.experiments",

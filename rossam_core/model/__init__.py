@@ -1,4 +1,5 @@
-"""Networks that segment what is in a box: SAM, HQ-SAM, ROS-SAM, SAM2."""
+"""Segmenters, their parts and their weights."""
 
-checkpoint_reader: str | None = None
-"""Module whose `read_checkpoint` reads more than official checkpoints; `import rossam_kit` sets it."""
+checkpoint_reader: str | None = "rossam_kit.checkpoints"
+"""Module whose `read_checkpoint` reads more than official checkpoints (trainers' files, Hugging Face folders), used where
+it is installed; None: official checkpoints and our own alone."""

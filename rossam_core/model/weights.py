@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import importlib.util
 import os
 import re
 import warnings
@@ -207,10 +208,11 @@ def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], di
     """Tensors by our names, and metadata."""
     _check_hash(path)
     own = [_without_peft(name) for name in model.state_dict()]
-    if core_model.checkpoint_reader is None:
+    name = core_model.checkpoint_reader
+    if name is None or importlib.util.find_spec(name.partition(".")[0]) is None:
         state, metadata = read_official(path)
     else:
-        reader = importlib.import_module(core_model.checkpoint_reader)
+        reader = importlib.import_module(name)
         state, metadata = reader.read_checkpoint(path, {_QKV.sub(r"\1.qkv.", name) for name in own})
     state = {_without_peft(name): value for name, value in state.items()}
     if model.method == "sam2":
@@ -236,7 +238,7 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise RossamError(
             path,
             f"is damaged, or no official checkpoint ({path.stat().st_size:,} bytes)",
-            "copy the file again; checkpoints of trainers and Hugging Face folders load after `import rossam_kit`",
+            "copy the file again; checkpoints of trainers and Hugging Face folders need the package rossam_kit",
         ) from error
     return state, {}
 

@@ -1,4 +1,4 @@
-"""Reads checkpoints of any origin under official names. `import rossam_kit` makes `build_model` read by it."""
+"""Reads checkpoints of any origin under official names; `rossam_core.build_model` reads by it."""
 
 from __future__ import annotations
 

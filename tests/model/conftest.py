@@ -4,7 +4,6 @@ import pytest
 import torch
 import transformers
 
-import rossam_kit  # noqa: F401  (lets the core read checkpoints of any origin)
 from rossam_core.model.segmenter import build_model
 from rossam_kit.checkpoints.names import transformers_name
 

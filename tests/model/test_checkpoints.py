@@ -199,7 +199,7 @@ def test_the_core_alone_reads_official_files_and_its_own_and_names_what_reads_ot
     torch.save({"state_dict": model.state_dict(), "epoch": 3}, tmp_path / "trainer.ckpt")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "official.pth").read_bytes()[:1000])
     for name in ("trainer.ckpt", "cut.pth"):
-        with pytest.raises(RossamError, match=rf"{name}: is damaged, or no official(.|\n)*import rossam_kit"):
+        with pytest.raises(RossamError, match=rf"{name}: is damaged, or no official(.|\n)*need the package rossam_kit"):
             load_checkpoint(other, tmp_path / name)
     with pytest.raises(RossamError, match="no such file"):
         load_checkpoint(other, tmp_path / "absent.pth")
