@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from docutils.utils.math.latex2mathml import tex2mathml
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -96,6 +97,14 @@ def whole(tmp_path_factory):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return folder / "whole", output
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_formula_can_be_set_as_mathml(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            for block, inline in re.findall(r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)\$", cell.source, re.DOTALL):
+                assert "<math" in tex2mathml(block or inline, as_block=bool(block))
 
 
 @pytest.mark.timeout(900)

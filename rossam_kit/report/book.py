@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import nbformat
 import yaml
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from nbformat import NotebookNode
 
@@ -105,12 +107,19 @@ def build_book(report_dir: Path, profile: Profile, reasons: Mapping[str, str] | 
 def setup(app) -> dict[str, Any]:
     """Formulas as MathML, and bars in docstrings as they are (called by Sphinx)."""
 
+    def mathml(tex: str, as_block: bool = False) -> str:
+        try:
+            return tex2mathml(tex, as_block=as_block)
+        except MathError as error:
+            warnings.warn(f"formula {tex!r}: {error}; shown as it is written", stacklevel=2)
+            return f"<code>{escape(tex)}</code>"
+
     def inline(translator, node: nodes.math) -> None:
-        translator.body.append(tex2mathml(node.astext()))
+        translator.body.append(mathml(node.astext()))
         raise nodes.SkipNode
 
     def block(translator, node: nodes.math_block) -> None:
-        translator.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
+        translator.body.append(f'<div class="formula">{mathml(node.astext(), as_block=True)}</div>')
         raise nodes.SkipNode
 
     def escape_bars(app, what, name, obj, options, lines: list[str]) -> None:
