@@ -86,7 +86,7 @@ def figure(figure: Figure, caption: str, *, alt: str, front: str = "") -> None:
     height, width = cv2.imdecode(np.frombuffer(stream.getvalue(), np.uint8), cv2.IMREAD_COLOR).shape[:2]
     picture = (
         f'<div class="rossam-scroll"><img src="{_data_uri(f"image/{kind}", stream.getvalue())}" alt="{escape(alt)}" '
-        f'width="{round(width * 100 / dpi)}" height="{round(height * 100 / dpi)}" loading="lazy"></div>'
+        f'width="{round(width * 100 / dpi)}" height="{round(height * 100 / dpi)}"></div>'
     )
     _display(_framed("figure", picture, caption), caption, front)
 

@@ -55,7 +55,7 @@ def test_formulas_are_mathml_and_code_is_one_click_away(report):
     page = Page(report / f"notebooks/{sample_report.NAME}.html").html
     assert page.count("<math ") == 2 and "<mfrac>" in page and "mathjax.js" not in page.lower()
     assert "Show the code" in page and "profile = " not in page, "parameter cells are removed"
-    assert "<strong>The rate is 4.</strong>" in page and "444" in page
+    assert "<strong>The rate is 4.0.</strong>" in page and "444" in page
 
 
 def test_the_api_reference_describes_the_public_surface(report):
