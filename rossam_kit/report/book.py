@@ -49,6 +49,7 @@ SPHINX = {
     "html_static_path": [str(ASSETS)],
     "html_css_files": ["show.css", "book.css"],
     "html_js_files": ["show.js"],
+    "html_context": {"default_mode": "auto"},
     "html_math_renderer": "mathml",
     "author": "",
     "html_copy_source": False,
