@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rossam_kit.experiments.experiments import RowResult
 
 SCOPES = ("In one run, ", "In two runs, ")
-"""How the sentence on a trained row with fewer runs than a verdict needs begins."""
+"""How the sentence on a trained row with fewer runs than a verdict needs begins: one run, two runs."""
 
 
 def compare(results: Sequence[RowResult], row: str, than: str) -> str:
@@ -53,6 +53,6 @@ def difference_sentence(row: str, than: str, difference: Interval) -> str:
 def conclusion(*sentences: str) -> Markdown:
     """The sentences as a list, for the last expression of a cell; with the caution that fewer than three runs need."""
     lines = [f"- {sentence}" for sentence in sentences]
-    if any(sentence.startswith(SCOPES) for sentence in sentences):
+    if any(scope in sentence for scope in SCOPES for sentence in sentences):
         lines.append("- Another run of a fine-tuned row may give another number: a verdict needs three runs.")
     return Markdown("\n".join(lines))

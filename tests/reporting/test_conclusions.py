@@ -23,7 +23,7 @@ def test_fewer_than_three_runs_are_named_and_bring_a_caution(seeds, start):
     sentence = difference_sentence("ROS-SAM", "SAM", Interval(0.1, ((0.01**2, 9),), n=50, clusters=10, seeds=seeds))
     assert sentence.startswith(start)
     assert sentence.endswith(", one run)." if seeds == 1 else f", {seeds} runs).")
-    assert ("needs three runs" in conclusion(sentence).data) == (seeds < 3)
+    assert ("needs three runs" in conclusion(f"One half. {sentence}").data) == (seeds < 3)
 
 
 def test_a_difference_without_interval_or_without_units_says_why():
