@@ -30,13 +30,13 @@ class MaskScores(NamedTuple):
         return min(self.iou, self.biou_fit)
 
 
-def all_boundary_below(size_hw: tuple[int, int]) -> int:
+def all_boundary_below(size_hw: tuple[int, int], dilation_ratio: float = 0.02) -> int:
     """Width in pixels under which an object of a frame of `size_hw` is all boundary: 2·d + 1, d as in `band_width`.
 
     Erosion by a square of side 2d + 1 leaves nothing of an object that is narrower than that anywhere, so its
     Boundary IoU is its IoU, whatever is predicted within such a width: 59 px for 1024×1024, 15 for 256×256.
     """
-    return 2 * band_width(size_hw) + 1
+    return 2 * band_width(size_hw, dilation_ratio) + 1
 
 
 def fitted_band(area: float) -> int:
