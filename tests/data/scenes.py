@@ -18,6 +18,12 @@ from rossam_kit.datasets.viso import read_viso
 
 SIZE = (48, 64)
 
+
+def _of_task(frames, task):
+    """The frames of one of VISO's tasks."""
+    return frames.subset([frame for frame in frames if frame.video.startswith(f"{task}/")])
+
+
 READERS = {
     "sat-mtb": lambda root, cache: read_sat_mtb(root, "test", cache=cache),
     "sat-mtb hbb": lambda root, cache: read_sat_mtb(root, "test", "hbb", cache),
@@ -27,8 +33,8 @@ READERS = {
     "isaid": lambda root, cache: read_isaid(root, "val", cache),
     "satsot": read_satsot,
     "ootb": read_ootb,
-    "viso mot": lambda root, cache: read_viso(root, cache),
-    "viso sot": lambda root, cache: read_viso(root, cache),
+    "viso mot": lambda root, cache: _of_task(read_viso(root, cache), "mot"),
+    "viso sot": lambda root, cache: _of_task(read_viso(root, cache), "sot"),
     "nwpu-vhr10": lambda root, cache: read_nwpu_vhr10(root),
     "coco": lambda root, cache: read_coco(root / "test.json", root / "images", name="coco"),
 }
