@@ -144,7 +144,7 @@ def test_two_steps_are_two_steps_everywhere():
     experiments = planning.Experiments(small)
     for table in experiments.tables:
         for row in experiments.specs[table].rows:
-            if row.training is not None:
+            if row.trains:
                 training = experiments.run_config(row, 0).training
                 assert training.total_samples(1000) == 2 * training.batch
     assert small.seeds == (3,) and small.data.limit_frames == 4 and "mean nothing" in small.notice
