@@ -1,4 +1,4 @@
-"""Independent tasks in parallel through joblib: worker processes on one machine, or a Ray cluster.
+"""Independent tasks in parallel: worker processes of joblib on one machine, or actors on a Ray cluster.
 
 Worker processes live for many tasks and compute with one thread each, so that a result does not depend on the number
 of cores. They end when the process that started them ends. Arguments and results go through pipes.
@@ -6,7 +6,6 @@ of cores. They end when the process that started them ends. Arguments and result
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import multiprocessing
 import os
@@ -91,16 +90,9 @@ def _parallel_results(function, tasks, shared, workers, engine, gpu, desc) -> It
         raise RossamError(
             place, f"cannot be sent to another process ({error})", "remove what cannot be pickled, or use one worker"
         ) from error
-    backend = _local if engine == "local" else _ray
-    with backend(payload, workers, gpu) as reference:
-        calls = [joblib.delayed(_in_worker)(function, task, reference, shared is not None) for task in tasks]
-        parallel = joblib.Parallel(
-            n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers
-        )
-        try:
-            yield from parallel(calls)
-        except BrokenProcessPool as error:
-            raise _death(place, str(error)) from error
+    run = _run_local if engine == "local" else _run_ray
+    calls = [(function, task, shared is not None) for task in tasks]
+    yield from run(calls, payload, workers, gpu, place)
 
 
 def _death(place: str, report: str) -> RossamError:
@@ -121,28 +113,37 @@ def _death(place: str, report: str) -> RossamError:
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _local(payload: bytes, workers: int, gpu: bool) -> Iterator[None]:
+def _run_local(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, place: str) -> Iterator[Any]:
     options = {"initializer": _start_worker, "initargs": (payload, _visible_gpus() if gpu else [])}
     with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1, **options):
-        yield
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=2 * workers)
+        try:
+            yield from parallel(joblib.delayed(_in_worker)(*call) for call in calls)
+        except BrokenProcessPool as error:
+            raise _death(place, str(error)) from error
 
 
-@contextlib.contextmanager
-def _ray(payload: bytes, workers: int, gpu: bool) -> Iterator[Any]:
-    """Use a running Ray, else start one, or join the cluster of RAY_ADDRESS, for the block."""
+def _run_ray(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, place: str) -> Iterator[Any]:
+    """Use a running Ray, else start one or join the cluster of RAY_ADDRESS, with one actor per worker.
+
+    Ray's joblib backend is of no use here: it returns no result before all tasks have ended.
+    """
     try:
         import ray
-        from ray.util.joblib import register_ray
+        from ray.util import ActorPool
     except ImportError as error:
         raise RossamError("engine ray", "needs the package ray", "pip install 'rossam-core[cluster]'") from error
     is_own = not ray.is_initialized()
     if is_own:
         ray.init(log_to_driver=False)
-    register_ray()
     try:
-        with joblib.parallel_config("ray", n_jobs=workers, ray_remote_args={"num_gpus": 1 if gpu else 0}):
-            yield ray.put(payload)
+        actor, reference = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0)(_RayWorker), ray.put(payload)
+        pool = ActorPool([actor.remote(reference) for _ in range(workers)])
+        yield from pool.map_unordered(lambda worker, call: worker.run.remote(*call), calls)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayActorError as error:
+        raise _death(place, str(error)) from error
     finally:
         if is_own:
             ray.shutdown()
@@ -162,7 +163,6 @@ def _start_worker(payload: bytes, gpus: Sequence[str]) -> None:
     """Initialise a local worker: its shared object, its GPU, and its end together with its parent."""
     global _payload
     _payload = payload
-    _unpickled.cache_clear()
     if gpus:  # workers are numbered in the order in which they start
         number = int(multiprocessing.current_process().name.rsplit("-", 1)[-1])
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
@@ -175,18 +175,24 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _in_worker(function: Callable[..., Any], task: tuple, reference: Any, has_shared: bool) -> Any:
+def _in_worker(function: Callable[..., Any], task: tuple, has_shared: bool) -> Any:
     """Call `function` with one thread, and without a progress bar of its own."""
     os.environ.pop(VARIABLE, None)
     torch.set_num_threads(1)
-    return function(*((_unpickled(reference),) if has_shared else ()), *task)
+    return function(*((_unpickled(_payload),) if has_shared else ()), *task)
 
 
 @functools.lru_cache(maxsize=1)
-def _unpickled(reference: Any) -> Any:
-    """The shared object, from the Ray object `reference` or, with None, as this process was started with it."""
-    if reference is not None:
-        import ray
+def _unpickled(payload: bytes) -> Any:
+    return cloudpickle.loads(payload)
 
-        return cloudpickle.loads(ray.get(reference))
-    return cloudpickle.loads(_payload)
+
+class _RayWorker:
+    """An actor of a Ray cluster."""
+
+    def __init__(self, payload: bytes):
+        global _payload
+        _payload = payload
+
+    def run(self, function: Callable[..., Any], task: tuple, has_shared: bool) -> Any:
+        return _in_worker(function, task, has_shared)

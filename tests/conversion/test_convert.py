@@ -344,8 +344,9 @@ def test_ray_gives_the_same_bytes(frames, tmp_path):
     assert all_bytes(tmp_path / "ray") == all_bytes(tmp_path / "local")
 
 
-def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, tmp_path):
+def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Ray's workers import tiny_tracks
     with pytest.raises(ZeroDivisionError):
         convert(Faulty(), frames, tmp_path / "faulty", ONE, engine="ray", workers=2)
     with pytest.raises(RossamError, match="boxes to masks: a worker process"):
