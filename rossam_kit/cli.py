@@ -221,9 +221,9 @@ def _dry_run(profile: config.Profile, options: Options) -> int:
     words += [f"--device {options.device}"] if options.device else []
     words += [f"--set {shlex.quote(pair)}" for pair in options.set]
     print("Looking through data, weights and cached results …", file=sys.stderr)
-    told = checklist(profile, command=" ".join(words))
-    print("\n".join(told.lines))
-    return 0 if told.is_complete else 1
+    page = checklist(profile, command=" ".join(words))
+    print("\n".join(page.lines))
+    return 0 if page.is_complete else 1
 
 
 def _two_steps(
