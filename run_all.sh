@@ -123,8 +123,9 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PATH=$(dirname "$python"):$PATH PYTHONUTF8=1 JUPYTER_PREFER_ENV_PATH=1
 # threads that wait give way: on a busy machine spinning ones slow everything down several times
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-if [ $mode = test ]; then
-  exec "$python" -m pytest "$@"
+if [ $mode = test ]; then  # one process per core, of one thread each, up to four; the tests of a file stay together
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  exec "$python" -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
 fi
 if [ $mode = lab ]; then
   exec "$python" -m jupyterlab --notebook-dir=notebooks "$@"

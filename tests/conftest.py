@@ -7,6 +7,14 @@ import numpy as np
 import pytest
 
 
+SLOWEST = ("test_notebooks.py", "test_train_command.py", "test_inspector.py", "test_report_page.py")
+"""Files that start first, so that no process works alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real datasets named by ROSSAM_TEST_DATA; the test skips where it is absent."""
