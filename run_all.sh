@@ -18,7 +18,8 @@ scores are cached: a second run computes only what changed, and a run that was c
                     nwpu: real NWPU VHR-10 images, with --data
                     smoke: a few frames, to see that everything runs
                     paper: the paper's datasets and networks, for GPUs; begin with --dry-run
-                    or the path of a YAML file of your own
+                    full: demo with three seeds, more videos and longer training (hours)
+                    or the path of a YAML file of your own, which may say `extends: demo`
   --dry-run         say what of the profile's data and weights is there, what is missing and how to get it, what
                     would be computed and why; run nothing. Exit status 0 if everything is there, else 1
   --two-steps       run every notebook whose data is there, for two training steps on four frames each

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from rossam_core.errors import RossamError
-from rossam_core.settings import Config, InferenceConfig, Recipe, flatten, parse_config
+from rossam_core.settings import Config, InferenceConfig, Recipe, flatten, merged, parse_config
 
 CONFIGS = Path(__file__).parent
 OWN_DATA = CONFIGS / "own_data.yaml"
@@ -245,6 +245,9 @@ def profile_names() -> list[str]:
 def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profile:
     """Read a shipped profile by name, or one's own YAML file by path.
 
+    A file may extend another: the key `extends` holds a profile's name, or a path from the file's folder. Groups of
+    keys are joined; all other values replace those of the extended profile.
+
     Args:
         overrides: dotted keys over the file's values, e.g. `{"data.root": "~/data", "inference.rate": 4}`.
 
@@ -252,12 +255,26 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
         RossamError: unknown profile, broken YAML, or any number of unknown keys and bad values, all at once,
             each with the nearest known key.
     """
+    values = _read_profile(name_or_path)
+    for dotted, value in (overrides or {}).items():
+        _set_dotted(values, dotted, value)
+    _anchor_paths(values, Path.cwd())
+    return parse_config(Profile, values, where=_profile_path(name_or_path))
+
+
+def _profile_path(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = PROFILES / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(profile_names())
-            raise RossamError(name_or_path, "no profile of that name", f"use one of {known}, or a path to a .yaml file")
+    return path if path.suffix in (".yaml", ".yml") else PROFILES / f"{name_or_path}.yaml"
+
+
+def _read_profile(name_or_path: str | Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Values of a profile's file over those of the profile that it `extends`, paths absolute."""
+    path = _profile_path(name_or_path)
+    if path.parent == PROFILES and not path.exists():
+        known = ", ".join(profile_names())
+        raise RossamError(name_or_path, "no profile of that name", f"use one of {known}, or a path to a .yaml file")
+    if path in extended_by:
+        raise RossamError(path, "extends itself", "correct the key `extends` of these files")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -271,10 +288,13 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
             path, f"holds {type(values).__name__}, expected keys and values", "see rossam_kit/profiles/demo.yaml"
         )
     _anchor_paths(values, path.resolve().parent)
-    for dotted, value in (overrides or {}).items():
-        _set_dotted(values, dotted, value)
-    _anchor_paths(values, Path.cwd())
-    return parse_config(Profile, values, where=path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise RossamError(path, f"extends holds {base!r}", "give the name of a profile or the path of its file")
+    is_path = Path(base).suffix in (".yaml", ".yml")
+    return merged(_read_profile(path.parent / base if is_path else base, (*extended_by, path)), values)
 
 
 def without_effect(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, str]:

@@ -48,6 +48,21 @@ def test_a_broken_profile_file_is_named(tmp_path, text):
         load_profile(path)
 
 
+def test_a_profile_extends_another_by_name_or_by_path(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: demo\nname: mine\nseeds: [3]\ntraining: {samples: 8}\n")
+    (tmp_path / "more.yaml").write_text("extends: mine.yaml\nname: more\nskip_tables: []\n")
+    demo, more = load_profile("demo"), load_profile(tmp_path / "more.yaml")
+    assert (more.name, more.seeds, more.skip_tables) == ("more", (3,), ())
+    assert more.training == {**demo.training, "samples": 8} and more.datasets == demo.datasets
+
+
+@pytest.mark.parametrize(("base", "message"), [("mine.yaml", "extends itself"), ("dmo", "demo"), ("[demo]", "extends")])
+def test_a_profile_that_cannot_be_extended_is_named(tmp_path, base, message):
+    (tmp_path / "mine.yaml").write_text(f"extends: {base}\nname: mine\n")
+    with pytest.raises(RossamError, match=message):
+        load_profile(tmp_path / "mine.yaml")
+
+
 def test_settings_do_not_change_after_loading():
     profile = load_profile("demo")
     with pytest.raises(ValueError, match="frozen"):
