@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 SLOWEST = ("test_notebooks.py", "test_train_command.py", "test_inspector.py", "test_report_page.py")
 """Files that start first, so that no process works alone at the end."""
 

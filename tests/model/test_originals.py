@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import pytest
 import torch
 
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
