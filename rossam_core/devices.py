@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -31,16 +32,36 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 @functools.cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 matrix products beat float32's: AMX on a CPU, Ampere and later on CUDA.
+    """Whether bfloat16 matrix products clearly beat float32's: Ampere and later on CUDA, AMX on a CPU.
 
-    AVX512-BF16 alone is slower than float32 (`benchmarks/precision.py`).
+    With AVX512-BF16 but no AMX it depends on the processor (2.4 times on AMD Zen 4, a loss elsewhere): it is measured,
+    once per process (`benchmarks/precision.py` compares whole training steps).
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        supports_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(supports_amx and supports_amx())
+        if _cpu_has("_is_amx_tile_supported"):
+            return True
+        return _cpu_has("_is_avx512_bf16_supported") and _bfloat16_speed() > 1.5
     return False
+
+
+def _cpu_has(feature: str) -> bool:
+    return bool(getattr(torch.cpu, feature, lambda: False)())
+
+
+def _bfloat16_speed(repeats: int = 7) -> float:
+    """Time of a float32 matrix product over that of the same in bfloat16, the shortest of several each."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight = torch.ones(1024, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            torch.nn.functional.linear(x, weight)
+            times.append(time.perf_counter() - started)
+        seconds[dtype] = min(times)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 def core_count() -> int:

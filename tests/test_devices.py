@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rossam_core import devices
 from rossam_core.devices import has_fast_bfloat16, on_threads
 
 
@@ -31,9 +32,18 @@ def test_an_error_in_a_thread_is_raised_here_and_leaves_the_cores_as_they_were()
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, True), (False, False)])
-def test_a_processor_computes_in_bfloat16_where_it_has_amx(monkeypatch, amx, expected):
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "speed", "expected"),
+    [(True, True, 1.0, True), (False, True, 2.4, True), (False, True, 0.9, False), (False, False, 2.4, False)],
+)
+def test_a_processor_computes_in_bfloat16_where_that_is_faster(monkeypatch, amx, avx512_bf16, speed, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(devices, "_bfloat16_speed", lambda: speed)
     has_fast_bfloat16.cache_clear()
     assert has_fast_bfloat16("cpu") is expected
     has_fast_bfloat16.cache_clear()
+
+
+def test_the_speed_of_bfloat16_is_a_ratio_of_times():
+    assert 0.01 < devices._bfloat16_speed(repeats=2) < 100
