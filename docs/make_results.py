@@ -1,0 +1,77 @@
+"""The README's tables of results, written between its markers from a profile's scores; what is missing is computed.
+
+Usage: python docs/make_results.py [--profile full] [--tables table1 table3 …]
+"""
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+
+from rossam_kit.config import load_profile
+from rossam_kit.experiments.claims import judge
+from rossam_kit.experiments.experiments import Experiments
+from rossam_kit.experiments.statistics import Interval
+from rossam_kit.report.tables import ComparisonRow, comparison_rows
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+TABLES = ("table1", "table2", "windows", "table3", "table4", "table4_copy", "figure7", "recipes", "table5", "table6")
+HEADING = (
+    "| | published, per frame | measured, per frame | per object | difference per object |\n|---|---:|---:|---:|---:|"
+)
+
+
+def percent(interval: Interval | None) -> str:
+    return f"{100 * interval.mean:.1f}" if interval else ""
+
+
+def points(interval: Interval | None) -> str:
+    """A difference with its interval, in points of IoU."""
+    if interval is None:
+        return ""
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def line(row: ComparisonRow) -> str:
+    printed = f"{row.published.iou:.1f}" if row.published else ""
+    measured = [percent(row.frame_iou), percent(row.iou), points(row.difference)]
+    return f"| {' | '.join([row.setting, printed, *measured])} |"
+
+
+def tables(experiments: Experiments, names: list[str]) -> str:
+    lines = [HEADING]
+    for name in names:
+        spec = experiments.specs[name]
+        rows = comparison_rows(name, experiments.results(name), left_out=experiments.left_out(name))
+        command = f"`./run_all.sh --profile {experiments.profile.name} --only {spec.notebook[:2]}`"
+        lines.append(f"| **{spec.title}**: {command} | | | | *to {spec.reference}* |")
+        lines += [line(row) for row in rows if row.iou]
+    return "\n".join(lines)
+
+
+def verdicts(experiments: Experiments) -> str:
+    """How many claims of the ledger have which verdict."""
+    counts = Counter(judgement.verdict or "not judged here" for judgement in judge(experiments))
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    return f"{counts.total()} claims: {listed}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="full")
+    parser.add_argument("--tables", nargs="+", default=list(TABLES))
+    options = parser.parse_args()
+    experiments = Experiments(load_profile(options.profile))
+    text = README.read_text(encoding="utf-8")
+    parts = {"results": tables(experiments, options.tables), "ledger": verdicts(experiments)}
+    for marker, content in parts.items():
+        pattern = re.compile(rf"(<!-- {marker} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        text, count = pattern.subn(lambda found, content=content: found[1] + content + found[2], text)
+        if count != 1:
+            raise SystemExit(f"{README}: has {count} places <!-- {marker} --> … <!-- end -->, expected one")
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
