@@ -1,4 +1,4 @@
-"""Drawing for the procedural satellite scenes: a supersampled canvas, noise textures, light, palettes, paths.
+"""Drawing for the generated scenes: geometry, noise, light, colours, and a supersampled canvas.
 
 Shapes are in frame pixels (pixel-edge coordinates, y down). The canvas is float32 RGB (0-255), `SUPERSAMPLING` times
 finer than the frame, and extends `MARGIN` frame pixels beyond it on every side, so that the platform may sway.
@@ -7,17 +7,42 @@ finer than the frame, and extends `MARGIN` frame pixels beyond it on every side,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 import cv2
 import numpy as np
+import yaml
 
 SUPERSAMPLING = 3
 """Canvas pixels per frame pixel and axis; odd, so that a coverage of exactly one half cannot occur."""
 MARGIN = 8
 """Frame pixels of canvas beyond each border of the frame."""
 _SHIFT = 4  # fractional bits of cv2's polygon corners
+DRAWING = yaml.safe_load((FilePath(__file__).parent / "drawing.yaml").read_text(encoding="utf-8"))
+"""Colours, places and outlines."""
+PALETTES = {name: np.array(colours, float) for name, colours in DRAWING["palettes"].items()}
+"""Colours to choose from, K×3 each."""
 
-Colour = np.ndarray  # float RGB, 0-255
+
+@dataclass(frozen=True)
+class Place:
+    """Ground colours of a region, float RGB 0-255; `fields` and `roofs` are K×3."""
+
+    name: str
+    fields: np.ndarray
+    soil: np.ndarray
+    tree: np.ndarray
+    water: np.ndarray
+    concrete: np.ndarray
+    asphalt: np.ndarray
+    roofs: np.ndarray
+    tree_density: float
+
+    @classmethod
+    def named(cls, name: str) -> Place:
+        entry = dict(DRAWING["places"][name])
+        roofs, density = PALETTES["roofs"][: entry.pop("roofs")], entry.pop("tree_density")
+        return cls(name, **{k: np.array(v, float) for k, v in entry.items()}, roofs=roofs, tree_density=density)
 
 
 @dataclass(frozen=True)
@@ -35,103 +60,11 @@ class Light:
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float) -> Light:
         angle = rng.uniform(0, 2 * np.pi)
-        return cls(rng.uniform(0.5, 1.3) * np.array([np.cos(angle), np.sin(angle)]), strength)
+        return cls(rng.uniform(0.5, 1.3) * unit(angle), strength)
 
     @property
     def towards_sun(self) -> np.ndarray:
         return -self.shadow_xy / np.linalg.norm(self.shadow_xy)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Ground colours of a region, float RGB 0-255."""
-
-    name: str
-    fields: tuple[tuple[float, float, float], ...]
-    soil: tuple[float, float, float]
-    tree: tuple[float, float, float]
-    water: tuple[float, float, float]
-    concrete: tuple[float, float, float]
-    asphalt: tuple[float, float, float]
-    roofs: tuple[tuple[float, float, float], ...]
-    tree_density: float
-
-
-_ROOFS = (
-    (226, 222, 214), (198, 192, 182), (152, 144, 136), (160, 118, 100), (124, 122, 124), (112, 122, 138),
-    (206, 194, 174),
-)  # fmt: skip
-PLACES = {
-    place.name: place
-    for place in (
-        Place(
-            "temperate",
-            ((98, 108, 72), (116, 120, 82), (132, 126, 92), (84, 98, 68)),
-            (150, 134, 108),
-            (48, 62, 42),
-            (38, 62, 74),
-            (170, 166, 156),
-            (92, 92, 94),
-            _ROOFS,
-            1.0,
-        ),
-        Place(
-            "dry",
-            ((164, 140, 114), (176, 152, 124), (150, 130, 106), (140, 126, 98)),
-            (184, 156, 126),
-            (70, 74, 54),
-            (44, 78, 90),
-            (192, 180, 164),
-            (98, 96, 96),
-            _ROOFS,
-            0.4,
-        ),
-        Place(
-            "humid",
-            ((72, 90, 58), (88, 104, 64), (104, 108, 74), (62, 82, 54)),
-            (132, 112, 86),
-            (40, 58, 38),
-            (60, 80, 72),
-            (156, 156, 150),
-            (84, 86, 90),
-            _ROOFS,
-            1.5,
-        ),
-        Place(
-            "desert",
-            ((206, 178, 140), (198, 168, 128), (214, 190, 154), (190, 162, 126)),
-            (212, 184, 146),
-            (96, 96, 66),
-            (52, 96, 108),
-            (206, 194, 174),
-            (124, 116, 108),
-            _ROOFS[:3],
-            0.15,
-        ),
-        Place(
-            "snow",
-            ((224, 226, 230), (214, 217, 222), (232, 233, 235), (204, 207, 213)),
-            (196, 194, 192),
-            (70, 78, 76),
-            (40, 52, 62),
-            (188, 190, 194),
-            (126, 128, 134),
-            _ROOFS[:5],
-            0.8,
-        ),
-        Place(
-            "forest",
-            ((46, 62, 42), (54, 70, 46), (64, 76, 50), (42, 58, 40)),
-            (112, 98, 76),
-            (34, 48, 32),
-            (30, 50, 56),
-            (150, 150, 144),
-            (84, 86, 88),
-            _ROOFS,
-            4.0,
-        ),
-    )
-}
 
 
 def unit(angle: float) -> np.ndarray:
@@ -156,7 +89,27 @@ def disc(centre: np.ndarray, radius: float, corners: int = 24) -> np.ndarray:
     return np.asarray(centre) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def vary(rng: np.random.Generator, colour, brightness: float = 8.0, hue: float = 3.0) -> Colour:
+@dataclass(frozen=True)
+class Axes:
+    """Axes u and v turned by the 2×2 matrix `turn`, with their origin in the frame."""
+
+    turn: np.ndarray
+    origin: np.ndarray
+
+    def at(self, points) -> np.ndarray:
+        """Points N×2 in (u, v) → in the frame."""
+        return np.asarray(points, float) @ self.turn.T + self.origin
+
+    def box(self, u0: float, v0: float, u1: float, v1: float) -> np.ndarray:
+        """Corners of a rectangle along the axes, 4×2 in the frame."""
+        return self.at(rectangle(u0, v0, u1, v1))
+
+    def line(self, u0: float, v0: float, u1: float, v1: float) -> Path:
+        """Straight from one point to another."""
+        return Path(self.at([(u0, v0), (u1, v1)]))
+
+
+def vary(rng: np.random.Generator, colour, brightness: float = 8.0, hue: float = 3.0) -> np.ndarray:
     """`colour` with a random change of brightness and, less, of hue."""
     return np.clip(np.asarray(colour, float) + rng.normal(0, brightness) + rng.normal(0, hue, 3), 4, 250)
 
@@ -197,6 +150,14 @@ class Path:
         before, after = np.minimum(s, 0)[..., None], np.maximum(s - self.length, 0)[..., None]
         return inside + before * self._first + after * self._last
 
+    def heading(self, s: float) -> float:
+        """Direction at arc length `s`, radians from +x towards +y."""
+        step = self.at(s + 1) - self.at(s - 1)
+        return float(np.arctan2(step[1], step[0]))
+
+    def reversed(self) -> Path:
+        return Path(self.points[::-1])
+
     def offset(self, distance: float) -> Path:
         """The parallel path `distance` to the right of travel (y down)."""
         tangents = np.gradient(self.points, axis=0)
@@ -214,11 +175,17 @@ class Path:
         return np.concatenate([points + normals * widths, (points - normals * widths)[::-1]])
 
 
-def curve(start: np.ndarray, heading: float, length: float, bend: float, points: int = 48) -> Path:
-    """A path of constant curvature: it turns by `bend` radians over `length` pixels."""
+def curve(heading: float, length: float, bend: float, points: int = 48) -> Path:
+    """A path of constant curvature from the origin: it turns by `bend` radians over `length` pixels."""
     angles = heading + bend * np.linspace(0, 1, points)
     steps = np.stack([np.cos(angles), np.sin(angles)], axis=1) * length / (points - 1)
-    return Path(np.asarray(start) + np.concatenate([[[0, 0]], np.cumsum(steps[:-1], axis=0)]))
+    return Path(np.concatenate([[[0, 0]], np.cumsum(steps[:-1], axis=0)]))
+
+
+def curve_through(heading: float, length: float, bend: float, middle: np.ndarray, points: int = 48) -> Path:
+    """A curve whose middle lies at `middle`; `heading` is the one at its start."""
+    line = curve(heading, length, bend, points)
+    return Path(line.points - line.at(length / 2) + middle)
 
 
 @dataclass
@@ -269,19 +236,20 @@ class Canvas:
         low, high = outline.min(axis=0) - slack, outline.max(axis=0) + slack
         return bool(low[0] < x1 and low[1] < y1 and high[0] > x0 and high[1] > y0)
 
-    def mask(self, outlines: list[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """Rasterise the union of polygons → (window into the canvas, bool mask of the window), None if outside.
+    def mask(self, outline: np.ndarray | list[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Rasterise a polygon or the union of several → (window into the canvas, bool mask of it; empty if outside).
 
         cv2 also fills the pixels the outline runs through, so shapes grow by about half a canvas pixel (a sixth of a
         frame pixel), in the picture and in the labels alike.
         """
+        outlines = outline if isinstance(outline, list) else [outline]
         fine = [(np.asarray(o, float) + MARGIN) * SUPERSAMPLING - 0.5 for o in outlines]
         low = np.floor(np.min([f.min(axis=0) for f in fine], axis=0)).astype(int) - 1
         high = np.ceil(np.max([f.max(axis=0) for f in fine], axis=0)).astype(int) + 2
         height, width = self.labels.shape
         x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
         if x0 >= x1 or y0 >= y1:
-            return None
+            return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         for f in fine:
             cv2.fillPoly(mask, [np.round((f - (x0, y0)) * 2**_SHIFT).astype(np.int32)], 1, shift=_SHIFT)
@@ -292,10 +260,7 @@ class Canvas:
 
         `label` marks the pixels as the object's, 0 takes them from it; None leaves labels alone.
         """
-        hit = self.mask(outline if isinstance(outline, list) else [outline])
-        if hit is None:
-            return
-        window, mask = hit
+        window, mask = self.mask(outline)
         paint = np.asarray(colour, np.float32) + np.float32(grain) * self.grain[window][mask][:, None]
         view = self.rgb[window]
         view[mask] = paint if opacity >= 1 else (1 - opacity) * view[mask] + opacity * paint
@@ -303,14 +268,14 @@ class Canvas:
             self.labels[window][mask] = label
 
     def reserve(self, outline) -> None:
-        hit = self.mask(outline if isinstance(outline, list) else [outline])
-        if hit is not None:
-            self.reserved[hit[0]][hit[1]] = True
+        """Keep what is planned later off a polygon, or off several."""
+        window, mask = self.mask(outline)
+        self.reserved[window][mask] = True
 
     def is_free(self, outline: np.ndarray) -> bool:
         """Whether the polygon touches the canvas and nothing reserved."""
-        hit = self.mask([outline])
-        return hit is not None and not self.reserved[hit[0]][hit[1]].any()
+        window, mask = self.mask(outline)
+        return mask.size > 0 and not self.reserved[window][mask].any()
 
     def stroke(self, path: Path, half_width: float, colour, **fill) -> None:
         """Fill a band along a path, from end to end."""
@@ -333,9 +298,8 @@ class Canvas:
         reach = float(np.linalg.norm(self.light.shadow_xy)) * (height - base)
         lifts = np.linspace(base, height, max(2, int(reach / 1.5) + 1))
         shifted = [outline + lift * self.light.shadow_xy for lift in lifts]
-        hit = self.mask(shifted)
-        if hit is not None:
-            self._shadows[hit[0]][hit[1]] = 255
+        window, mask = self.mask(shifted)
+        self._shadows[window][mask] = 255
 
     def settle_shadows(self) -> None:
         """Darken what lies under the shadows noted so far, and forget them."""

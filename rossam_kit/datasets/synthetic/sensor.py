@@ -83,10 +83,7 @@ class Sensor:
         bands = 1 if self.panchromatic else 3
         noise = rng.standard_normal((*signal.shape[:2], bands), dtype=np.float32)
         signal += noise * np.sqrt(self.read_noise**2 + self.shot_noise**2 * np.maximum(signal, 0) / 255)
-        if self.sharpening:
-            signal += np.float32(self.sharpening) * (signal - cv2.GaussianBlur(signal, (0, 0), 1.0))
+        signal += np.float32(self.sharpening) * (signal - cv2.GaussianBlur(signal, (0, 0), 1.0))
         frame = np.clip(np.round(signal), 0, 255).astype(np.uint8)
-        if self.jpeg_quality >= 100:
-            return frame
         _, stream = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
         return np.ascontiguousarray(cv2.imdecode(stream, cv2.IMREAD_COLOR)[..., ::-1])
