@@ -13,20 +13,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from rossam_kit.datasets.synthetic.geometry import Axes, Path, rectangle, rotation, unit
 from rossam_kit.datasets.synthetic.objects import Actor, Part, rigid
-from rossam_kit.datasets.synthetic.paint import (
-    SUPERSAMPLING,
-    Axes,
-    Canvas,
-    Light,
-    Path,
-    Place,
-    octave_noise,
-    rectangle,
-    rotation,
-    unit,
-    vary,
-)
+from rossam_kit.datasets.synthetic.paint import SUPERSAMPLING, Canvas, Light, Place, octave_noise, vary
 
 MAX_SPEED = 4.0
 """Frame pixels an object moves between successive frames, at most."""
@@ -34,21 +23,14 @@ MAX_SPEED = 4.0
 
 @dataclass(frozen=True)
 class World:
-    """What a whole video shares.
+    """What a whole video shares."""
 
-    Attributes:
-        size_hw: frame size.
-        metres: ground resolution, metres a frame pixel.
-        camouflage: 0 to 1, how far objects take the colour of their ground.
-        frames: moments of the video.
-    """
-
-    size_hw: tuple[int, int]
+    size_hw: tuple[int, int]  # of the frame
     place: Place
     light: Light
-    metres: float
-    camouflage: float
-    frames: int
+    metres: float  # ground resolution, metres a frame pixel
+    camouflage: float  # 0 to 1, how far objects take the colour of their ground
+    frames: int  # moments of the video
 
 
 @dataclass
@@ -95,21 +77,15 @@ def build_scene(rng: np.random.Generator, world: World, lay_out: Callable[..., N
 
 
 class SceneBuilder:
-    """A scene under construction.
-
-    Attributes:
-        size_wh, diagonal: of the frame, frame pixels.
-        solids, trees: planned, and drawn by `draw_buildings`; a tree is its centre and crown radius, frame pixels.
-        actors, overlay: of the scene.
-    """
+    """A scene under construction."""
 
     def __init__(self, rng: np.random.Generator, world: World):
         self.rng, self.world, self.place, self.metres = rng, world, world.place, world.metres
         self.canvas = Canvas.blank(world.size_hw, world.light, rng)
         self.size_wh = np.array(world.size_hw[::-1])
         self.diagonal = float(np.hypot(*world.size_hw))
-        self.solids: list[Solid] = []
-        self.trees: list[tuple[np.ndarray, float]] = []
+        self.solids: list[Solid] = []  # drawn, like the trees, by `draw_buildings`
+        self.trees: list[tuple[np.ndarray, float]] = []  # centre and radius of the crown
         self.actors: list[Actor] = []
         self.overlay: list[Part] = []
 
@@ -125,8 +101,6 @@ class SceneBuilder:
             actor.object_id = number
         return Scene(self.canvas, kept, self.overlay)
 
-    # ---- draws ------------------------------------------------------------------------------------------------
-
     def speed(self, low: float, high: float) -> float:
         """Frame pixels a frame; 0 in a scene of one moment."""
         return self.rng.uniform(low, high) if self.world.frames > 1 else 0.0
@@ -140,8 +114,6 @@ class SceneBuilder:
         """Add an object that stands at `centre` (x, y), its +x axis turned by `angle`."""
         path = Path([centre, centre + unit(angle)])
         self.actors.append(Actor(int(annotated), category, path, 0.0, 0.0, rigid(parts)))
-
-    # ---- ground -----------------------------------------------------------------------------------------------
 
     def paint_ground(self, patch: float) -> None:
         """Fields of differing tone, about `patch` pixels wide, divided irregularly about one direction, under noise."""
@@ -201,8 +173,6 @@ class SceneBuilder:
                         cars.append((spot, vary(rng, rng.choice([60.0, 130.0, 200.0, 225.0]) * np.ones(3), 12, 8)))
         for spot, tint in cars:
             canvas.fill(spot, tint, grain=1)
-
-    # ---- town and woods ---------------------------------------------------------------------------------------
 
     def plan_town(self, turn: np.ndarray, share: float, woods: float) -> None:
         """Blocks of houses over about `share` of the free ground, in axes turned by `turn`, and `woods` beside them.
@@ -325,9 +295,6 @@ class SceneBuilder:
             size = rng.uniform(0.6, 1.8, 2)
             canvas.fill(rectangle(*(spot + 0.6 - size), *(spot + 0.6 + size)), solid.colour * 0.55, grain=2)
             canvas.fill(rectangle(*(spot - size), *(spot + size)), solid.colour * rng.uniform(0.7, 1.15), grain=2)
-
-
-# ---- water -----------------------------------------------------------------------------------------------------
 
 
 def paint_water(canvas: Canvas, rng: np.random.Generator, colour, choppiness: float) -> None:

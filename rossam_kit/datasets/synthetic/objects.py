@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rossam_kit.datasets.synthetic.paint import DRAWING, PALETTES, Canvas, Path, disc, rectangle, vary
+from rossam_kit.datasets.synthetic.geometry import Path, disc, rectangle
+from rossam_kit.datasets.synthetic.paint import DRAWING, PALETTES, Canvas, vary
 
 PLANES = DRAWING["planes"]
 SHIPS = DRAWING["ships"]
@@ -22,21 +23,13 @@ LONGEST_CAR = 7.0
 
 @dataclass(frozen=True)
 class Part:
-    """One coloured outline.
+    """One coloured outline."""
 
-    Attributes:
-        outline: N×2.
-        colour: float RGB.
-        height: of its top above ground in frame pixels, for its shadow; 0 casts none.
-        base: of its underside above ground.
-        round_side: half width of a cylinder along x whose sunny side shines; 0 = flat.
-    """
-
-    outline: np.ndarray
-    colour: np.ndarray
-    height: float = 0.0
-    base: float = 0.0
-    round_side: float = 0.0
+    outline: np.ndarray  # N×2
+    colour: np.ndarray  # float RGB
+    height: float = 0.0  # of its top above ground, for its shadow; 0 casts none
+    base: float = 0.0  # of its underside above ground
+    round_side: float = 0.0  # half width of a cylinder along x whose sunny side shines; 0 = flat
 
 
 @dataclass(frozen=True)
@@ -50,22 +43,16 @@ class Body:
 
 @dataclass
 class Actor:
-    """Something that moves along a path, at `start + speed * t` (frame pixels, t in frames).
+    """Something that moves along a path, at `start + speed * t` (t in frames)."""
 
-    Attributes:
-        object_id: from 1; 0 for clutter that is not annotated.
-        box_only: annotate the box, no mask.
-        wake: draws on the ground before the shadows, given canvas, actor and t.
-    """
-
-    object_id: int
+    object_id: int  # from 1; 0 for clutter that is not annotated
     category: str
     path: Path
     start: float
     speed: float
     bodies: tuple[Body, ...]
-    box_only: bool = False
-    wake: Callable[[Canvas, Actor, float], None] | None = None
+    box_only: bool = False  # annotate the box, no mask
+    wake: Callable[[Canvas, Actor, float], None] | None = None  # draws on the ground before the shadows, at a time t
 
     def arc(self, t: float) -> float:
         return self.start + self.speed * t
@@ -123,9 +110,6 @@ def _both(points) -> list[np.ndarray]:
     return [points, points * (1, -1)]
 
 
-# ---- parts listed in drawing.yaml -----------------------------------------------------------------------------
-
-
 def listed_parts(
     rng: np.random.Generator,
     name: str,
@@ -175,8 +159,6 @@ def _outlines(entry: dict, scale: np.ndarray) -> Iterator[np.ndarray]:
             yield mirrored(points) * scale
         case {"pair": points}:
             yield from (polygon * scale for polygon in _both(points))
-        case {"polygon": points}:
-            yield np.asarray(points) * scale
         case {"oval": radius}:
             yield disc((0, 0), radius) * scale
         case {"disc": [x, radius]}:
@@ -195,9 +177,6 @@ def _outlines(entry: dict, scale: np.ndarray) -> Iterator[np.ndarray]:
             yield from (rectangle(-x, side * y - half, x, side * y + half) for side in (-1, 1))
         case {"crossbar": y}:
             yield rectangle(-half, -y * scale[1], half, y * scale[1])
-
-
-# ---- aeroplanes, ships, trains, cars ---------------------------------------------------------------------------
 
 
 def aeroplane(rng: np.random.Generator, length: float, kind: str, colour: np.ndarray) -> list[Part]:

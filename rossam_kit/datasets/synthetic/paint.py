@@ -1,24 +1,26 @@
-"""Drawing for the generated scenes: geometry, noise, light, colours, and a supersampled canvas.
+"""Drawing for the generated scenes: noise, light, colours, and a supersampled canvas.
 
-Shapes are in frame pixels (pixel-edge coordinates, y down). The canvas is float32 RGB (0-255), `SUPERSAMPLING` times
-finer than the frame, and extends `MARGIN` frame pixels beyond it on every side, so that the platform may sway.
+Shapes are in frame pixels. The canvas is float32 RGB (0-255), `SUPERSAMPLING` times finer than the frame, and extends
+`MARGIN` frame pixels beyond it on every side, so that the platform may sway.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from importlib.resources import files
 
 import cv2
 import numpy as np
 import yaml
+
+from rossam_kit.datasets.synthetic.geometry import Path, disc, unit
 
 SUPERSAMPLING = 3
 """Canvas pixels per frame pixel and axis; odd, so that a coverage of exactly one half cannot occur."""
 MARGIN = 8
 """Frame pixels of canvas beyond each border of the frame."""
 _SHIFT = 4  # fractional bits of cv2's polygon corners
-DRAWING = yaml.safe_load((FilePath(__file__).parent / "drawing.yaml").read_text(encoding="utf-8"))
+DRAWING = yaml.safe_load(files(__package__).joinpath("drawing.yaml").read_text(encoding="utf-8"))
 """Colours, places and outlines."""
 PALETTES = {name: np.array(colours, float) for name, colours in DRAWING["palettes"].items()}
 """Colours to choose from, K×3 each."""
@@ -47,15 +49,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Light:
-    """The one sun of a video.
+    """The one sun of a video."""
 
-    Attributes:
-        shadow_xy: displacement in frame pixels of the shadow of a point one pixel above ground.
-        strength: 0 (overcast, no shadows) to 1 (clear sky).
-    """
-
-    shadow_xy: np.ndarray
-    strength: float
+    shadow_xy: np.ndarray  # displacement in frame pixels of the shadow of a point one pixel above ground
+    strength: float  # 0 (overcast, no shadows) to 1 (clear sky)
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float) -> Light:
@@ -65,48 +62,6 @@ class Light:
     @property
     def towards_sun(self) -> np.ndarray:
         return -self.shadow_xy / np.linalg.norm(self.shadow_xy)
-
-
-def unit(angle: float) -> np.ndarray:
-    """Direction of `angle` (radians, from +x towards +y)."""
-    return np.array([np.cos(angle), np.sin(angle)])
-
-
-def rotation(angle: float) -> np.ndarray:
-    """2×2 matrix R with `points @ R.T` turned by `angle`."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
-
-
-def rectangle(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    """Corners of an axis-parallel rectangle, 4×2."""
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=float)
-
-
-def disc(centre: np.ndarray, radius: float, corners: int = 24) -> np.ndarray:
-    """Polygon of a circle, corners×2."""
-    angles = np.arange(corners) * 2 * np.pi / corners
-    return np.asarray(centre) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-@dataclass(frozen=True)
-class Axes:
-    """Axes u and v turned by the 2×2 matrix `turn`, with their origin in the frame."""
-
-    turn: np.ndarray
-    origin: np.ndarray
-
-    def at(self, points) -> np.ndarray:
-        """Points N×2 in (u, v) → in the frame."""
-        return np.asarray(points, float) @ self.turn.T + self.origin
-
-    def box(self, u0: float, v0: float, u1: float, v1: float) -> np.ndarray:
-        """Corners of a rectangle along the axes, 4×2 in the frame."""
-        return self.at(rectangle(u0, v0, u1, v1))
-
-    def line(self, u0: float, v0: float, u1: float, v1: float) -> Path:
-        """Straight from one point to another."""
-        return Path(self.at([(u0, v0), (u1, v1)]))
 
 
 def vary(rng: np.random.Generator, colour, brightness: float = 8.0, hue: float = 3.0) -> np.ndarray:
@@ -129,81 +84,15 @@ def octave_noise(
     return total / np.float32(np.linalg.norm(weights))
 
 
-class Path:
-    """A polyline parametrised by arc length (frame pixels); it goes on straight beyond both ends."""
-
-    def __init__(self, points: np.ndarray):
-        self.points = np.asarray(points, float)
-        steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
-        self._s = np.concatenate([[0.0], np.cumsum(steps)])
-        self._first = (self.points[1] - self.points[0]) / steps[0]
-        self._last = (self.points[-1] - self.points[-2]) / steps[-1]
-
-    @property
-    def length(self) -> float:
-        return float(self._s[-1])
-
-    def at(self, s) -> np.ndarray:
-        """Points at arc lengths `s` (scalar or N) → (2,) or N×2."""
-        s = np.asarray(s, float)
-        inside = np.stack([np.interp(s, self._s, self.points[:, axis]) for axis in (0, 1)], axis=-1)
-        before, after = np.minimum(s, 0)[..., None], np.maximum(s - self.length, 0)[..., None]
-        return inside + before * self._first + after * self._last
-
-    def heading(self, s: float) -> float:
-        """Direction at arc length `s`, radians from +x towards +y."""
-        step = self.at(s + 1) - self.at(s - 1)
-        return float(np.arctan2(step[1], step[0]))
-
-    def reversed(self) -> Path:
-        return Path(self.points[::-1])
-
-    def offset(self, distance: float) -> Path:
-        """The parallel path `distance` to the right of travel (y down)."""
-        tangents = np.gradient(self.points, axis=0)
-        tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
-        return Path(self.points + distance * np.stack([-tangents[:, 1], tangents[:, 0]], axis=1))
-
-    def strip(self, s0: float, s1: float, half_width, step: float = 4.0) -> np.ndarray:
-        """Polygon along the path from s0 to s1; `half_width` a number or one value at each end."""
-        count = max(2, int(abs(s1 - s0) / step) + 1)
-        s = np.linspace(s0, s1, count)
-        points = self.at(s)
-        tangents = self.at(s + 0.5) - self.at(s - 0.5)
-        normals = np.stack([-tangents[:, 1], tangents[:, 0]], axis=1) / np.linalg.norm(tangents, axis=1, keepdims=True)
-        widths = np.linspace(*np.broadcast_to(half_width, 2), count)[:, None]
-        return np.concatenate([points + normals * widths, (points - normals * widths)[::-1]])
-
-
-def curve(heading: float, length: float, bend: float, points: int = 48) -> Path:
-    """A path of constant curvature from the origin: it turns by `bend` radians over `length` pixels."""
-    angles = heading + bend * np.linspace(0, 1, points)
-    steps = np.stack([np.cos(angles), np.sin(angles)], axis=1) * length / (points - 1)
-    return Path(np.concatenate([[[0, 0]], np.cumsum(steps[:-1], axis=0)]))
-
-
-def curve_through(heading: float, length: float, bend: float, middle: np.ndarray, points: int = 48) -> Path:
-    """A curve whose middle lies at `middle`; `heading` is the one at its start."""
-    line = curve(heading, length, bend, points)
-    return Path(line.points - line.at(length / 2) + middle)
-
-
 @dataclass
 class Canvas:
-    """The picture under construction.
+    """The picture under construction; arrays are H×W in canvas pixels."""
 
-    Attributes:
-        rgb: float32 H×W×3 in canvas pixels, 0-255.
-        labels: int32 H×W, the object id each canvas pixel shows, 0 for background.
-        grain: float32 H×W noise of unit deviation, shared by all fills.
-        reserved: bool H×W, where nothing may be built or planted.
-    """
-
-    rgb: np.ndarray
-    labels: np.ndarray
-    grain: np.ndarray
+    rgb: np.ndarray  # float32 H×W×3, 0-255
+    labels: np.ndarray  # int32, the object id that each pixel shows, 0 for background
+    grain: np.ndarray  # float32 noise of unit deviation, shared by all fills
     light: Light
-    reserved: np.ndarray = field(init=False)
+    reserved: np.ndarray = field(init=False)  # bool, where nothing may be built or planted
     _shadows: np.ndarray = field(init=False)
 
     def __post_init__(self):
@@ -297,8 +186,7 @@ class Canvas:
             return
         reach = float(np.linalg.norm(self.light.shadow_xy)) * (height - base)
         lifts = np.linspace(base, height, max(2, int(reach / 1.5) + 1))
-        shifted = [outline + lift * self.light.shadow_xy for lift in lifts]
-        window, mask = self.mask(shifted)
+        window, mask = self.mask([outline + lift * self.light.shadow_xy for lift in lifts])
         self._shadows[window][mask] = 255
 
     def settle_shadows(self) -> None:
@@ -315,9 +203,7 @@ class Canvas:
 
     def tree(self, rng: np.random.Generator, centre: np.ndarray, radius: float, colour) -> None:
         """A crown with a bumpy edge, brighter towards the sun."""
-        angles = np.arange(11) * 2 * np.pi / 11
-        radii = radius * rng.uniform(0.75, 1.15, 11)
-        crown = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+        crown = disc((0, 0), 1.0, 11) * radius * rng.uniform(0.75, 1.15, (11, 1))
         colour = vary(rng, colour, 6)
         self.fill(crown + centre, colour * 0.85, grain=6)
         sunny = 0.6 * crown + centre + 0.3 * radius * self.light.towards_sun

@@ -8,66 +8,48 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from rossam_kit.datasets.synthetic.builder import MAX_SPEED, SceneBuilder, Solid, paint_water
+from rossam_kit.datasets.synthetic.geometry import Axes, Path, curve, curve_through, disc, rotation, unit
 from rossam_kit.datasets.synthetic.objects import PLANES, SHIPS, Actor, Part, aeroplane, car, rigid, ship, train
-from rossam_kit.datasets.synthetic.paint import (
-    MARGIN,
-    PALETTES,
-    SUPERSAMPLING,
-    Axes,
-    Canvas,
-    Path,
-    curve,
-    curve_through,
-    disc,
-    rotation,
-    unit,
-    vary,
-)
+from rossam_kit.datasets.synthetic.paint import MARGIN, PALETTES, SUPERSAMPLING, Canvas, vary
 
 _YELLOW = np.array([196.0, 172, 88])
 _WHITE = np.array([214.0, 212, 206])
 
 
-# ---- airport ---------------------------------------------------------------------------------------------------
+class _Airfield:
+    """Strips of an airport: v grows from the terminal's front (0) to the runway, u runs along it, in frame pixels."""
 
+    def __init__(self, b: SceneBuilder):
+        rng, m = b.rng, b.metres
+        turn = rotation(rng.uniform(0, 2 * np.pi))
+        self.apron, grass = rng.uniform(75, 118) / m, rng.uniform(45, 65) / m  # depths
+        self.taxiway_end = self.apron + 26 / m
+        self.taxi_v, self.light_v = self.apron + 13 / m, self.taxiway_end + 0.5 * grass
+        self.runway_start, self.runway_v = self.taxiway_end + grass, self.taxiway_end + grass + 24 / m
+        self.end = self.runway_v + 24 / m
+        shown = rng.choice([0.3, 0.5, 0.9]) * self.apron + rng.uniform(-12, 12)
+        if rng.random() < 0.12:
+            shown = self.taxiway_end + grass * rng.uniform(0.3, 1)
+        self.axes = Axes(turn, b.size_wh / 2 - np.array([0, shown]) @ turn.T)
+        self.reach = 0.75 * b.diagonal + 20  # u is shown from -reach to reach
+        self.concrete, self.asphalt = vary(rng, b.place.concrete, 12), vary(rng, b.place.asphalt, 10)
 
-@dataclass(frozen=True)
-class _Airfield(Axes):
-    """Where the strips of an airport lie: v grows from the terminal's front (0) to the runway, u runs along it.
-
-    Lengths in frame pixels; u is shown from -reach to reach.
-    """
-
-    reach: float
-    apron: float
-    lane: float
-    grass: float
-    runway: float
-    concrete: np.ndarray
-    asphalt: np.ndarray
+    def strip(self, v0: float, v1: float) -> np.ndarray:
+        return self.axes.box(-self.reach, v0, self.reach, v1)
 
     def along(self, v: float) -> Path:
-        return self.line(-self.reach, v, self.reach, v)
-
-    @property
-    def taxi_v(self) -> float:
-        return self.apron + self.lane / 2
-
-    @property
-    def runway_v(self) -> float:
-        return self.apron + self.lane + self.grass + self.runway / 2
+        return self.axes.line(-self.reach, v, self.reach, v)
 
 
 def airport(b: SceneBuilder) -> None:
     """Terminal, apron with parked planes, taxiway and runway in parallel strips, turned as a whole."""
     b.paint_ground(90)
-    field = _sample_airfield(b)
+    field = _Airfield(b)
     _paint_strips(b, field)
     roof = _plan_landside(b, field)
     _park_at_terminal(b, field, roof)
@@ -79,43 +61,22 @@ def airport(b: SceneBuilder) -> None:
     b.draw_buildings()
 
 
-def _sample_airfield(b: SceneBuilder) -> _Airfield:
-    rng, m = b.rng, b.metres
-    turn = rotation(rng.uniform(0, 2 * np.pi))
-    apron, lane, grass = rng.uniform(75, 118) / m, 26 / m, rng.uniform(45, 65) / m
-    shown = rng.choice([0.3, 0.5, 0.9]) * apron + rng.uniform(-12, 12)
-    if rng.random() < 0.12:
-        shown = apron + lane + grass * rng.uniform(0.3, 1)
-    return _Airfield(
-        turn=turn,
-        origin=b.size_wh / 2 - np.array([0, shown]) @ turn.T,
-        reach=0.75 * b.diagonal + 20,
-        apron=apron,
-        lane=lane,
-        grass=grass,
-        runway=48 / m,
-        concrete=vary(rng, b.place.concrete, 12),
-        asphalt=vary(rng, b.place.asphalt, 10),
-    )
-
-
 def _paint_strips(b: SceneBuilder, field: _Airfield) -> None:
     """Apron, taxiway, runway, the links between them, and their markings."""
-    canvas, rng, m, reach, half = b.canvas, b.rng, b.metres, field.reach, field.runway / 2
-    taxiway_end, runway_start, end = field.apron + field.lane, field.runway_v - half, field.runway_v + half
+    canvas, rng, m, reach, axes = b.canvas, b.rng, b.metres, field.reach, field.axes
     lane_colour = field.asphalt if rng.random() < 0.6 else field.concrete
-    _pave(b, field, (-reach, -4, reach, field.apron), field.concrete, 15 / m)
-    _pave(b, field, (-reach, field.apron, reach, taxiway_end), lane_colour, 15 / m)
-    _pave(b, field, (-reach, runway_start, reach, end), field.asphalt * 0.95, 0)
+    _pave(b, axes, (-reach, -4, reach, field.apron), field.concrete, 15 / m)
+    _pave(b, axes, (-reach, field.apron, reach, field.taxiway_end), lane_colour, 15 / m)
+    _pave(b, axes, (-reach, field.runway_start, reach, field.end), field.asphalt * 0.95, 0)
     for u in np.arange(-reach, reach, rng.uniform(130, 220) / m) + rng.uniform(0, 60):
-        _pave(b, field, (u, taxiway_end, u + 20 / m, runway_start), field.asphalt, 0)
-        canvas.stroke(field.line(u + 10 / m, field.taxi_v, u + 10 / m, runway_start), 0.3, _YELLOW, grain=4)
+        _pave(b, axes, (u, field.taxiway_end, u + 20 / m, field.runway_start), field.asphalt, 0)
+        canvas.stroke(axes.line(u + 10 / m, field.taxi_v, u + 10 / m, field.runway_start), 0.3, _YELLOW, grain=4)
     canvas.stroke(field.along(field.taxi_v), 0.3, _YELLOW, grain=4)
     canvas.stroke(field.along(field.apron - 1), 0.25, _WHITE, grain=4)
     canvas.dashes(field.along(field.runway_v), 0.5, _WHITE, 30 / m, 22 / m)
-    for side in (-1, 1):
-        canvas.stroke(field.along(field.runway_v + side * (half - 2)), 0.45, _WHITE, grain=4)
-    canvas.reserve(field.box(-reach, -4, reach, end + 12))
+    for edge in (field.runway_start + 2, field.end - 2):
+        canvas.stroke(field.along(edge), 0.45, _WHITE, grain=4)
+    canvas.reserve(field.strip(-4, field.end + 12))
 
 
 def _pave(b: SceneBuilder, axes: Axes, span: tuple[float, ...], colour: np.ndarray, panel: float) -> None:
@@ -139,29 +100,29 @@ def _pave(b: SceneBuilder, axes: Axes, span: tuple[float, ...], colour: np.ndarr
 
 def _plan_landside(b: SceneBuilder, field: _Airfield) -> np.ndarray:
     """Terminal, road, car park and town on the far side of it → colour of the terminal's roof."""
-    canvas, rng, m, reach = b.canvas, b.rng, b.metres, field.reach
+    canvas, rng, m, reach, axes = b.canvas, b.rng, b.metres, field.reach, field.axes
     depth = rng.uniform(24, 40) / m
     roof = vary(rng, rng.choice(PALETTES["terminals"]), 8)
-    b.solids.append(Solid(field.box(-reach, -depth, reach, 0), roof, 14 / m))
+    b.solids.append(Solid(field.strip(-depth, 0), roof, 14 / m))
     for u in np.arange(-reach, reach, rng.uniform(60, 120) / m):
-        hall = field.box(u, -0.8 * depth, u + 24 / m, -0.2 * depth)
-        plant = field.box(u + 36 / m, -0.65 * depth, u + 48 / m, -0.35 * depth)
+        hall = axes.box(u, -0.8 * depth, u + 24 / m, -0.2 * depth)
+        plant = axes.box(u + 36 / m, -0.65 * depth, u + 48 / m, -0.35 * depth)
         b.solids.append(Solid(hall, vary(rng, roof * 0.92, 8), 18 / m))
         b.solids.append(Solid(plant, vary(rng, roof * 0.7, 8), 16 / m))
-    canvas.reserve(field.box(-reach, -depth - 3, reach, 0))
+    canvas.reserve(field.strip(-depth - 3, 0))
     b.paint_road(field.along(-depth - 12 / m), 8 / m)
     v = -depth - 24 / m
     for u in np.arange(-reach, reach, 90 / m):
         lot = (u, v - 50 / m, u + 70 / m, v)
-        if rng.random() < 0.6 and canvas.sees(field.box(*lot)):
-            b.paint_car_park(field, *lot)
-    b.plan_town(field.turn, 0.7, woods=0.25)
+        if rng.random() < 0.6 and canvas.sees(axes.box(*lot)):
+            b.paint_car_park(axes, *lot)
+    b.plan_town(axes.turn, 0.7, woods=0.25)
     return roof
 
 
 def _park_at_terminal(b: SceneBuilder, field: _Airfield, roof: np.ndarray) -> None:
     """Planes parked nose in along the terminal, each at a boarding bridge; some stands are empty."""
-    canvas, rng, m = b.canvas, b.rng, b.metres
+    canvas, rng, m, axes = b.canvas, b.rng, b.metres, field.axes
     u = -field.reach + rng.uniform(0, 40)
     while u < field.reach:
         kind, length = _plane_size(b, ["narrow", "wide", "four-engined", "regional"], [0.56, 0.2, 0.09, 0.15])
@@ -170,16 +131,16 @@ def _park_at_terminal(b: SceneBuilder, field: _Airfield, roof: np.ndarray) -> No
         u += 1.08 * length + 7
         if v_nose + length > field.apron - 18 / m:  # it would stand in the way of taxiing wings
             continue
-        canvas.stroke(field.line(middle, 1, middle, field.apron), 0.25, _YELLOW, grain=4)
+        canvas.stroke(axes.line(middle, 1, middle, field.apron), 0.25, _YELLOW, grain=4)
         stain = disc((middle, v_nose + rng.uniform(0.3, 0.8) * length), rng.uniform(0.05, 0.14) * length)
-        canvas.fill(field.at(stain), field.concrete * 0.72, opacity=0.35)
+        canvas.fill(axes.at(stain), field.concrete * 0.72, opacity=0.35)
         if rng.random() < 0.78:
-            lead_in = field.line(middle, v_nose + length, middle, v_nose - 1)
-            _add_plane(b, kind, length, lead_in, length / 2, 0.0, field.concrete)
-            _add_service_vehicles(b, field, middle, v_nose, length)
-            b.overlay += _bridge(b, field, middle, v_nose, length, roof)
+            lead_in = axes.line(middle, v_nose + length, middle, v_nose - 1)
+            _add_plane(b, (kind, length), lead_in, length / 2, 0.0, field.concrete)
+            _add_service_vehicles(b, axes, middle, v_nose, length)
+            b.overlay += _bridge(b, axes, middle, v_nose, length, roof)
         else:
-            b.overlay += _bridge(b, field, middle, v_nose + 6, 0.6 * length, roof)
+            b.overlay += _bridge(b, axes, middle, v_nose + 6, 0.6 * length, roof)
 
 
 def _plane_size(b: SceneBuilder, kinds: list[str], shares: list[float] | None = None) -> tuple[str, float]:
@@ -188,11 +149,9 @@ def _plane_size(b: SceneBuilder, kinds: list[str], shares: list[float] | None = 
     return kind, b.rng.uniform(*PLANES[kind]["metres"]) / b.metres
 
 
-def _add_plane(
-    b: SceneBuilder, kind: str, length: float, path: Path, start: float, speed: float, ground: np.ndarray
-) -> None:
+def _add_plane(b: SceneBuilder, size: tuple[str, float], path: Path, start: float, speed: float, ground) -> None:
     white = b.rng.choice(PALETTES["fuselages"], p=[0.4, 0.3, 0.18, 0.12])
-    parts = aeroplane(b.rng, length, kind, b.camouflaged(white, ground))
+    parts = aeroplane(b.rng, size[1], size[0], b.camouflaged(white, ground))
     b.actors.append(Actor(1, "airplane", path, start, speed, rigid(parts)))
 
 
@@ -222,16 +181,16 @@ def _add_service_vehicles(b: SceneBuilder, axes: Axes, u: float, v_nose: float, 
 
 def _park_light_aircraft(b: SceneBuilder, field: _Airfield) -> None:
     """Small planes on stands of their own between taxiway and runway."""
-    v = field.apron + field.lane + 0.5 * field.grass
+    v = field.light_v
     for u in np.arange(-field.reach, field.reach, b.rng.uniform(28, 44)):
         if b.rng.random() < 0.5:
             continue
         kind, length = _plane_size(b, ["business", "turboprop", "delta"])
         half = 0.62 * length
-        _pave(b, field, (u - half, v - half, u + half, v + half), field.concrete, 0)
+        _pave(b, field.axes, (u - half, v - half, u + half, v + half), field.concrete, 0)
         heading = b.rng.choice([-1, 1]) * unit(b.rng.normal(np.pi / 2, 0.1))
-        path = field.line(u, v, u + heading[0], v + heading[1])
-        _add_plane(b, kind, length, path, 0.0, 0.0, field.concrete)
+        path = field.axes.line(u, v, u + heading[0], v + heading[1])
+        _add_plane(b, (kind, length), path, 0.0, 0.0, field.concrete)
 
 
 def _taxi(b: SceneBuilder, line: Path, field: _Airfield, count: int) -> None:
@@ -242,11 +201,8 @@ def _taxi(b: SceneBuilder, line: Path, field: _Airfield, count: int) -> None:
     speed, s = b.speed(0.4, 2.2), field.reach - rng.uniform(0, 0.4) * b.diagonal
     for _ in range(count):
         kind, length = _plane_size(b, ["narrow", "wide", "regional"], [0.6, 0.2, 0.2])
-        _add_plane(b, kind, length, line, s, speed, field.asphalt)
+        _add_plane(b, (kind, length), line, s, speed, field.asphalt)
         s += 1.5 * length + rng.uniform(20, 110)
-
-
-# ---- sea -------------------------------------------------------------------------------------------------------
 
 
 def sea(b: SceneBuilder) -> None:
@@ -383,9 +339,6 @@ def _plan_quay(b: SceneBuilder, axes: Axes, reach: float) -> None:
     b.plan_town(axes.turn, 0.7, woods=0.2)
 
 
-# ---- railway ---------------------------------------------------------------------------------------------------
-
-
 def rail(b: SceneBuilder) -> None:
     """Parallel tracks, straight or curved, with trains on them; sometimes a station roof hides part of a train."""
     canvas, rng = b.canvas, b.rng
@@ -465,9 +418,6 @@ def _add_trains(b: SceneBuilder, track: Path, reach: float, width: float, ballas
         wagons = train(rng, width * rng.uniform(0.9, 1.05), length, kind, colour)
         b.actors.append(Actor(1, "train", track, s, speed, wagons))
         s -= length * 1.5 + 60
-
-
-# ---- roads -----------------------------------------------------------------------------------------------------
 
 
 def road(b: SceneBuilder) -> None:

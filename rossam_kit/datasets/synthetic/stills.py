@@ -5,24 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from rossam_kit.datasets.synthetic.builder import SceneBuilder, paint_water
+from rossam_kit.datasets.synthetic.geometry import Axes, Path, curve_through, rectangle, rotation, unit
 from rossam_kit.datasets.synthetic.objects import LONGEST_CAR, Actor, Part, aeroplane, car, listed_parts, rigid
-from rossam_kit.datasets.synthetic.paint import (
-    PALETTES,
-    Axes,
-    Canvas,
-    Path,
-    curve_through,
-    octave_noise,
-    rectangle,
-    rotation,
-    unit,
-    vary,
-)
+from rossam_kit.datasets.synthetic.paint import PALETTES, Canvas, octave_noise, vary
 
 STATIC_CATEGORIES = (
     "tennis court", "storage tank", "ground track field", "vehicle", "bridge", "baseball diamond",
@@ -34,7 +24,6 @@ AERIAL_CATEGORIES = (
 _PITCH = {"small vehicle": 5.5, "large vehicle": 9.0}
 """Frame pixels from one parked vehicle to the next beside it."""
 _LINE = np.array([222.0, 222, 216])
-Maker = Callable[[SceneBuilder], list[Part]]
 
 
 def still_life(b: SceneBuilder, leading: str) -> None:
@@ -42,18 +31,16 @@ def still_life(b: SceneBuilder, leading: str) -> None:
     rng = b.rng
     b.paint_ground(50)
     angle = rng.uniform(0, np.pi)
-    if leading == "harbor":
-        _add_harbor(b)
-    elif leading == "bridge":
-        _add_bridges(b)
-    has_water = b.canvas.reserved.any()
-    others = [name for name in _STATIC_MAKERS if name != leading]
-    wishes = [leading] * int(rng.integers(2, 5)) if leading in _STATIC_MAKERS else []
+    has_water = leading in _AT_WATER
+    if has_water:
+        _AT_WATER[leading](b)
+    others = [name for name in _STATIC_PLOTS if name != leading]
+    wishes = [leading] * int(rng.integers(2, 5)) if leading in _STATIC_PLOTS else []
     wishes += [str(rng.choice(others)) for _ in range(rng.integers(1, 4))]
     road = _through_road(b, angle)
     if not has_water:
         b.paint_road(road, rng.uniform(4.0, 5.5))
-    _settle(b, _STATIC_MAKERS, wishes, angle)
+    _settle(b, wishes, angle)
     b.plan_town(rotation(angle), 0.65, woods=0.2)
     b.draw_buildings()
     if not has_water:
@@ -68,9 +55,9 @@ def crowded_town(b: SceneBuilder, leading: str) -> None:
     road = _through_road(b, angle)
     b.paint_road(road, rng.uniform(4.5, 6.0))
     _add_vehicle_park(b, leading if leading in _PITCH else str(rng.choice(list(_PITCH))), angle)
-    wishes = [leading] * int(rng.integers(2, 4)) if leading in _AERIAL_MAKERS else []
-    wishes += [str(rng.choice(list(_AERIAL_MAKERS))) for _ in range(rng.integers(2, 5))]
-    _settle(b, _AERIAL_MAKERS, wishes, angle)
+    wishes = [leading] * int(rng.integers(2, 4)) if leading in _AERIAL_PLOTS else []
+    wishes += [str(rng.choice(_AERIAL_PLOTS)) for _ in range(rng.integers(2, 5))]
+    _settle(b, wishes, angle)
     b.plan_town(rotation(angle), 0.7, woods=0.15)
     b.draw_buildings()
     _add_vehicles(b, road, 3, "small vehicle", "large vehicle")
@@ -82,14 +69,14 @@ def _through_road(b: SceneBuilder, angle: float) -> Path:
     return curve_through(angle, 2.4 * b.size_wh.sum(), bend, b.rng.uniform(0.2, 0.8, 2) * b.size_wh)
 
 
-def _settle(b: SceneBuilder, makers: Mapping[str, Maker], wishes: list[str], angle: float) -> None:
+def _settle(b: SceneBuilder, wishes: list[str], angle: float) -> None:
     """Each wished object on a free plot of its own, along the streets (`angle`) or across; without room, left out."""
     rng = b.rng
     for name in wishes:
         for _ in range(12):
             centre = rng.uniform(0.08, 0.92, 2) * b.size_wh
             turn = angle + rng.choice([0, np.pi / 2]) + rng.normal(0, 0.02)
-            parts = makers[name](b)
+            parts = _MAKERS[name](b)
             points = np.concatenate([part.outline for part in parts])
             plot = Axes(rotation(turn), centre).box(*(points.min(axis=0) - 3), *(points.max(axis=0) + 3))
             if b.canvas.is_free(plot):
@@ -97,9 +84,6 @@ def _settle(b: SceneBuilder, makers: Mapping[str, Maker], wishes: list[str], ang
                 b.canvas.reserve(plot)
                 b.stand(name, parts, centre, turn)
                 break
-
-
-# ---- vehicles --------------------------------------------------------------------------------------------------
 
 
 def _add_vehicles(b: SceneBuilder, road: Path, most: int, small: str, large: str) -> None:
@@ -137,9 +121,6 @@ def _add_vehicle_park(b: SceneBuilder, kind: str, angle: float) -> None:
                 length = rng.uniform(6.2, 6.9) if small else rng.uniform(13, 18)
                 heading = angle + rng.choice([-0.5, 0.5]) * np.pi + rng.normal(0, 0.03)
                 b.stand(kind, car(rng, length), axes.at((x, row * (depth + 4))), heading)
-
-
-# ---- objects on plots of their own -----------------------------------------------------------------------------
 
 
 def _tennis_court(b: SceneBuilder) -> list[Part]:
@@ -204,23 +185,18 @@ def _parked_plane(b: SceneBuilder) -> list[Part]:
     return aeroplane(b.rng, b.rng.uniform(18, 34) / b.metres, kind, vary(b.rng, (222, 222, 220), 10))
 
 
-_STATIC_MAKERS: dict[str, Maker] = {
+_MAKERS: dict[str, Callable[[SceneBuilder], list[Part]]] = {
     "tennis court": _tennis_court,
     "basketball court": _basketball_court,
     "storage tank": _storage_tank,
     "ground track field": _track_field,
     "baseball diamond": _baseball_diamond,
-}
-_AERIAL_MAKERS: dict[str, Maker] = {
     "swimming pool": _swimming_pool,
     "roundabout": _roundabout,
     "plane": _parked_plane,
-    "storage tank": _storage_tank,
-    "tennis court": _tennis_court,
 }
-
-
-# ---- objects at and over water ---------------------------------------------------------------------------------
+_STATIC_PLOTS = ["tennis court", "basketball court", "storage tank", "ground track field", "baseball diamond"]
+_AERIAL_PLOTS = ["swimming pool", "roundabout", "plane", "storage tank", "tennis court"]
 
 
 def _paint_river(b: SceneBuilder, half_width: float) -> Path:
@@ -281,8 +257,6 @@ def _add_harbor(b: SceneBuilder) -> None:
         b.stand("harbor", parts, axes.origin, inland)
 
 
-STILLS: dict[str, tuple[Callable[[SceneBuilder, str], None], tuple[str, ...]]] = {
-    "static": (still_life, STATIC_CATEGORIES),
-    "aerial": (crowded_town, AERIAL_CATEGORIES),
-}
+_AT_WATER = {"harbor": _add_harbor, "bridge": _add_bridges}
+STILLS = {"static": (still_life, STATIC_CATEGORIES), "aerial": (crowded_town, AERIAL_CATEGORIES)}
 """Of each variant: the scene, and its leading objects, taken in turn."""

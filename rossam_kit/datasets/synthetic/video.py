@@ -2,8 +2,8 @@
 
 `generate` writes PNG frames and COCO indices to `root/<key>/<split>/` and returns the `FrameSet`. A video is a painted
 scene (`scenes.py`, `stills.py`), drawn three times finer than the frame, area-averaged, and seen through a camera
-(`sensor.py`). A pixel is an object's where at least half of it is
-covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
+(`sensor.py`). A pixel is an object's where at least half of it is covered by the object and nothing lies above;
+shadows, wakes and boarding bridges are background.
 
 Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
 Every video has its own random stream, named by (seed, variant, split, number), and every frame its own below
@@ -107,13 +107,7 @@ def _video_frames(config: SyntheticConfig, split: Split, number: int, root: Path
 
 
 class Video:
-    """One world and one camera; `frame(moment)` may be called in any order.
-
-    Attributes:
-        moments: the frame numbers, from 0, that the config keeps.
-        scene: background, actors and overlay.
-        sensor: the camera.
-    """
+    """One world, its scene and one camera; `frame(moment)` may be called in any order."""
 
     def __init__(self, config: SyntheticConfig, split: Split, number: int):
         self._entropy = config.seed
@@ -121,7 +115,7 @@ class Video:
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
         still, other = config.is_still, config.variant == "zero-shot"
         length = 1 if still else config.frames_per_video
-        self.moments = range(0, length, config.frame_stride)
+        self.moments = range(0, length, config.frame_stride)  # the frame numbers, from 0, that are kept
         self.overcast = bool(rng.random() < (0.15 if still else 0.3))
         place = Place.named(str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES)))
         light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
@@ -138,8 +132,7 @@ class Video:
 
     def frame(self, moment: int) -> tuple[np.ndarray, tuple[ObjectAnnotation, ...], dict[str, Any]]:
         """(uint8 H×W×3 RGB, annotations, attributes) at a moment (0 = first)."""
-        seed = np.random.SeedSequence(self._entropy, spawn_key=(*self._key, moment + 1))
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(np.random.SeedSequence(self._entropy, spawn_key=(*self._key, moment + 1)))
         limit = SUPERSAMPLING * MAX_SWAY
         sway = np.clip(np.round(rng.normal(0, self.sensor.sway * SUPERSAMPLING, 2)), -limit, limit).astype(int)
         canvas = self.scene.draw(moment)
