@@ -12,8 +12,9 @@ from rossam_core.masks import box_of
 from rossam_kit.config import SyntheticConfig
 from rossam_kit.datasets.synthetic import video as synthetic
 from rossam_kit.datasets.synthetic.builder import MAX_SPEED, Scene
+from rossam_kit.datasets.synthetic.geometry import Path, rectangle
 from rossam_kit.datasets.synthetic.objects import LONGEST_CAR, Actor, Part, aeroplane, rigid, ship
-from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Canvas, Light, Path, rectangle
+from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Canvas, Light
 from rossam_kit.datasets.synthetic.scenes import wake_of
 from rossam_kit.datasets.synthetic.stills import AERIAL_CATEGORIES, STATIC_CATEGORIES
 from rossam_kit.datasets.synthetic.video import MIN_AREA, Video, annotate, generate
