@@ -11,13 +11,13 @@ from rossam_core.errors import RossamError
 from rossam_core.masks import box_of
 from rossam_kit.config import SyntheticConfig
 from rossam_kit.datasets.synthetic import video as synthetic
-from rossam_kit.datasets.synthetic.aerial import AERIAL_CATEGORIES
+from rossam_kit.datasets.synthetic.builder import MAX_SPEED, Scene
+from rossam_kit.datasets.synthetic.geometry import Path, rectangle
 from rossam_kit.datasets.synthetic.objects import LONGEST_CAR, Actor, Part, aeroplane, rigid, ship
-from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Canvas, Light, Path, rectangle
-from rossam_kit.datasets.synthetic.sea import wake_of
-from rossam_kit.datasets.synthetic.static import STATIC_CATEGORIES
+from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Canvas, Light
+from rossam_kit.datasets.synthetic.scenes import wake_of
+from rossam_kit.datasets.synthetic.stills import AERIAL_CATEGORIES, STATIC_CATEGORIES
 from rossam_kit.datasets.synthetic.video import MIN_AREA, Video, annotate, generate
-from rossam_kit.datasets.synthetic.world import MAX_SPEED, Scene
 
 TINY = SyntheticConfig(scale=0.15, train_videos=4, val_videos=2, test_videos=4, frames_per_video=4, frame_stride=2)
 

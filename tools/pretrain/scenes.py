@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from tools.pretrain.shapes import Silhouette, box, rasterise, sample_silhouette
+from rossam_kit.datasets.synthetic.geometry import rectangle, rotation, unit
+from tools.pretrain.shapes import Silhouette, rasterise, sample_silhouette
 from tools.pretrain.structures import lay_crossing, lay_fields, lay_group
 from tools.pretrain.textures import Fill, Photos, colour, near, ramp, sample_fill
 
@@ -60,6 +61,13 @@ def _pixels(points: np.ndarray, matrix: np.ndarray, window: tuple[slice, slice])
     return np.round(mapped * 16).astype(np.int32)
 
 
+def _antialiased(polygon: np.ndarray, size: int) -> np.ndarray:
+    """float32 size×size, 0 to 1: how far a polygon covers each pixel, about."""
+    coverage = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(coverage, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+    return coverage / np.float32(255)
+
+
 @dataclass
 class _Scene:
     """A canvas (float32 RGB) being painted, and the full and visible masks of the objects on it so far."""
@@ -75,8 +83,7 @@ class _Scene:
 
     def __post_init__(self):
         self.palette = [colour(self.rng) for _ in range(5)]
-        angle = self.rng.uniform(0, 2 * np.pi)
-        self.light = np.array([np.cos(angle), np.sin(angle)])
+        self.light = unit(self.rng.uniform(0, 2 * np.pi))
         self.shadows = self.rng.random() < 0.5
         self.shadow_length = np.exp(self.rng.uniform(np.log(0.03), np.log(0.45)))
 
@@ -105,15 +112,13 @@ class _Scene:
         rng, size = self.rng, self.size
         angle, offset = rng.uniform(0, np.pi), rng.uniform(0.1, 0.9) * size
         width = 4 * size if rng.random() < 0.4 else np.exp(rng.uniform(np.log(6), np.log(size)))
-        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        along, across = rotation(angle).T
         edge = np.linspace(-1.5, 1.5, 24)[:, None] * size * along + offset
         ragged = rng.normal(0, 1, (24, 1)) * (0 if rng.random() < 0.6 else rng.uniform(1, 10)) * across
         polygon = np.concatenate([edge + ragged, (edge + ragged + across * width)[::-1]])
-        coverage = np.zeros((size, size), np.uint8)
-        cv2.fillPoly(coverage, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
         base = near(rng, self.palette[0]) if rng.random() < 0.5 else self.any_colour()
         fill = self.fill(base).render(rng, size, size)
-        self.canvas += (fill - self.canvas) * (coverage[..., None] * np.float32(1 / 255))
+        self.canvas += (fill - self.canvas) * _antialiased(polygon, size)[..., None]
 
     def _paint_lines(self) -> None:
         """Parallel, crossing or scattered lines of one colour."""
@@ -122,7 +127,7 @@ class _Scene:
         thickness, scattered = int(rng.integers(1, 5)), rng.random() < 0.4
         for k in range(int(rng.integers(1, 9)) if scattered else int(rng.integers(2, 20))):
             theta = rng.uniform(0, np.pi) if scattered else angle
-            along, across = np.array([np.cos(theta), np.sin(theta)]), np.array([-np.sin(theta), np.cos(theta)])
+            along, across = rotation(theta).T
             anchor = rng.uniform(0, size, 2) if scattered else size / 2 + across * (k - 6) * spacing
             ends = np.round(np.stack([anchor - 2 * size * along, anchor + 2 * size * along])).astype(int)
             cv2.line(self.canvas, ends[0].tolist(), ends[1].tolist(), base.tolist(), thickness)
@@ -155,7 +160,7 @@ class _Scene:
             self._attach(matrix, extent)
         material = self.material(centre)
         if rng.random() < 0.25 and extent < 0.6 * size:
-            offset = np.array([-np.sin(angle), np.cos(angle)]) * extent * rng.uniform(0.35, 1.1)
+            offset = unit(angle + np.pi / 2) * extent * rng.uniform(0.35, 1.1)
             for side in (-1, 1):
                 self.add(silhouette, self.placement(centre + side * offset, extent, angle), material, extent)
         self.add(silhouette, matrix, material, extent)
@@ -172,7 +177,7 @@ class _Scene:
         extent = np.exp(rng.uniform(np.log(7), np.log(0.45 * size)))
         points = np.concatenate([polygon for polygon, paints in silhouette if paints])
         pitch = (np.ptp(points, axis=0) + 0.02) * extent * rng.uniform(0.95, 1.6, 2)
-        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        along, across = rotation(angle).T
         columns, rows = (1, int(rng.integers(2, 8))) if rng.random() < 0.6 else rng.integers(1, 5, 2)
         origin, material = size / 2 + rng.normal(0, 0.15 * size, 2), self.material(np.full(2, size / 2))
         alike = rng.random() < 0.5
@@ -200,9 +205,8 @@ class _Scene:
 
     def placement(self, centre: np.ndarray, extent: float, angle: float) -> np.ndarray:
         """2×3 affine map from the unit frame: scale to `extent` pixels, slight shear, mirror, turn, shift."""
-        rng, cos, sin = self.rng, np.cos(angle), np.sin(angle)
-        local = np.array([[1, rng.normal(0, 0.04)], [0, rng.choice([-1, 1]) * rng.uniform(0.9, 1.1)]])
-        linear = extent * np.array([[cos, -sin], [sin, cos]]) @ local
+        shear, mirror = self.rng.normal(0, 0.04), self.rng.choice([-1, 1]) * self.rng.uniform(0.9, 1.1)
+        linear = extent * rotation(angle) @ np.array([[1, shear], [0, mirror]])
         return np.concatenate([linear, np.asarray(centre, float)[:, None]], axis=1)
 
     def angle(self) -> float:
@@ -317,7 +321,7 @@ class _Scene:
         inks = [self.any_colour(), near(rng, own), around.mean(axis=0) if len(around) else own]
 
         def quad(*corners: float) -> np.ndarray:
-            return _pixels(box(*corners), matrix, window)
+            return _pixels(rectangle(*corners), matrix, window)
 
         def ink(kinds: int = 2) -> list[float]:
             return inks[rng.integers(kinds)].tolist()
@@ -364,14 +368,12 @@ class _Scene:
         angle = np.arctan2(matrix[1, 0], matrix[0, 0]) + (0 if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi))
         length, width = extent * rng.uniform(0.4, 2.5), max(2.0, extent * rng.uniform(0.03, 0.3))
         start = matrix[:, 2] + rng.normal(0, 0.05 * extent, 2)
-        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        along, across = rotation(angle).T
         flare = rng.uniform(0.2, 2)
         end = start + along * (0.4 * extent + length)
         outline = np.stack([start - across * width / 2, start + across * width / 2])
         outline = np.concatenate([outline, [end + across * width * flare / 2, end - across * width * flare / 2]])
-        coverage = np.zeros((size, size), np.uint8)
-        cv2.fillPoly(coverage, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-        alpha = coverage * np.float32(rng.uniform(0.3, 1) / 255)
+        alpha = _antialiased(outline, size) * np.float32(rng.uniform(0.3, 1))
         if rng.random() < 0.5:  # a streak fades out
             alpha *= np.clip(1 - ((np.arange(size) - start[0]) * along[0])[None] / length, 0, 1).astype(np.float32)
             alpha = cv2.blur(alpha, (3, 3))
@@ -380,9 +382,9 @@ class _Scene:
     def _overlay_bar(self, matrix: np.ndarray, extent: float) -> None:
         """A bar across or up to the object, painted above it."""
         angle, reach = self.angle(), extent * self.rng.uniform(0.3, 1.2)
-        centre = matrix[:, 2] + np.array([np.cos(angle), np.sin(angle)]) * reach * self.rng.uniform(0.2, 0.8)
+        centre = matrix[:, 2] + unit(angle) * reach * self.rng.uniform(0.2, 0.8)
         half = self.rng.uniform(0.01, 0.08)
-        bar: Silhouette = [(box(-0.5, -half, 0.5, half), True)]
+        bar: Silhouette = [(rectangle(-0.5, -half, 0.5, half), True)]
         self.paint(bar, self.placement(centre, reach, angle), self.fill(self.any_colour()))
 
     def visible_masks(self) -> np.ndarray:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from rossam_kit.datasets.synthetic.geometry import rectangle, rotation, unit
+
 Silhouette = list[tuple[np.ndarray, bool]]
 """Polygons (float K×2, xy) in painting order; True paints, False cuts a hole."""
 
@@ -71,10 +73,6 @@ def ellipse(a: float, b: float, centre=(0.0, 0.0), count: int = 32) -> np.ndarra
     return np.stack([a * np.cos(angle), b * np.sin(angle)], axis=1) + centre
 
 
-def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)
-
-
 def _ribbon(spine: np.ndarray, half_width: np.ndarray) -> np.ndarray:
     """Polygon around a K×2 polyline with a half width at each vertex."""
     tangent = np.gradient(spine, axis=0)
@@ -85,7 +83,7 @@ def _ribbon(spine: np.ndarray, half_width: np.ndarray) -> np.ndarray:
 
 def _limb(root: np.ndarray, angle: float, length: float, root_width: float, tip_width: float) -> np.ndarray:
     """Tapered quadrilateral leaving `root` at `angle`; its ends run along x, like those of a swept limb."""
-    tip = root + length * np.array([np.cos(angle), np.sin(angle)])
+    tip = root + length * unit(angle)
     along = np.array([1.0, 0.0]) if abs(np.sin(angle)) > 0.35 else np.array([0.0, 1.0])
     return np.array(
         [root - along * root_width, root + along * root_width, tip + along * tip_width, tip - along * tip_width]
@@ -150,11 +148,11 @@ def polygon(rng: np.random.Generator) -> Silhouette:
 def block(rng: np.random.Generator) -> Silhouette:
     """Rectangle, often with a bay, a notch or an annex."""
     half = 0.5 * np.exp(rng.uniform(np.log(0.25), 0))
-    parts: Silhouette = [(box(-0.5, -half, 0.5, half), True)]
+    parts: Silhouette = [(rectangle(-0.5, -half, 0.5, half), True)]
     for _ in range(rng.integers(0, 3) if rng.random() < 0.5 else 0):
         x, w, h = rng.uniform(-0.5, 0.3), rng.uniform(0.1, 0.4), rng.uniform(0.1, 0.5) * half
         side = rng.choice([-1, 1])
-        parts.append((box(x, side * half - h, min(x + w, 0.5), side * half + h), bool(rng.random() < 0.6)))
+        parts.append((rectangle(x, side * half - h, min(x + w, 0.5), side * half + h), bool(rng.random() < 0.6)))
     return parts
 
 
@@ -183,7 +181,7 @@ def limbed(rng: np.random.Generator) -> Silhouette:
             limb = _limb(np.array([x, 0.0]), angle, length, root_width, tip_width) * [1, side]
             parts.append((limb, True))
             if nub:
-                place = np.array([x, 0.0]) + nub[0] * length * np.array([np.cos(angle), np.sin(angle)])
+                place = np.array([x, 0.0]) + nub[0] * length * unit(angle)
                 parts.append((ellipse(nub[2], nub[1], place * [1, side], 12), True))
     return parts
 
@@ -211,11 +209,11 @@ def chain(rng: np.random.Generator) -> Silhouette:
 def comb(rng: np.random.Generator) -> Silhouette:
     """A spine with evenly spaced parallel teeth on one side or both."""
     count, spine = int(rng.integers(2, 9)), rng.uniform(0.02, 0.1)
-    parts: Silhouette = [(box(-0.5, -spine, 0.5, spine), True)]
+    parts: Silhouette = [(rectangle(-0.5, -spine, 0.5, spine), True)]
     tooth, reach, both = rng.uniform(0.15, 0.7) / count / 2, rng.uniform(0.15, 0.8), rng.random() < 0.4
     for x in np.linspace(-0.5 + tooth, 0.5 - tooth, count):
         length = reach * rng.uniform(0.8, 1)
-        parts.append((box(x - tooth, -length if both else 0, x + tooth, length), True))
+        parts.append((rectangle(x - tooth, -length if both else 0, x + tooth, length), True))
     return parts
 
 
@@ -225,7 +223,7 @@ def ring(rng: np.random.Generator) -> Silhouette:
     hole = outer[0][0] * rng.uniform(0.35, 0.85)
     parts = [*outer, (hole, False)]
     if rng.random() < 0.3:
-        parts.append((box(0, -3 * rng.random(), 3, 3 * rng.random()), False))
+        parts.append((rectangle(0, -3 * rng.random(), 3, 3 * rng.random()), False))
     return parts
 
 
@@ -236,10 +234,9 @@ def compound(rng: np.random.Generator) -> Silhouette:
     for _ in range(rng.integers(1, 3)):
         paints, angle = bool(rng.random() < 0.75), rng.uniform(0, 2 * np.pi)
         scale, shift = rng.uniform(0.3, 0.9) if paints else rng.uniform(0.15, 0.4), rng.uniform(-0.4, 0.4, 2)
-        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        parts += [
-            (p @ turn.T + shift, paints and kind) for p, kind in normalise(simple[rng.integers(len(simple))](rng))
-        ]
+        turn = scale * rotation(angle)
+        other = normalise(simple[rng.integers(len(simple))](rng))
+        parts += [(p @ turn.T + shift, paints and kind) for p, kind in other]
     return parts
 
 

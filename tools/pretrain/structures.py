@@ -9,7 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from tools.pretrain.shapes import Silhouette, box, ellipse, sample_silhouette
+from rossam_kit.datasets.synthetic.geometry import rectangle as box
+from tools.pretrain.shapes import Silhouette, ellipse, sample_silhouette
 
 
 def lay_fields(scene) -> None:

@@ -1,162 +1,70 @@
-"""Drawing for the procedural satellite scenes: a supersampled canvas, noise textures, light, palettes, paths.
+"""Drawing for the generated scenes: noise, light, colours, and a supersampled canvas.
 
-Shapes are in frame pixels (pixel-edge coordinates, y down). The canvas is float32 RGB (0-255), `SUPERSAMPLING` times
-finer than the frame, and extends `MARGIN` frame pixels beyond it on every side, so that the platform may sway.
+Shapes are in frame pixels. The canvas is float32 RGB (0-255), `SUPERSAMPLING` times finer than the frame, and extends
+`MARGIN` frame pixels beyond it on every side, so that the platform may sway.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.resources import files
 
 import cv2
 import numpy as np
+import yaml
+
+from rossam_kit.datasets.synthetic.geometry import Path, disc, unit
 
 SUPERSAMPLING = 3
 """Canvas pixels per frame pixel and axis; odd, so that a coverage of exactly one half cannot occur."""
 MARGIN = 8
 """Frame pixels of canvas beyond each border of the frame."""
 _SHIFT = 4  # fractional bits of cv2's polygon corners
+DRAWING = yaml.safe_load(files(__package__).joinpath("drawing.yaml").read_text(encoding="utf-8"))
+"""Colours, places and outlines."""
+PALETTES = {name: np.array(colours, float) for name, colours in DRAWING["palettes"].items()}
+"""Colours to choose from, K×3 each."""
 
-Colour = np.ndarray  # float RGB, 0-255
+
+@dataclass(frozen=True)
+class Place:
+    """Ground colours of a region, float RGB 0-255; `fields` and `roofs` are K×3."""
+
+    name: str
+    fields: np.ndarray
+    soil: np.ndarray
+    tree: np.ndarray
+    water: np.ndarray
+    concrete: np.ndarray
+    asphalt: np.ndarray
+    roofs: np.ndarray
+    tree_density: float
+
+    @classmethod
+    def named(cls, name: str) -> Place:
+        entry = dict(DRAWING["places"][name])
+        roofs, density = PALETTES["roofs"][: entry.pop("roofs")], entry.pop("tree_density")
+        return cls(name, **{k: np.array(v, float) for k, v in entry.items()}, roofs=roofs, tree_density=density)
 
 
 @dataclass(frozen=True)
 class Light:
-    """The one sun of a video.
+    """The one sun of a video."""
 
-    Attributes:
-        shadow_xy: displacement in frame pixels of the shadow of a point one pixel above ground.
-        strength: 0 (overcast, no shadows) to 1 (clear sky).
-    """
-
-    shadow_xy: np.ndarray
-    strength: float
+    shadow_xy: np.ndarray  # displacement in frame pixels of the shadow of a point one pixel above ground
+    strength: float  # 0 (overcast, no shadows) to 1 (clear sky)
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float) -> Light:
         angle = rng.uniform(0, 2 * np.pi)
-        return cls(rng.uniform(0.5, 1.3) * np.array([np.cos(angle), np.sin(angle)]), strength)
+        return cls(rng.uniform(0.5, 1.3) * unit(angle), strength)
 
     @property
     def towards_sun(self) -> np.ndarray:
         return -self.shadow_xy / np.linalg.norm(self.shadow_xy)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Ground colours of a region, float RGB 0-255."""
-
-    name: str
-    fields: tuple[tuple[float, float, float], ...]
-    soil: tuple[float, float, float]
-    tree: tuple[float, float, float]
-    water: tuple[float, float, float]
-    concrete: tuple[float, float, float]
-    asphalt: tuple[float, float, float]
-    roofs: tuple[tuple[float, float, float], ...]
-    tree_density: float
-
-
-_ROOFS = (
-    (226, 222, 214), (198, 192, 182), (152, 144, 136), (160, 118, 100), (124, 122, 124), (112, 122, 138),
-    (206, 194, 174),
-)  # fmt: skip
-PLACES = {
-    place.name: place
-    for place in (
-        Place(
-            "temperate",
-            ((98, 108, 72), (116, 120, 82), (132, 126, 92), (84, 98, 68)),
-            (150, 134, 108),
-            (48, 62, 42),
-            (38, 62, 74),
-            (170, 166, 156),
-            (92, 92, 94),
-            _ROOFS,
-            1.0,
-        ),
-        Place(
-            "dry",
-            ((164, 140, 114), (176, 152, 124), (150, 130, 106), (140, 126, 98)),
-            (184, 156, 126),
-            (70, 74, 54),
-            (44, 78, 90),
-            (192, 180, 164),
-            (98, 96, 96),
-            _ROOFS,
-            0.4,
-        ),
-        Place(
-            "humid",
-            ((72, 90, 58), (88, 104, 64), (104, 108, 74), (62, 82, 54)),
-            (132, 112, 86),
-            (40, 58, 38),
-            (60, 80, 72),
-            (156, 156, 150),
-            (84, 86, 90),
-            _ROOFS,
-            1.5,
-        ),
-        Place(
-            "desert",
-            ((206, 178, 140), (198, 168, 128), (214, 190, 154), (190, 162, 126)),
-            (212, 184, 146),
-            (96, 96, 66),
-            (52, 96, 108),
-            (206, 194, 174),
-            (124, 116, 108),
-            _ROOFS[:3],
-            0.15,
-        ),
-        Place(
-            "snow",
-            ((224, 226, 230), (214, 217, 222), (232, 233, 235), (204, 207, 213)),
-            (196, 194, 192),
-            (70, 78, 76),
-            (40, 52, 62),
-            (188, 190, 194),
-            (126, 128, 134),
-            _ROOFS[:5],
-            0.8,
-        ),
-        Place(
-            "forest",
-            ((46, 62, 42), (54, 70, 46), (64, 76, 50), (42, 58, 40)),
-            (112, 98, 76),
-            (34, 48, 32),
-            (30, 50, 56),
-            (150, 150, 144),
-            (84, 86, 88),
-            _ROOFS,
-            4.0,
-        ),
-    )
-}
-
-
-def unit(angle: float) -> np.ndarray:
-    """Direction of `angle` (radians, from +x towards +y)."""
-    return np.array([np.cos(angle), np.sin(angle)])
-
-
-def rotation(angle: float) -> np.ndarray:
-    """2×2 matrix R with `points @ R.T` turned by `angle`."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
-
-
-def rectangle(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    """Corners of an axis-parallel rectangle, 4×2."""
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=float)
-
-
-def disc(centre: np.ndarray, radius: float, corners: int = 24) -> np.ndarray:
-    """Polygon of a circle, corners×2."""
-    angles = np.arange(corners) * 2 * np.pi / corners
-    return np.asarray(centre) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def vary(rng: np.random.Generator, colour, brightness: float = 8.0, hue: float = 3.0) -> Colour:
+def vary(rng: np.random.Generator, colour, brightness: float = 8.0, hue: float = 3.0) -> np.ndarray:
     """`colour` with a random change of brightness and, less, of hue."""
     return np.clip(np.asarray(colour, float) + rng.normal(0, brightness) + rng.normal(0, hue, 3), 4, 250)
 
@@ -176,67 +84,15 @@ def octave_noise(
     return total / np.float32(np.linalg.norm(weights))
 
 
-class Path:
-    """A polyline parametrised by arc length (frame pixels); it goes on straight beyond both ends."""
-
-    def __init__(self, points: np.ndarray):
-        self.points = np.asarray(points, float)
-        steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
-        self._s = np.concatenate([[0.0], np.cumsum(steps)])
-        self._first = (self.points[1] - self.points[0]) / steps[0]
-        self._last = (self.points[-1] - self.points[-2]) / steps[-1]
-
-    @property
-    def length(self) -> float:
-        return float(self._s[-1])
-
-    def at(self, s) -> np.ndarray:
-        """Points at arc lengths `s` (scalar or N) → (2,) or N×2."""
-        s = np.asarray(s, float)
-        inside = np.stack([np.interp(s, self._s, self.points[:, axis]) for axis in (0, 1)], axis=-1)
-        before, after = np.minimum(s, 0)[..., None], np.maximum(s - self.length, 0)[..., None]
-        return inside + before * self._first + after * self._last
-
-    def offset(self, distance: float) -> Path:
-        """The parallel path `distance` to the right of travel (y down)."""
-        tangents = np.gradient(self.points, axis=0)
-        tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
-        return Path(self.points + distance * np.stack([-tangents[:, 1], tangents[:, 0]], axis=1))
-
-    def strip(self, s0: float, s1: float, half_width, step: float = 4.0) -> np.ndarray:
-        """Polygon along the path from s0 to s1; `half_width` a number or one value at each end."""
-        count = max(2, int(abs(s1 - s0) / step) + 1)
-        s = np.linspace(s0, s1, count)
-        points = self.at(s)
-        tangents = self.at(s + 0.5) - self.at(s - 0.5)
-        normals = np.stack([-tangents[:, 1], tangents[:, 0]], axis=1) / np.linalg.norm(tangents, axis=1, keepdims=True)
-        widths = np.linspace(*np.broadcast_to(half_width, 2), count)[:, None]
-        return np.concatenate([points + normals * widths, (points - normals * widths)[::-1]])
-
-
-def curve(start: np.ndarray, heading: float, length: float, bend: float, points: int = 48) -> Path:
-    """A path of constant curvature: it turns by `bend` radians over `length` pixels."""
-    angles = heading + bend * np.linspace(0, 1, points)
-    steps = np.stack([np.cos(angles), np.sin(angles)], axis=1) * length / (points - 1)
-    return Path(np.asarray(start) + np.concatenate([[[0, 0]], np.cumsum(steps[:-1], axis=0)]))
-
-
 @dataclass
 class Canvas:
-    """The picture under construction.
+    """The picture under construction; arrays are H×W in canvas pixels."""
 
-    Attributes:
-        rgb: float32 H×W×3 in canvas pixels, 0-255.
-        labels: int32 H×W, the object id each canvas pixel shows, 0 for background.
-        grain: float32 H×W noise of unit deviation, shared by all fills.
-        reserved: bool H×W, where nothing may be built or planted.
-    """
-
-    rgb: np.ndarray
-    labels: np.ndarray
-    grain: np.ndarray
+    rgb: np.ndarray  # float32 H×W×3, 0-255
+    labels: np.ndarray  # int32, the object id that each pixel shows, 0 for background
+    grain: np.ndarray  # float32 noise of unit deviation, shared by all fills
     light: Light
-    reserved: np.ndarray = field(init=False)
+    reserved: np.ndarray = field(init=False)  # bool, where nothing may be built or planted
     _shadows: np.ndarray = field(init=False)
 
     def __post_init__(self):
@@ -269,19 +125,20 @@ class Canvas:
         low, high = outline.min(axis=0) - slack, outline.max(axis=0) + slack
         return bool(low[0] < x1 and low[1] < y1 and high[0] > x0 and high[1] > y0)
 
-    def mask(self, outlines: list[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """Rasterise the union of polygons → (window into the canvas, bool mask of the window), None if outside.
+    def mask(self, outline: np.ndarray | list[np.ndarray]) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Rasterise a polygon or the union of several → (window into the canvas, bool mask of it; empty if outside).
 
         cv2 also fills the pixels the outline runs through, so shapes grow by about half a canvas pixel (a sixth of a
         frame pixel), in the picture and in the labels alike.
         """
+        outlines = outline if isinstance(outline, list) else [outline]
         fine = [(np.asarray(o, float) + MARGIN) * SUPERSAMPLING - 0.5 for o in outlines]
         low = np.floor(np.min([f.min(axis=0) for f in fine], axis=0)).astype(int) - 1
         high = np.ceil(np.max([f.max(axis=0) for f in fine], axis=0)).astype(int) + 2
         height, width = self.labels.shape
         x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
         if x0 >= x1 or y0 >= y1:
-            return None
+            return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         for f in fine:
             cv2.fillPoly(mask, [np.round((f - (x0, y0)) * 2**_SHIFT).astype(np.int32)], 1, shift=_SHIFT)
@@ -292,10 +149,7 @@ class Canvas:
 
         `label` marks the pixels as the object's, 0 takes them from it; None leaves labels alone.
         """
-        hit = self.mask(outline if isinstance(outline, list) else [outline])
-        if hit is None:
-            return
-        window, mask = hit
+        window, mask = self.mask(outline)
         paint = np.asarray(colour, np.float32) + np.float32(grain) * self.grain[window][mask][:, None]
         view = self.rgb[window]
         view[mask] = paint if opacity >= 1 else (1 - opacity) * view[mask] + opacity * paint
@@ -303,14 +157,14 @@ class Canvas:
             self.labels[window][mask] = label
 
     def reserve(self, outline) -> None:
-        hit = self.mask(outline if isinstance(outline, list) else [outline])
-        if hit is not None:
-            self.reserved[hit[0]][hit[1]] = True
+        """Keep what is planned later off a polygon, or off several."""
+        window, mask = self.mask(outline)
+        self.reserved[window][mask] = True
 
     def is_free(self, outline: np.ndarray) -> bool:
         """Whether the polygon touches the canvas and nothing reserved."""
-        hit = self.mask([outline])
-        return hit is not None and not self.reserved[hit[0]][hit[1]].any()
+        window, mask = self.mask(outline)
+        return mask.size > 0 and not self.reserved[window][mask].any()
 
     def stroke(self, path: Path, half_width: float, colour, **fill) -> None:
         """Fill a band along a path, from end to end."""
@@ -332,10 +186,8 @@ class Canvas:
             return
         reach = float(np.linalg.norm(self.light.shadow_xy)) * (height - base)
         lifts = np.linspace(base, height, max(2, int(reach / 1.5) + 1))
-        shifted = [outline + lift * self.light.shadow_xy for lift in lifts]
-        hit = self.mask(shifted)
-        if hit is not None:
-            self._shadows[hit[0]][hit[1]] = 255
+        window, mask = self.mask([outline + lift * self.light.shadow_xy for lift in lifts])
+        self._shadows[window][mask] = 255
 
     def settle_shadows(self) -> None:
         """Darken what lies under the shadows noted so far, and forget them."""
@@ -351,9 +203,7 @@ class Canvas:
 
     def tree(self, rng: np.random.Generator, centre: np.ndarray, radius: float, colour) -> None:
         """A crown with a bumpy edge, brighter towards the sun."""
-        angles = np.arange(11) * 2 * np.pi / 11
-        radii = radius * rng.uniform(0.75, 1.15, 11)
-        crown = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+        crown = disc((0, 0), 1.0, 11) * radius * rng.uniform(0.75, 1.15, (11, 1))
         colour = vary(rng, colour, 6)
         self.fill(crown + centre, colour * 0.85, grain=6)
         sunny = 0.6 * crown + centre + 0.3 * radius * self.light.towards_sun

@@ -14,35 +14,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sensor:
-    """Parameters of one video's camera and air.
+    """Parameters of one video's camera and air; lengths in frame pixels, deviations in grey levels."""
 
-    Attributes:
-        psf_sigma: Gaussian blur of the optics, frame pixels.
-        read_noise: standard deviation independent of the signal, grey levels.
-        shot_noise: standard deviation at full signal (255) that grows with the square root of it, grey levels.
-        sharpening: strength of the unsharp mask that ground stations apply.
-        contrast: slope of the tone curve about mid grey.
-        haze: share of the light that is scattered sky light.
-        saturation: of colours, 1 as painted.
-        gain_rgb: colour cast.
-        brightness_jitter: standard deviation of a frame's exposure, relative.
-        jpeg_quality: of the compression in the downlink, cv2's 0-100.
-        panchromatic: one band only; the three channels are equal.
-        sway: standard deviation of the platform's displacement from frame to frame, frame pixels.
-    """
-
-    psf_sigma: float
-    read_noise: float
-    shot_noise: float
-    sharpening: float
-    contrast: float
-    haze: float
-    saturation: float
-    gain_rgb: tuple[float, float, float]
-    brightness_jitter: float
-    jpeg_quality: int
-    panchromatic: bool
-    sway: float
+    psf_sigma: float  # Gaussian blur of the optics
+    read_noise: float  # standard deviation independent of the signal
+    shot_noise: float  # standard deviation at full signal (255) that grows with the square root of it
+    sharpening: float  # strength of the unsharp mask that ground stations apply
+    contrast: float  # slope of the tone curve about mid grey
+    haze: float  # share of the light that is scattered sky light
+    saturation: float  # of colours, 1 as painted
+    gain_rgb: tuple[float, float, float]  # colour cast
+    brightness_jitter: float  # standard deviation of a frame's exposure, relative
+    jpeg_quality: int  # of the compression in the downlink, cv2's 0-100
+    panchromatic: bool  # one band only; the three channels are equal
+    sway: float  # standard deviation of the platform's displacement from frame to frame
 
     @classmethod
     def sample(cls, rng: np.random.Generator, variant: str, overcast: bool) -> Sensor:
@@ -83,10 +68,7 @@ class Sensor:
         bands = 1 if self.panchromatic else 3
         noise = rng.standard_normal((*signal.shape[:2], bands), dtype=np.float32)
         signal += noise * np.sqrt(self.read_noise**2 + self.shot_noise**2 * np.maximum(signal, 0) / 255)
-        if self.sharpening:
-            signal += np.float32(self.sharpening) * (signal - cv2.GaussianBlur(signal, (0, 0), 1.0))
+        signal += np.float32(self.sharpening) * (signal - cv2.GaussianBlur(signal, (0, 0), 1.0))
         frame = np.clip(np.round(signal), 0, 255).astype(np.uint8)
-        if self.jpeg_quality >= 100:
-            return frame
         _, stream = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
         return np.ascontiguousarray(cv2.imdecode(stream, cv2.IMREAD_COLOR)[..., ::-1])

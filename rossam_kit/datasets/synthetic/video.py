@@ -1,9 +1,9 @@
 """Procedural satellite video with exact masks, so that the kit runs without any real data.
 
 `generate` writes PNG frames and COCO indices to `root/<key>/<split>/` and returns the `FrameSet`. A video is a painted
-world (`synthetic_airport`, `_sea`, `_land`, `_static`, `_aerial`), drawn three times finer than the frame,
-area-averaged, and seen through a camera (`synthetic_sensor`). A pixel is an object's where at least half of it is
-covered by the object and nothing lies above; shadows, wakes and boarding bridges are background.
+scene (`scenes.py`, `stills.py`), drawn three times finer than the frame, area-averaged, and seen through a camera
+(`sensor.py`). A pixel is an object's where at least half of it is covered by the object and nothing lies above;
+shadows, wakes and boarding bridges are background.
 
 Frame sides follow the paper's range (512×512 to 2160×1080, times `scale`), object areas its Table 7.
 Every video has its own random stream, named by (seed, variant, split, number), and every frame its own below
@@ -28,14 +28,11 @@ from rossam_kit.config import Split, SyntheticConfig
 from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import AS_IT_IS
-from rossam_kit.datasets.synthetic.aerial import AERIAL_CATEGORIES, crowded_town
-from rossam_kit.datasets.synthetic.airport import airport
-from rossam_kit.datasets.synthetic.land import rail, road
-from rossam_kit.datasets.synthetic.paint import MARGIN, PLACES, SUPERSAMPLING, Light
-from rossam_kit.datasets.synthetic.sea import sea
+from rossam_kit.datasets.synthetic.builder import Scene, World, build_scene
+from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Light, Place
+from rossam_kit.datasets.synthetic.scenes import SCENES
 from rossam_kit.datasets.synthetic.sensor import Sensor
-from rossam_kit.datasets.synthetic.static import STATIC_CATEGORIES, still_life
-from rossam_kit.datasets.synthetic.world import Scene, World
+from rossam_kit.datasets.synthetic.stills import STILLS
 from rossam_kit.progress import track
 
 GENERATOR_VERSION = 1
@@ -49,8 +46,6 @@ PAPER_SIDES = (512, 1080, 2160)
 AERIAL_SIDE = 800
 """Of the variant `aerial`: the side of a patch of iSAID (`isaid.PATCH`)."""
 
-_STILLS = {"static": (still_life, STATIC_CATEGORIES), "aerial": (crowded_town, AERIAL_CATEGORIES)}
-_SCENES = {"airport": airport, "sea": sea, "rail": rail, "road": road}
 _VARIANTS = ("video", "static", "zero-shot", "aerial")
 _SPLITS = ("train", "val", "test")
 _VIDEO_PLACES = ("temperate", "dry", "humid")
@@ -112,13 +107,7 @@ def _video_frames(config: SyntheticConfig, split: Split, number: int, root: Path
 
 
 class Video:
-    """One world and one camera; `frame(moment)` may be called in any order.
-
-    Attributes:
-        moments: the frame numbers, from 0, that the config keeps.
-        scene: background, actors and overlay.
-        sensor: the camera.
-    """
+    """One world, its scene and one camera; `frame(moment)` may be called in any order."""
 
     def __init__(self, config: SyntheticConfig, split: Split, number: int):
         self._entropy = config.seed
@@ -126,25 +115,24 @@ class Video:
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
         still, other = config.is_still, config.variant == "zero-shot"
         length = 1 if still else config.frames_per_video
-        self.moments = range(0, length, config.frame_stride)
+        self.moments = range(0, length, config.frame_stride)  # the frame numbers, from 0, that are kept
         self.overcast = bool(rng.random() < (0.15 if still else 0.3))
-        place = PLACES[str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES))]
+        place = Place.named(str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES)))
         light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
         metres = rng.uniform(0.7, 1.0) / (rng.uniform(0.7, 1.4) if other else 1.0)
         camouflage = rng.uniform(0.6, 1.0) if self.overcast and not still else rng.uniform(0.0, 0.3)
         self.world = World(_frame_size(rng, config), place, light, metres, camouflage, length)
         self.sensor = Sensor.sample(rng, config.variant, self.overcast)
-        self.scene_name = "still" if still else config.scenes[number % len(config.scenes)]
         if still:
-            paint, kinds = _STILLS[config.variant]
-            self.scene = paint(rng, self.world, kinds[number % len(kinds)])
+            self.scene_name, (lay_out, kinds) = "still", STILLS[config.variant]
+            self.scene = build_scene(rng, self.world, lay_out, kinds[number % len(kinds)])
         else:
-            self.scene = _SCENES[self.scene_name](rng, self.world)
+            self.scene_name = config.scenes[number % len(config.scenes)]
+            self.scene = build_scene(rng, self.world, SCENES[self.scene_name])
 
     def frame(self, moment: int) -> tuple[np.ndarray, tuple[ObjectAnnotation, ...], dict[str, Any]]:
         """(uint8 H×W×3 RGB, annotations, attributes) at a moment (0 = first)."""
-        seed = np.random.SeedSequence(self._entropy, spawn_key=(*self._key, moment + 1))
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(np.random.SeedSequence(self._entropy, spawn_key=(*self._key, moment + 1)))
         limit = SUPERSAMPLING * MAX_SWAY
         sway = np.clip(np.round(rng.normal(0, self.sensor.sway * SUPERSAMPLING, 2)), -limit, limit).astype(int)
         canvas = self.scene.draw(moment)
@@ -187,21 +175,14 @@ def annotate(scene: Scene, labels: np.ndarray) -> tuple[tuple[ObjectAnnotation, 
         rows, columns = (slice(w.start // SUPERSAMPLING, -(-w.stop // SUPERSAMPLING)) for w in window)
         fine = labels[_finer(rows), _finer(columns)] == actor.object_id
         h, w = rows.stop - rows.start, columns.stop - columns.start
-        # (h s) (w s) -> h s w s -> coverage h w
-        coverage = fine.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING).mean(axis=(1, 3))
-        visible = coverage >= 0.5
+        visible = np.zeros((height, width), bool)
+        visible[rows, columns] = fine.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING).mean(axis=(1, 3)) >= 0.5
         box = masks.box_of(visible) if visible.any() else (0.0, 0.0, 0.0, 0.0)
         area = (box[2] - box[0]) * (box[3] - box[1]) if actor.box_only else visible.sum()
         if area < MIN_AREA:
             too_small += 1
             continue
-        x, y = columns.start, rows.start
-        box = (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
-        segmentation = None
-        if not actor.box_only:
-            whole = np.zeros((height, width), bool)
-            whole[rows, columns] = visible
-            segmentation = masks.encode(whole)
+        segmentation = None if actor.box_only else masks.encode(visible)
         objects.append(ObjectAnnotation(actor.object_id, actor.category, box, segmentation))
     return tuple(objects), too_small
 
