@@ -37,7 +37,7 @@ CHANGEABLE = (
 
 
 class SyntheticConfig(Config):
-    """Procedural satellite video (`data/synthetic.py`)."""
+    """Procedural satellite video (`datasets/synthetic`)."""
 
     seed: int = 2025
     """Seed of everything drawn; the same seed gives the same bytes."""
@@ -67,7 +67,7 @@ class SyntheticConfig(Config):
 
 
 class SampleConfig(Config):
-    """Which of a video dataset's frames are used (`data/sampling.py`)."""
+    """Which of a video dataset's frames are used (`datasets/sampling.py`)."""
 
     fraction: float = Field(0.25, gt=0, le=1)
     """Share of each video's usable frames (paper section 4.1: a quarter, at random)."""
@@ -78,7 +78,7 @@ class SampleConfig(Config):
 
 
 class ImageOptions(Config):
-    """How the pixels of image files become 8-bit RGB (`data/images.py`), alike for all images of a dataset."""
+    """How the pixels of image files become 8-bit RGB (`datasets/images.py`), alike for all images of a dataset."""
 
     bands: tuple[int, ...] | None = None
     """Numbers (from 1) of the bands shown as red, green and blue, or of one shown as gray, e.g. `4,3,2`. None: the
