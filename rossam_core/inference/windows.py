@@ -37,21 +37,16 @@ Groups = Iterator[tuple[Sequence[int], list[int]]]
 
 @dataclass(frozen=True)
 class CropPlan:
-    """One window of a frame.
-
-    Attributes:
-        x0, y0: the window's corner in the frame, pixels.
-        width, height: its extent in frame pixels.
-        content_hw: input pixels it fills, from the top left of the S×S input.
-        indices: rows of the box array it serves.
-    """
+    """One window of a frame: its corner and extent in frame pixels."""
 
     x0: int
     y0: int
     width: int
     height: int
     content_hw: tuple[int, int]
+    """Input pixels it fills, from the top left of the S×S input."""
     indices: tuple[int, ...]
+    """Rows of the box array it serves."""
 
     @property
     def window_xyxy(self) -> Rectangle:
@@ -94,7 +89,7 @@ def plan(
     config: InferenceConfig,
     resize: Literal["longest_side", "square"] = "longest_side",
 ) -> list[CropPlan]:
-    """Windows that together serve every box exactly once.
+    """Windows that together serve every box exactly once, in a fixed order.
 
     - `direct`: the whole frame, its longer side scaled to the input (SAM's `ResizeLongestSide`) or, by `resize`,
       both sides (SAM2).
@@ -111,19 +106,15 @@ def plan(
 
     Args:
         boxes_xyxy: N×4, frame pixels; parts outside the frame play no role.
-        size_hw: the frame's.
         input_size: S, the model's input side in pixels.
         resize: the model's own way to make a square of a frame (`PromptableSegmenter.resize`).
-
-    Returns:
-        Windows in a fixed order; none where there is no box.
     """
     hulls = pixel_hulls(boxes_xyxy, size_hw)
-    everyone = range(len(hulls))
+    all_boxes = range(len(hulls))
     if not len(hulls):
         return []
     if config.mode == "direct":
-        frame = _window(hulls[0], max(size_hw), size_hw, input_size, everyone)
+        frame = _window(hulls[0], max(size_hw), size_hw, input_size, all_boxes)
         return [replace(frame, content_hw=(input_size, input_size))] if resize == "square" else [frame]
 
     base = max(1, round(input_size / config.rate))
@@ -133,21 +124,18 @@ def plan(
     plans, served = [], set()
     if config.mode != "object":
         cover = _tiles if config.mode == "tiled" else _greedy_cover
-        together = [i for i in everyone if longer[i] <= base and sides[i] == base]
-        for rectangle, indices in cover(hulls, together, base, size_hw):
+        fitting = [i for i in all_boxes if longer[i] <= base and sides[i] == base]
+        for rectangle, indices in cover(hulls, fitting, base, size_hw):
             plans.append(_window(rectangle, base, size_hw, input_size, indices, config.border))
             served.update(indices)
-    alone = [i for i in everyone if i not in served]
+    alone = [i for i in all_boxes if i not in served]
     return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,), config.border) for i in alone]
 
 
 def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
     """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
-    longer side, beyond which only padding would be gained.
-
-    Args:
-        longer: longer sides of the boxes, in pixels of the frame.
-        base: side of a fixed window.
+    longer side, beyond which only padding would be gained. `longer`: longer sides of the boxes, `base`: side of a fixed
+    window, in frame pixels.
     """
     longer, context = np.asarray(longer, dtype=np.float64), config.context
     if config.growth == "none":
@@ -186,12 +174,12 @@ def _window(
     return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
-def _tiles(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _tiles(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
     """Tiles of a fixed grid, row by row, each with the boxes given to it."""
-    lefts, columns = _central_tile(hulls[together][:, 0::2], side, size_hw[1])
-    tops, rows = _central_tile(hulls[together][:, 1::2], side, size_hw[0])
+    lefts, columns = _central_tile(hulls[fitting][:, 0::2], side, size_hw[1])
+    tops, rows = _central_tile(hulls[fitting][:, 1::2], side, size_hw[0])
     members: dict[tuple[int, int], list[int]] = {}
-    for i, row, column in zip(together, rows, columns, strict=True):
+    for i, row, column in zip(fitting, rows, columns, strict=True):
         if row >= 0 and column >= 0:
             members.setdefault((int(tops[row]), int(lefts[column])), []).append(i)
     for (top, left), indices in sorted(members.items()):
@@ -208,10 +196,10 @@ def _central_tile(spans: np.ndarray, side: int, length: int) -> tuple[np.ndarray
     return starts, np.where(held.any(axis=1), distance.argmin(axis=1), -1)
 
 
-def _greedy_cover(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
     """Windows from left to right. One of them must hold the leftmost unserved box, and loses nothing if it
     starts at that box's left edge; only its height is chosen, among the top edges of the boxes it could hold."""
-    unserved = np.array(sorted(together, key=lambda i: tuple(hulls[i])), dtype=np.int64)
+    unserved = np.array(sorted(fitting, key=lambda i: tuple(hulls[i])), dtype=np.int64)
     while len(unserved):
         x0, y0, _, y1 = hulls[unserved[0]]
         strip = unserved[hulls[unserved, 2] <= x0 + side]
@@ -235,7 +223,7 @@ def cut(
     pad_value: Sequence[float] = (123.675, 116.28, 103.53),
     resize: Literal["longest_side", "square"] = "longest_side",
 ) -> np.ndarray:
-    """The model's input for one window.
+    """The model's input for one window: float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
 
     Pillow resamples, as in SAM's own preprocessing: pixel-edge aligned; the kernel widens with the shrinking
     factor, so that fine texture averages out instead of aliasing; sums are clamped to 0..255, so that bicubic
@@ -246,9 +234,6 @@ def cut(
         image: uint8 H×W×3, RGB.
         pad_value: RGB of the padding, the model's pixel mean; `border` = `clamp_and_pad` takes 0.
         resize: as `plan`'s.
-
-    Returns:
-        float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
     """
     if config.mode == "direct":
         return cut_frame(image, window, input_size, pad_value, resize)
@@ -267,7 +252,7 @@ def cut(
 def cut_frame(
     image: np.ndarray, frame: CropPlan, input_size: int, pad_value: Sequence[float], resize: str
 ) -> np.ndarray:
-    """The whole frame as the original models take it: bilinear with antialiasing. SAM's `ResizeLongestSide` rounds to
+    """The whole frame as the original models take it, bilinear with antialiasing: SAM's `ResizeLongestSide` rounds to
     uint8; SAM2's transforms resize to a square in floating point."""
     size_wh, method = frame.content_hw[::-1], Image.Resampling.BILINEAR
     if resize == "square":
@@ -301,7 +286,8 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 
 
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
-    """Mask logits on the window's frame pixels, as SAM does it: bilinear to the input, unpad, bilinear to the window.
+    """Mask logits (float32 S/4×S/4) on frame pixels of the window, as SAM does it: bilinear to the input, unpad,
+    bilinear to the window.
 
     Both steps are linear in rows and columns apart, so that they are one small matrix per axis, and any rectangle can
     be computed without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
@@ -309,16 +295,15 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
     is their weighted mean.
 
     Args:
-        logits: float32 S/4×S/4.
-        rectangle: in window pixels; None = the whole window.
+        rectangle: what is computed, in window pixels; None = the whole window.
 
     Returns:
         float32 h×w of the rectangle.
     """
     x0, y0, x1, y1 = rectangle or (0, 0, window.width, window.height)
-    (row_weights, rows), (column_weights, columns) = (
-        axis.part(low, high) for axis, low, high in zip(_axes(logits, window), (y0, x0), (y1, x1), strict=True)
-    )
+    vertical, horizontal = _axes(logits, window)
+    row_weights, rows = vertical.part(y0, y1)
+    column_weights, columns = horizontal.part(x0, x1)
     return row_weights @ logits[rows, columns] @ column_weights.T
 
 
@@ -350,21 +335,19 @@ class _Axis(NamedTuple):
 
 
 def _axes(cells: np.ndarray, window: CropPlan) -> tuple[_Axis, _Axis]:
-    height, width = cells.shape
-    return (
-        _axis(height, window.content_hw[0], window.height),
-        _axis(width, window.content_hw[1], window.width),
-    )
+    (height, width), (content_height, content_width) = cells.shape, window.content_hw
+    return _axis(height, content_height, window.height), _axis(width, content_width, window.width)
 
 
 @functools.lru_cache(maxsize=32)
 def _axis(cells: int, content: int, length: int) -> _Axis:
-    """Weights by resizing each cell's unit impulse."""
+    """Weights along one axis, by resizing each cell's unit impulse."""
     impulses = torch.eye(cells, dtype=torch.float64)[None, None]
     on_input = F.interpolate(impulses, (cells, cells * MASK_STRIDE), mode="bilinear")[..., :content]
     antialias = content > MASK_STRIDE * length
     on_window = F.interpolate(on_input, (cells, length), mode="bilinear", antialias=antialias)
     weights = np.ascontiguousarray(on_window[0, 0].numpy().T, dtype=np.float32)
-    taken = weights > 0
-    first, last = taken.argmax(axis=0), length - taken[::-1].argmax(axis=0)
-    return _Axis(weights, np.where(taken.any(axis=0), first, 0), np.where(taken.any(axis=0), last, 0))
+    contributes = weights > 0
+    first, last = contributes.argmax(axis=0), length - contributes[::-1].argmax(axis=0)
+    in_content = contributes.any(axis=0)
+    return _Axis(weights, np.where(in_content, first, 0), np.where(in_content, last, 0))
