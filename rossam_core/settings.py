@@ -22,8 +22,6 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
-
-
 Growth = Literal["none", "context", "sopseg"]
 
 
