@@ -120,7 +120,7 @@ class Predictor:
             RossamError: image or boxes cannot be used (all bad boxes are named), the model has no such mask
                 source, or its logits are not finite.
         """
-        return next(_without_variants(self._predict([(image, boxes_xyxy, None, "Predictor.predict")])))
+        return next(self.predict_many([(image, boxes_xyxy)]))
 
     def predict_variants(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, variants_xyxy: np.ndarray
@@ -144,7 +144,7 @@ class Predictor:
         self, frames: Iterable[Frame], progress: Callable[[int], Any] | None = None
     ) -> Iterator[tuple[Frame, list[ObjectMask]]]:
         """Masks of each frame's objects, as `predict_many`; `progress` is called with 1 after each frame."""
-        waiting: deque[Frame] = deque()
+        pending: deque[Frame] = deque()
 
         def inputs():
             for frame in frames:
@@ -153,11 +153,11 @@ class Predictor:
                     finding = f"image is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {height}×{width}"
                     remedy = "index the dataset again, or put back the image it was annotated on"
                     raise RossamError(frame.image_path, finding, remedy)
-                waiting.append(frame)
+                pending.append(frame)
                 yield image, frame.boxes_xyxy, None, f"{frame.image_path} ({frame.key})"
 
         for masks_of_frame in _without_variants(self._predict(inputs())):
-            yield waiting.popleft(), masks_of_frame
+            yield pending.popleft(), masks_of_frame
             if progress:
                 progress(1)
 

@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from rossam_core.settings import InferenceConfig
 
 MASK_STRIDE = 4
-"""Input pixels a mask cell is wide in SAM's decoder."""
-
+"""Side in input pixels of a mask cell of SAM's decoder."""
 SOPSEG_SMALL = 32
 """Longer side in pixels below which SOPSeg (arXiv 2509.03002) calls an object small."""
 
@@ -140,12 +139,10 @@ def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config:
     longer, context = np.asarray(longer, dtype=np.float64), config.context
     if config.growth == "none":
         return np.full(longer.shape, base)
-    least = base
-    sides = context * longer
+    smallest, sides = base, context * longer
     if config.growth == "sopseg":
-        least = 1
-        sides = np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
-    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)
+        smallest, sides = 1, np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
+    return np.ceil(sides).clip(smallest, max(smallest, *size_hw)).astype(np.int64)
 
 
 def _window(
@@ -157,7 +154,7 @@ def _window(
     border: Literal["shift", "clamp_and_pad"] = "shift",
 ) -> CropPlan:
     """The window of that side centred on `rectangle`, shifted inside the frame or cut at its border."""
-    starts, extents, contents = [], [], []
+    starts, extents = [], []
     for low, high, length in zip(rectangle[:2], rectangle[2:], reversed(size_hw), strict=True):
         if border == "clamp_and_pad":
             first = (int(low) + int(high) - side) // 2
@@ -166,11 +163,11 @@ def _window(
             extent = min(side, length)
             start = min(max((int(low) + int(high) - extent) // 2, 0), length - extent)
             end = start + extent
-        extent = end - start
         starts.append(start)
-        extents.append(extent)
-        contents.append(max(1, int(extent * input_size / side + 0.5)))  # SAM's rounding
-    (x0, y0), (width, height), (content_width, content_height) = starts, extents, contents
+        extents.append(end - start)
+    (x0, y0), (width, height) = starts, extents
+    # SAM's rounding
+    content_height, content_width = (max(1, int(n * input_size / side + 0.5)) for n in (height, width))
     return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
@@ -191,9 +188,9 @@ def _central_tile(spans: np.ndarray, side: int, length: int) -> tuple[np.ndarray
     count = math.ceil(2 * max(0, length - side) / side) + 1
     starts = np.linspace(0, max(0, length - side), count).round().astype(np.int64)
     low, high = spans[:, :1], spans[:, 1:]
-    held = (starts <= low) & (high <= starts + side)  # N×tiles
-    distance = np.where(held, abs(low + high - 2 * starts - side), np.inf)
-    return starts, np.where(held.any(axis=1), distance.argmin(axis=1), -1)
+    is_whole = (starts <= low) & (high <= starts + side)  # N×tiles
+    distance = np.where(is_whole, abs(low + high - 2 * starts - side), np.inf)
+    return starts, np.where(is_whole.any(axis=1), distance.argmin(axis=1), -1)
 
 
 def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
@@ -205,8 +202,8 @@ def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tup
         strip = unserved[hulls[unserved, 2] <= x0 + side]
         strip_y0, strip_y1 = hulls[strip, 1], hulls[strip, 3]
         tops = np.unique(strip_y0[(strip_y0 <= y0) & (y1 <= strip_y0 + side)])
-        held = (tops[:, None] <= strip_y0) & (strip_y1 <= tops[:, None] + side)  # tops×strip
-        members = strip[held[held.sum(axis=1).argmax()]]
+        is_whole = (tops[:, None] <= strip_y0) & (strip_y1 <= tops[:, None] + side)  # tops×strip
+        members = strip[is_whole[is_whole.sum(axis=1).argmax()]]
         union = (*hulls[members, :2].min(axis=0), *hulls[members, 2:].max(axis=0))
         yield union, sorted(members.tolist())
         unserved = unserved[~np.isin(unserved, members)]

@@ -34,12 +34,7 @@ def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora") -> None
     - `loha`: W + B₁A₁ ∘ B₂A₂, the elementwise product of two such (Hyeon-Woo et al., ICLR 2022), each of half the
       rank, so that it has as many parameters as LoRA of that rank;
     - `ia3`: diag(l)·W, m numbers, whatever the rank (Liu et al., NeurIPS 2022).
-
-    Raises:
-        RossamError: rank below 1, or an unknown kind.
     """
-    if rank < 1:
-        raise RossamError("LoRA rank", f"is {rank}, expected 1 or more", "choose a rank, e.g. half the encoder's width")
     trainable = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     inject_adapter_in_model(_config(kind, rank), model)
     for parameter in model.parameters():  # peft freezes what it does not add

@@ -143,8 +143,9 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     a scale of 0.1 does not alias. Outside the frame its edge pixels repeat; `inside_frame` says where that is.
     """
     image, matrix = _area_prefilter(image, matrix)
-    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}  # cv2 saturates uint8, so overshoot clamps
-    return cv2.warpAffine(image, _to_pixel_centres(matrix), (size, size), **how).astype(np.float32)
+    matrix, method = _to_pixel_centres(matrix), cv2.INTER_CUBIC  # cv2 saturates uint8, so that overshoot is clamped
+    warped = cv2.warpAffine(image, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)
+    return warped.astype(np.float32)
 
 
 def inside_frame(matrix: np.ndarray, size_hw: tuple[int, int], size: int) -> np.ndarray:

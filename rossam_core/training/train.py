@@ -86,9 +86,9 @@ def fit(
     set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    settings = {"betas": training.betas, "weight_decay": training.weight_decay, "fused": True}
-    optimizers = {group: kind([p for _, p in members[group]], **settings) for group in training.trained_groups}
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    options = {"betas": training.betas, "weight_decay": training.weight_decay, "fused": True}
+    optimizers = {group: optimizer([p for _, p in members[group]], **options) for group in training.trained_groups}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # the log has the peak of this run alone
 

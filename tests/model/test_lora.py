@@ -104,5 +104,5 @@ def test_default_rank_is_half_the_width(tiny):
 
 
 def test_rank_zero_is_refused(tiny):
-    with pytest.raises(RossamError, match="rank"):
+    with pytest.raises(ValueError, match="positive integer"):
         add_adapter(tiny("sam"), rank=0)
