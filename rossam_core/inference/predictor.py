@@ -162,8 +162,7 @@ class Predictor:
                 progress(1)
 
     def _predict(self, inputs: Inputs) -> Iterator[list[list[ObjectMask]]]:
-        """Fill batches with windows in order, across frames; yield a frame's masks once all are computed: for each box
-        its own, then those of its variants."""
+        """Fill batches with windows in order, across frames; yield a frame's masks once all are computed, by box."""
         in_progress: deque[_FrameResult] = deque()
         batch: Batch = []
         for image, boxes_xyxy, variants_xyxy, where in inputs:

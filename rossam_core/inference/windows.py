@@ -133,9 +133,7 @@ def plan(
 
 def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
     """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
-    longer side, beyond which only padding would be gained. `longer`: longer sides of the boxes, `base`: side of a fixed
-    window, in frame pixels.
-    """
+    longer side. `longer`: longer sides of the boxes, `base`: side of a fixed window, in frame pixels."""
     longer, context = np.asarray(longer, dtype=np.float64), config.context
     if config.growth == "none":
         return np.full(longer.shape, base)

@@ -82,8 +82,7 @@ def constants_of(table: Mapping[str, Constants], backbone: str, stride: int, ove
 
 
 def architecture(backbone: str, **overrides) -> Architecture:
-    """Constants of `backbone`, some of them replaced; `RossamError` as in `constants_of`, or where no block attends
-    globally."""
+    """Constants of `backbone`, some replaced; `RossamError` as in `constants_of`, or without global attention."""
     arch = constants_of(ARCHITECTURES, backbone, PATCH, overrides)
     if not any(index < arch.depth for index in arch.global_attention):
         finding = f"none of its {arch.depth} blocks has global attention (set at {arch.global_attention})"

@@ -60,8 +60,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
     pixel_mean = sam.PIXEL_MEAN
     """RGB 0-255, to pad images with."""
     resize: Literal["longest_side", "square"] = "longest_side"
-    """How a frame that is not square becomes the input: its longer side is scaled to S and the rest padded, or both
-    sides are scaled to S."""
+    """How a frame becomes the square input: its longer side is scaled to S and the rest padded, or both sides are."""
     default_mask_source = "sam"
     """Which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference)."""
     has_hq_head = False

@@ -27,10 +27,9 @@ class AugmentConfig(Config):
     scale: tuple[float, float] = (0.1, 4.0)
     """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
     scale_of: Literal["frame", "input", "window"] = "frame"
-    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data");
-    `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
-    `window`: one object, drawn at random, is seen in the window that `RunConfig.inference` gives it (ours,
-    `corrected`)."""
+    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data"). `input`:
+    the frame's longer side fits the input (mmdet's RandomResize, as the released code). `window` (ours, `corrected`):
+    one object, drawn at random, is seen in the window that `RunConfig.inference` gives it."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)

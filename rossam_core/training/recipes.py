@@ -72,8 +72,7 @@ class TrainingConfig(Config):
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all groups of a phase; None = unlimited (released code). Corrected: 1."""
     step_every: float = Field(1 / 12, gt=0, le=1)
-    """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4 of 48
-    epochs)."""
+    """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4/48 epochs)."""
     step_factor: float = Field(0.1, gt=0, le=1)
     """See `step_every` (released code: 0.1)."""
     warmup: float = Field(0.0, ge=0, lt=1)
@@ -86,16 +85,14 @@ class TrainingConfig(Config):
     batch: int = Field(8, ge=1)
     """Frames per step, over all processes (paper: not given, ours 8; released code: 1 per process)."""
     micro_batch: int | None = Field(None, ge=1)
-    """Frames per process in one forward and backward pass; smaller saves memory and changes only rounding. None = all
-    of its share."""
+    """Frames per process in one forward and backward pass, None = all; smaller saves memory, changes only rounding."""
     augment: AugmentConfig = AugmentConfig()
     """How training samples are drawn."""
     loss: LossConfig = LossConfig()
     """The loss."""
 
     lora_rank: int | None = Field(None, ge=1)
-    """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width, which is
-    512 there."""
+    """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width."""
     adapter: AdapterKind = "lora"
     """Kind of the adapters, all of the group `lora` (paper section 3.2.1: LoRA). The paper tried others and gives no
     numbers (section 4.3); see `model.lora.add_adapter`."""
@@ -176,8 +173,7 @@ class RunConfig(Config):
     training: TrainingConfig = TrainingConfig()
     """Which groups train, on which samples, how long."""
     inference: InferenceConfig = InferenceConfig()
-    """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
-    and precision are the run's own."""
+    """Windows to validate in, and of views with `scale_of` = `window`; mask source and precision are the run's own."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
 

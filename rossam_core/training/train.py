@@ -193,8 +193,7 @@ def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator
 def _backward(
     model: PromptableSegmenter, views: list[View], phase: Phase, training: TrainingConfig, device: torch.device
 ) -> tuple[Tensor, list[str]]:
-    """Add the gradients of all objects' losses, micro-batch by micro-batch; returns the sum of the losses, and the
-    frames whose loss is not finite."""
+    """Add the gradients of all objects' losses; returns their sum, and the frames whose loss is not finite."""
     loss_sum, bad_frames = torch.zeros((), device=device), []
     size = training.micro_batch or len(views)
     for start in range(0, len(views), size):
