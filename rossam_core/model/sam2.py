@@ -161,8 +161,11 @@ class Sam2Segmenter(PromptableSegmenter):
         return MaskLogits(torch.cat(masks), None, torch.cat(ious))
 
     def group_of(self, name: str) -> str:
-        """`last_block`: the last block of the last stage; `encoder`: the rest of the encoder, its neck and the
-        embedding of "no memory"; `sam_decoder`: the mask decoder. There are no adapters."""
+        """As `PromptableSegmenter.group_of`.
+
+        `last_block`: the last block of the last stage; `encoder`: the rest of the encoder, its neck and the embedding
+        of "no memory"; `sam_decoder`: the mask decoder. There are no adapters.
+        """
         if name.startswith(f"vision_encoder.backbone.blocks.{self.arch.depth - 1}."):
             return "last_block"
         if name.startswith("vision_encoder.") or name == "no_memory_embedding":

@@ -126,10 +126,10 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         if isinstance(boxes, Tensor) or len(boxes) != b:
             finding = f"shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} tensors"
             raise RossamError("boxes", f"{finding} for {b} images", remedy)
-        for number, each in enumerate(boxes):
-            if each.ndim != 2 or each.shape[1] != 4 or not each.is_floating_point():
-                raise RossamError(f"boxes[{number}]", f"shape {tuple(each.shape)} of {each.dtype}", remedy)
-        counts = torch.tensor([len(each) for each in boxes])
+        for i, of_image in enumerate(boxes):
+            if of_image.ndim != 2 or of_image.shape[1] != 4 or not of_image.is_floating_point():
+                raise RossamError(f"boxes[{i}]", f"shape {tuple(of_image.shape)} of {of_image.dtype}", remedy)
+        counts = torch.tensor([len(of_image) for of_image in boxes])
         index = torch.repeat_interleave(torch.arange(b), counts).to(device)
         return torch.cat(list(boxes)).to(device, torch.float32) + self.arch.box_offset, index
 
@@ -180,9 +180,12 @@ class SamSegmenter(PromptableSegmenter):
         return self.mask_decoder((prepared.final + no_mask)[index], hq_features, image_pe, sparse)
 
     def group_of(self, name: str) -> str:
-        """`lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
+        """As `PromptableSegmenter.group_of`.
+
+        `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
         `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that the HQ head may read
-        instead of SAM's own; `sam_decoder`: the rest of the decoder."""
+        instead of SAM's own; `sam_decoder`: the rest of the decoder.
+        """
         if is_adapter(name):
             return "lora"
         if name.startswith(f"image_encoder.blocks.{self.arch.depth - 1}."):

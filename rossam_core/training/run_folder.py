@@ -99,7 +99,8 @@ def checkpoint(
         "optimizers": {group: optimizer.state_dict() for group, optimizer in optimizers.items()},
     }
     with atomic_path(run_dir / STATE) as temporary:
-        torch.save(content, temporary)
+        with open(temporary, "wb") as stream:  # a full disk is an OSError here, of a path torch's RuntimeError
+            torch.save(content, stream)
         if on_event:
             on_event("checkpoint", {"step": state["step"]})
     save_trained(model, run_dir, "last", run, {"samples": state["step"] * run.training.batch})
