@@ -20,8 +20,6 @@ def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLik
     """Boxes as float64 N×4 xyxy, values unchanged; an empty list gives 0×4.
 
     Args:
-        boxes: N×4, xyxy, in pixels of the frame.
-        size_hw: height and width of the frame.
         where: names the boxes in messages.
 
     Raises:
@@ -43,11 +41,7 @@ def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLik
 
 
 def box_problems(boxes_xyxy: np.ndarray, size_hw: ArrayLike) -> list[tuple[int, str]]:
-    """Index and fault of each bad row of float N×4 `boxes_xyxy`, for callers that collect problems.
-
-    Args:
-        size_hw: height and width of the frame, or of each box's frame (N×2).
-    """
+    """Index and fault of each bad row of float N×4 boxes; `size_hw` is of the frame, or of each box's frame (N×2)."""
     if len(boxes_xyxy) == 0:
         return []
     sizes = np.broadcast_to(np.asarray(size_hw), (len(boxes_xyxy), 2))

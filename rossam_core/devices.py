@@ -8,14 +8,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from rossam_core.errors import RossamError
 
 Part = TypeVar("Part")
-Result = TypeVar("Result")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -69,7 +68,7 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+def on_threads(work: Callable[[Part], Any], parts: Sequence[Part]) -> list:
     """`[work(part) for part in parts]`, each in its own thread with its share of the cores.
 
     Two halves of a batch in two threads are faster than the whole on two cores, which wait for each other at every
@@ -77,17 +76,16 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
     """
     if len(parts) < 2:
         return [work(part) for part in parts]
-
     before = torch.get_num_threads()
 
-    def on_its_share(part: Part) -> Result:
+    def on_its_share(part: Part) -> Any:
         torch.set_num_threads(max(before // len(parts), 1))
         return work(part)
 
     try:
         return list(_pool().map(on_its_share, parts))
     finally:
-        torch.set_num_threads(before)  # torch keeps one number for all threads
+        torch.set_num_threads(before)  # torch has one number for all threads
 
 
 @functools.cache

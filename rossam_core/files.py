@@ -44,11 +44,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         at = Path(os.path.abspath(error.filename)) if isinstance(error.filename, str) else home
         if at.parent != home and at not in (home, *home.parents):
             raise  # about another file, which the block uses
-        raise RossamError(
-            path,
-            f"cannot be written: {error.strerror or error}",
-            "free some disk space or choose a folder you may write to; nothing was left half-written",
-        ) from error
+        remedy = "free some disk space or choose a folder you may write to; nothing was left half-written"
+        raise RossamError(path, f"cannot be written: {error.strerror or error}", remedy) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -79,9 +76,7 @@ def read_json(path: str | os.PathLike):
         raise RossamError(path, "no such file", "check the path, or create the file first") from error
     except OSError as error:
         raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
-    except RecursionError as error:
-        raise RossamError(path, "is nested too deeply to be read", "write the file anew") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RossamError(path, f"is not valid JSON ({error})", "write the file anew; it may be truncated") from error
 
 

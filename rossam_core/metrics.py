@@ -17,15 +17,9 @@ from rossam_core.errors import RossamError
 
 
 def mask_iou(pred: np.ndarray, target: np.ndarray) -> float:
-    """Intersection over union.
+    """Intersection over union of two bool H×W masks, a float in [0, 1].
 
         IoU(P, T) = |P ∩ T| / |P ∪ T|
-
-    Args:
-        pred, target: bool H×W, of one shape.
-
-    Returns:
-        A float in [0, 1]; 1 where both masks are empty.
 
     Raises:
         RossamError: shapes differ, not two-dimensional, or not bool.
@@ -35,13 +29,9 @@ def mask_iou(pred: np.ndarray, target: np.ndarray) -> float:
 
 
 def boundary_iou(
-    pred: np.ndarray,
-    target: np.ndarray,
-    dilation_ratio: float = 0.02,
-    *,
-    band_px: int | None = None,
+    pred: np.ndarray, target: np.ndarray, dilation_ratio: float = 0.02, *, band_px: int | None = None
 ) -> float:
-    """IoU of the masks' inner boundary bands.
+    """IoU of the inner boundary bands of two bool H×W masks, a float in [0, 1].
 
         BIoU_d(P, T) = |P_d ∩ T_d| / |P_d ∪ T_d|,   d = max(1, round(dilation_ratio · √(H² + W²)))
 
@@ -52,15 +42,11 @@ def boundary_iou(
     1024×1024 with ratio 0.02, d = 29: so for every object less than 59 px across.
 
     Args:
-        pred, target: bool H×W, of one shape.
         dilation_ratio: d as a fraction of the frame's diagonal; the authors of ROS-SAM and of BIoU use 0.02.
-        band_px: d itself, in pixels; takes the place of `dilation_ratio`.
-
-    Returns:
-        A float in [0, 1]; 1 where both masks are empty.
+        band_px: d itself, in pixels, instead of `dilation_ratio`.
 
     Raises:
-        RossamError: shapes differ, not two-dimensional, not bool, or a band that is not positive.
+        RossamError: as `mask_iou`, or a band that is not positive.
     """
     _check(pred, target, "boundary_iou")
     band_px = band_width(pred.shape, dilation_ratio) if band_px is None else band_px
@@ -71,8 +57,13 @@ def boundary_iou(
 
 
 def boundary_band(mask: np.ndarray, band_px: int) -> np.ndarray:
-    """The band M_d of a mask: its pixels at Chebyshev distance at most `band_px` from the outside; bool H×W."""
-    return mask & (_depth(mask) <= band_px)
+    """The band M_d of a mask: its pixels at Chebyshev distance at most `band_px` from the outside; bool H×W.
+
+    The padding makes whatever lies beyond the array count as outside: beyond the image, and beyond a crop that contains
+    the whole mask, so that both give the same bands.
+    """
+    padded = np.pad(mask, 1).view(np.uint8)
+    return mask & (cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1] <= band_px)
 
 
 def band_width(size_hw: tuple[int, int], dilation_ratio: float = 0.02) -> int:
@@ -89,32 +80,10 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
     return intersection / union if union else 1.0
 
 
-def _depth(mask: np.ndarray) -> np.ndarray:
-    """Chebyshev distance of every pixel to the nearest one outside the mask, float32 H×W; 0 outside.
-
-    The frame of zeros makes whatever lies beyond the array count as outside. That holds for an image border,
-    and equally for the edge of a crop that contains the whole mask: hence both give the same bands.
-    """
-    padded = np.pad(mask, 1).view(np.uint8)
-    return cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1]
-
-
 def _crop_to_union(pred: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both masks cropped to the smallest rectangle that holds their union (0×0 where both are empty)."""
-    spans = [span for span in (_span(pred), _span(target)) if span is not None]
-    if not spans:
-        return pred[:0, :0], target[:0, :0]
-    (y0, x0), (y1, x1) = np.min(spans, axis=0)[:2], np.max(spans, axis=0)[2:]
-    return pred[y0:y1, x0:x1], target[y0:y1, x0:x1]
-
-
-def _span(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """(y0, x0, y1, x1) of a mask's tight rectangle, ends exclusive; None for an empty mask."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
-        return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    x, y, width, height = cv2.boundingRect((pred | target).view(np.uint8))
+    return pred[y : y + height, x : x + width], target[y : y + height, x : x + width]
 
 
 def _check(pred: np.ndarray, target: np.ndarray, where: str) -> None:
@@ -122,8 +91,5 @@ def _check(pred: np.ndarray, target: np.ndarray, where: str) -> None:
     if fits and pred.shape == target.shape:
         return
     actual = [f"{getattr(m, 'dtype', type(m).__name__)} {getattr(m, 'shape', '')}" for m in (pred, target)]
-    raise RossamError(
-        where,
-        f"pred is {actual[0]}, target is {actual[1]}; expected two bool arrays H×W of one shape",
-        "threshold soft masks (mask > 0) and bring both to the size of the frame",
-    )
+    finding = f"pred is {actual[0]}, target is {actual[1]}; expected two bool arrays H×W of one shape"
+    raise RossamError(where, finding, "threshold soft masks (mask > 0) and bring both to the size of the frame")

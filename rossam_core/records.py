@@ -38,33 +38,21 @@ class ImageReading(Config):
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
 
-    def as_entry(self) -> dict[str, Any]:
-        """`{"reading": …}` to be stored beside a frame; empty for the default."""
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        return {"reading": values} if values else {}
-
 
 AS_STORED = ImageReading()
 
 
 @dataclass(frozen=True)
 class ObjectAnnotation:
-    """One object in one frame.
+    """One object in one frame. Further properties in `attributes` (occluded, truncated, …) are JSON-serialisable;
+    `source` has its `annotation_id` and `category_id` there."""
 
-    Attributes:
-        object_id: unique within its frame; in a video, the same number in every frame (its track).
-        category: class name, lower case.
-        box_xyxy: pixel-edge coordinates of the frame.
-        segmentation: COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons
-            `[x0, y0, x1, y1, …]`, or None where there is only a box.
-        attributes: further properties (occluded, truncated, …), JSON-serialisable.
-        source: `annotation_id` and `category_id` in the source, where it has them.
-    """
-
-    object_id: int
-    category: str
-    box_xyxy: Box
+    object_id: int  # unique within its frame; in a video, the same number in every frame (its track)
+    category: str  # class name, lower case
+    box_xyxy: Box  # pixel-edge coordinates of the frame
     segmentation: Mapping[str, Any] | list[list[float]] | None = None
+    """COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons `[x0, y0, x1, y1, …]`, or None
+    where there is only a box."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
@@ -81,28 +69,17 @@ class ObjectAnnotation:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image and its objects.
+    """One image and its objects. `attributes` (ground resolution, scene, sensor, …) are JSON-serialisable; `source` has
+    its `file_name`, `image_id` and `video_id` there."""
 
-    Attributes:
-        dataset: its source, e.g. `synthetic-video` or `nwpu-vhr10`.
-        video: the video (or still image) it belongs to.
-        index: frame number within the video, from 1.
-        image_path: the image file, read only when `image()` is called.
-        size_hw: height and width in pixels.
-        objects: all annotated objects, in the order of the source.
-        attributes: ground resolution, scene, sensor, …, JSON-serialisable.
-        reading: how the image file becomes pixels, the same for all frames of a dataset.
-        source: `file_name`, `image_id` and `video_id` in the source, where it has them.
-    """
-
-    dataset: str
-    video: str
-    index: int
-    image_path: Path
-    size_hw: tuple[int, int]
-    objects: tuple[ObjectAnnotation, ...] = ()
+    dataset: str  # its source, e.g. `synthetic-video` or `nwpu-vhr10`
+    video: str  # the video (or still image) it belongs to
+    index: int  # frame number within the video, from 1
+    image_path: Path  # read only when `image()` is called
+    size_hw: tuple[int, int]  # height and width in pixels
+    objects: tuple[ObjectAnnotation, ...] = ()  # in the order of the source
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    reading: ImageReading = AS_STORED
+    reading: ImageReading = AS_STORED  # the same for all frames of a dataset
     source: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property

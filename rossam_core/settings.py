@@ -22,8 +22,6 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
-
-
 Growth = Literal["none", "context", "sopseg"]
 
 
@@ -31,9 +29,8 @@ class InferenceConfig(Config):
     """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2, Tables 1-2)."""
 
     mode: Literal["direct", "tiled", "shared", "object"] = "object"
-    """`direct`: whole frame, resized as the original model does it (`windows.cut_frame`). `tiled`: a fixed grid of
-    overlapping windows. `shared`: windows that each serve several boxes (greedy cover). `object`: one window
-    per box, centred."""
+    """`direct`: whole frame, resized as the original model does it. `tiled`: a fixed grid of overlapping windows.
+    `shared`: windows that each serve several boxes (greedy cover). `object`: one window per box, centred."""
     rate: float = Field(2.0, gt=0, le=16)
     """Upsampling rate: a window is input_size / rate frame pixels wide (paper: 1024 / 2 = 512)."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"

@@ -1,8 +1,4 @@
-"""From a frame and its boxes to masks: windows are cut, encoded in batches, prompted, and restored to their place.
-
-The result is one `ObjectMask` per box, in the order of the boxes. An `ObjectMask` stores only the small rectangle that
-contains its object, so that memory does not grow with boxes times frame size.
-"""
+"""From a frame and its boxes to masks: windows are cut, encoded in batches, prompted, and restored to their place."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,26 +28,17 @@ MARGIN = 2
 
 @dataclass(frozen=True, eq=False)
 class ObjectMask:
-    """The mask of one box.
+    """The mask of one box, stored as a small rectangle, so that memory does not grow with boxes times frame size."""
 
-    Attributes:
-        box_xyxy: the box as given, frame pixels.
-        size_hw: the frame's.
-        logit_crop: float16 h×w, mask logits of the rectangle that holds the box, every logit above the threshold
-            it was made with, and a margin of 2 pixels, as far as its window reaches.
-        offset_xy: frame pixel of `logit_crop[0, 0]`.
-        threshold: logits above it are the mask.
-        predicted_iou: the model's own estimate of the mask's IoU.
-        cut: the window did not hold the box whole, so the mask may be cut off.
-    """
-
-    box_xyxy: Box
-    size_hw: tuple[int, int]
+    box_xyxy: Box  # as given, frame pixels
+    size_hw: tuple[int, int]  # the frame's
     logit_crop: np.ndarray
-    offset_xy: tuple[int, int]
-    threshold: float
-    predicted_iou: float
-    cut: bool = False
+    """float16 h×w, mask logits of the rectangle that contains the box, every logit above the threshold it was made
+    with, and a margin of 2 pixels, as far as its window reaches."""
+    offset_xy: tuple[int, int]  # frame pixel of `logit_crop[0, 0]`
+    threshold: float  # logits above it are the mask
+    predicted_iou: float  # the model's own estimate of the mask's IoU
+    cut: bool = False  # the window did not contain the box whole, so the mask may be cut off
 
     @property
     def piece(self) -> np.ndarray:
@@ -76,14 +63,8 @@ class ObjectMask:
         return mask
 
     def rle(self) -> dict[str, Any]:
-        """COCO run-length encoding, equal to `masks.encode(self.full())` without a full mask."""
-        (x, y), (h, w), (frame_h, frame_w) = self.offset_xy, self.logit_crop.shape, self.size_hw
-        columns = np.zeros((w, frame_h), dtype=np.int8)  # COCO counts down the columns
-        columns[:, y : y + h] = self.piece.T
-        changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + x * frame_h
-        runs = np.diff(changes, prepend=0, append=frame_h * frame_w)
-        counts = runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
-        return masks.to_rle({"size": [frame_h, frame_w], "counts": counts.tolist()}, self.size_hw)
+        """COCO run-length encoding of the mask in its frame."""
+        return masks.encode(self.full())
 
     def with_threshold(self, threshold: float) -> ObjectMask:
         """The same logits at another threshold; a lower one is applied within `logit_crop` only."""
@@ -94,22 +75,20 @@ Inputs = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None, str]]
 """Image, boxes N×4, variants of each N×K×4 or None, and its name in error messages."""
 
 
-@dataclass(eq=False)
-class _Job:
+class _FrameResult(NamedTuple):
     """A frame in progress: its masks are filled in as its windows pass through the model."""
 
-    prompts_xyxy: np.ndarray
-    """N×(1 + K)×4: each box, and its variants after it."""
+    prompts_xyxy: np.ndarray  # N×(1 + K)×4: each box, and its variants after it
     size_hw: tuple[int, int]
     masks: list[list[ObjectMask]]
 
     @property
-    def done(self) -> bool:
+    def is_complete(self) -> bool:
         return all(len(masks) == self.prompts_xyxy.shape[1] for masks in self.masks)
 
 
-Batch = list[tuple[_Job, CropPlan, np.ndarray]]
-"""Windows to encode together: job, window, and the pixels cut out (S×S×3)."""
+Batch = list[tuple[_FrameResult, CropPlan, np.ndarray]]
+"""Windows to encode together: the result they belong to, window, and the pixels cut out (S×S×3)."""
 
 
 class Predictor:
@@ -119,57 +98,40 @@ class Predictor:
     rounding of sums.
 
     Args:
-        model: a `PromptableSegmenter`.
-        config: windows, resampling, batches, threshold, precision.
-        device: `auto` (cuda, then mps, then cpu), or a torch device.
-
-    Raises:
-        RossamError: the device is not usable.
+        config: windows, resampling, batches, threshold, precision; None = the defaults.
+        device: `auto` (cuda, then mps, then cpu), or a torch device; `RossamError` where it is not usable.
     """
 
     def __init__(
-        self,
-        model: PromptableSegmenter,
-        config: InferenceConfig | None = None,
-        device: str | torch.device = "auto",
+        self, model: PromptableSegmenter, config: InferenceConfig | None = None, device: str | torch.device = "auto"
     ):
         self.config = config or InferenceConfig()
         self.device = resolve_device(str(device))
         self.model = model.to(self.device).eval()
 
     def predict(self, image: np.ndarray, boxes_xyxy: np.ndarray) -> list[ObjectMask]:
-        """Masks of one frame.
+        """Masks of one frame, one per box and in their order, also where a mask is empty.
 
         Args:
             image: uint8 H×W×3 RGB.
             boxes_xyxy: N×4 frame pixels, or empty.
 
-        Returns:
-            N masks in the order of the boxes, also where a mask is empty.
-
         Raises:
             RossamError: image or boxes cannot be used (all bad boxes are named), the model has no such mask
                 source, or its logits are not finite.
         """
-        return next(_without_variants(self._predict([(image, boxes_xyxy, None, "Predictor.predict")])))
+        return next(self.predict_many([(image, boxes_xyxy)]))
 
     def predict_variants(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, variants_xyxy: np.ndarray
     ) -> list[list[ObjectMask]]:
-        """Masks of boxes and of slightly different boxes.
-
-        Windows are cut for `boxes_xyxy` as by `predict`; a variant is another prompt in its box's window, so that it
-        costs a decoding and no encoding.
+        """`predict` for boxes and for slightly different boxes, which are decoded in the window of their box.
 
         Args:
-            image, boxes_xyxy: as `predict`'s.
             variants_xyxy: N×K×4 frame pixels; K may be 0.
 
         Returns:
             N lists of 1 + K masks, the box's own first.
-
-        Raises:
-            RossamError: as `predict`, for variants too.
         """
         return next(self._predict([(image, boxes_xyxy, variants_xyxy, "Predictor.predict_variants")]))
 
@@ -181,47 +143,43 @@ class Predictor:
     def predict_frames(
         self, frames: Iterable[Frame], progress: Callable[[int], Any] | None = None
     ) -> Iterator[tuple[Frame, list[ObjectMask]]]:
-        """Masks of each frame's objects, lazily and in order; one batch holds windows of several frames.
-
-        Args:
-            progress: called with 1 after each frame (`tqdm.update` fits).
-        """
-        waiting: deque[Frame] = deque()
+        """Masks of each frame's objects, as `predict_many`; `progress` is called with 1 after each frame."""
+        pending: deque[Frame] = deque()
 
         def inputs():
             for frame in frames:
-                waiting.append(frame)
-                yield _frame_image(frame), frame.boxes_xyxy, None, f"{frame.image_path} ({frame.key})"
+                image, (height, width) = frame.image(), frame.size_hw
+                if image.shape[:2] != (height, width):
+                    finding = f"image is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {height}×{width}"
+                    remedy = "index the dataset again, or put back the image it was annotated on"
+                    raise RossamError(frame.image_path, finding, remedy)
+                pending.append(frame)
+                yield image, frame.boxes_xyxy, None, f"{frame.image_path} ({frame.key})"
 
         for masks_of_frame in _without_variants(self._predict(inputs())):
-            yield waiting.popleft(), masks_of_frame
+            yield pending.popleft(), masks_of_frame
             if progress:
                 progress(1)
 
     def _predict(self, inputs: Inputs) -> Iterator[list[list[ObjectMask]]]:
-        """Fill batches with windows in order, across frames; yield a frame's masks once all are computed: for each box
-        its own, then those of its variants."""
-        in_progress: deque[_Job] = deque()
+        """Fill batches with windows in order, across frames; yield a frame's masks once all are computed, by box."""
+        in_progress: deque[_FrameResult] = deque()
         batch: Batch = []
         for image, boxes_xyxy, variants_xyxy, where in inputs:
-            image, boxes_xyxy, size_hw = _checked(image, boxes_xyxy, where)
-            prompts = boxes_xyxy[:, None]
-            if variants_xyxy is not None:
-                variants = _checked_variants(variants_xyxy, len(boxes_xyxy), size_hw, where)
-                prompts = np.concatenate([prompts, variants], axis=1)
-            job = _Job(prompts, size_hw, [[] for _ in boxes_xyxy])
-            in_progress.append(job)
-            model = self.model
+            image, prompts = _checked(image, boxes_xyxy, variants_xyxy, where)
+            size_hw, boxes_xyxy, model = image.shape[:2], prompts[:, 0], self.model
+            result = _FrameResult(prompts, size_hw, [[] for _ in prompts])
+            in_progress.append(result)
             for window in windows.plan(boxes_xyxy, size_hw, model.input_size, self.config, model.resize):
-                batch.append((job, window, self.cut(image, window)))
+                batch.append((result, window, self.cut(image, window)))
                 if len(batch) == self.config.batch_size:
                     self._run(batch)
                     batch = []
-            while in_progress and in_progress[0].done:
+            while in_progress and in_progress[0].is_complete:
                 yield in_progress.popleft().masks
         if batch:
             self._run(batch)
-        yield from (job.masks for job in in_progress)
+        yield from (result.masks for result in in_progress)
 
     def _run(self, batch: Batch) -> None:
         """Predict a batch of windows; on a CPU each of torch's threads takes a share of them."""
@@ -230,23 +188,23 @@ class Predictor:
         on_threads(self._predict_batch, [batch[start : start + size] for start in range(0, len(batch), size)])
 
     def _predict_batch(self, batch: Batch) -> None:
-        """Encode windows, decode their prompts, and write the masks into their jobs."""
+        """Encode windows, decode their prompts, and write the masks into the results of their frames."""
         embeddings = self.encode([crop for _, _, crop in batch])
         # for each prompt: its window's place in the batch, its box's place in the frame, itself
         prompts = [
             (owner, i, prompt)
-            for owner, (job, window, _) in enumerate(batch)
+            for owner, (result, window, _) in enumerate(batch)
             for i in window.indices
-            for prompt in job.prompts_xyxy[i]
+            for prompt in result.prompts_xyxy[i]
         ]
         for start in range(0, len(prompts), self.config.prompt_batch_size):
             part = prompts[start : start + self.config.prompt_batch_size]
             boxes = np.concatenate([batch[owner][1].to_input(prompt[None]) for owner, _, prompt in part])
             logits, ious = self.decode(embeddings, boxes, np.array([owner for owner, _, _ in part]))
             for (owner, i, prompt), plane, iou in zip(part, logits, ious, strict=True):
-                job, window, _ = batch[owner]
-                mask = object_mask(plane, iou, prompt, window, job.size_hw, self.config.mask_threshold)
-                job.masks[i].append(mask)
+                result, window, _ = batch[owner]
+                mask = object_mask(plane, iou, prompt, window, result.size_hw, self.config.mask_threshold)
+                result.masks[i].append(mask)
 
     def cut(self, image: np.ndarray, window: CropPlan, config: InferenceConfig | None = None) -> np.ndarray:
         """The model's input for one window, float32 S×S×3; `config`: None = the predictor's."""
@@ -256,7 +214,8 @@ class Predictor:
     @torch.inference_mode()
     def encode(self, inputs: list[np.ndarray]) -> ImageEmbeddings:
         """Embeddings of B inputs, each float32 S×S×3 as `cut` returns it."""
-        self._evaluate()
+        if self.model.training:  # where it was trained in the meantime; setting evaluation mode always takes 5 ms
+            self.model.eval()
         images = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)  # B×S×S×3 → B×3×S×S
         with autocast(self.device, self.config.precision):
             return self.model.prepare(self.model.encode(images.contiguous()))
@@ -270,27 +229,19 @@ class Predictor:
         Args:
             boxes_xyxy: N×4 in input pixels.
             owners: the image of each box, ascending.
-            points: as `PromptableSegmenter.decode` takes them.
         """
-        self._evaluate()
+        if self.model.training:
+            self.model.eval()
         images, counts = np.unique(owners, return_counts=True)
         boxes = torch.from_numpy(boxes_xyxy.astype(np.float32)).to(self.device).split(counts.tolist())
         with autocast(self.device, self.config.precision):
-            chosen = embeddings.select(torch.from_numpy(images).to(self.device))
-            output = self.model.decode(chosen, list(boxes), points)
+            of_boxes = embeddings.select(torch.from_numpy(images).to(self.device))
+            output = self.model.decode(of_boxes, list(boxes), points)
         logits = self._mask_source(output).float().cpu().numpy()
         if not np.isfinite(logits).all():
-            raise RossamError(
-                f"model {self.model.method} ({self.model.backbone})",
-                "gave mask logits that are NaN or infinite",
-                "check that its training did not diverge, and try precision=float32",
-            )
+            where, remedy = f"model {self.model.method}", "check that its training did not diverge; try float32"
+            raise RossamError(where, "mask logits are NaN or infinite", remedy)
         return logits, output.iou.float().cpu().numpy()
-
-    def _evaluate(self) -> None:
-        """Set evaluation mode where the model was trained in the meantime; setting it always would take 5 ms."""
-        if self.model.training:
-            self.model.eval()
 
     def _mask_source(self, output: MaskLogits) -> torch.Tensor:
         source = self.config.mask_source
@@ -299,11 +250,8 @@ class Predictor:
         if source == "sam":
             return output.sam
         if output.hq is None:
-            raise RossamError(
-                f"inference.mask_source = {source}",
-                f"model {self.model.method} ({self.model.backbone}) has no HQ head",
-                "use mask_source=sam or default, or build the model as hq-sam or ros-sam",
-            )
+            remedy = "use mask_source=sam or default, or build the model as hq-sam or ros-sam"
+            raise RossamError(f"mask_source {source}", f"model {self.model.method} has no HQ head", remedy)
         return output.hq if source == "hq" else output.sam + output.hq
 
 
@@ -311,33 +259,23 @@ def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list
     return ([mask for (mask,) in masks_of_frame] for masks_of_frame in frames)
 
 
-def _checked(image: np.ndarray, boxes_xyxy: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+def _checked(
+    image: np.ndarray, boxes_xyxy: np.ndarray, variants_xyxy: np.ndarray | None, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image and its prompts, N×(1 + K)×4: each box, and its variants after it."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         finding = f"image is {image.dtype} of shape {image.shape}, expected uint8 H×W×3 with at least one pixel"
         raise RossamError(where, finding, "convert it first (rossam_kit.datasets.images.to_rgb8)")
-    size_hw = image.shape[:2]
-    return image, check_boxes(boxes_xyxy, size_hw, where), size_hw
-
-
-def _checked_variants(variants_xyxy: np.ndarray, boxes: int, size_hw: tuple[int, int], where: str) -> np.ndarray:
+    boxes = check_boxes(boxes_xyxy, image.shape[:2], where)
+    if variants_xyxy is None:
+        return image, boxes[:, None]
     variants = np.asarray(variants_xyxy, dtype=np.float64)
-    if variants.ndim != 3 or len(variants) != boxes or variants.shape[2] != 4:
-        finding = f"have the shape {variants.shape} for {boxes} boxes"
-        raise RossamError(f"{where}: variants", finding, f"pass {boxes}×K×4, K boxes for each box")
-    check_boxes(variants.reshape(-1, 4), size_hw, f"{where}: variants")
-    return variants
-
-
-def _frame_image(frame: Frame) -> np.ndarray:
-    image = frame.image()
-    if image.shape[:2] != tuple(frame.size_hw):
-        raise RossamError(
-            frame.image_path,
-            f"image is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {frame.size_hw}",
-            "index the dataset again, or put back the image it was annotated on",
-        )
-    return image
+    if variants.ndim != 3 or len(variants) != len(boxes) or variants.shape[2] != 4:
+        finding = f"have the shape {variants.shape} for {len(boxes)} boxes"
+        raise RossamError(f"{where}: variants", finding, f"pass {len(boxes)}×K×4, K boxes for each box")
+    check_boxes(variants.reshape(-1, 4), image.shape[:2], f"{where}: variants")
+    return image, np.concatenate([boxes[:, None], variants], axis=1)
 
 
 def object_mask(

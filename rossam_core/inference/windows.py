@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from rossam_core.settings import InferenceConfig
 
 MASK_STRIDE = 4
-"""Input pixels a mask cell is wide in SAM's decoder."""
-
+"""Side in input pixels of a mask cell of SAM's decoder."""
 SOPSEG_SMALL = 32
 """Longer side in pixels below which SOPSeg (arXiv 2509.03002) calls an object small."""
 
@@ -37,21 +36,16 @@ Groups = Iterator[tuple[Sequence[int], list[int]]]
 
 @dataclass(frozen=True)
 class CropPlan:
-    """One window of a frame.
-
-    Attributes:
-        x0, y0: the window's corner in the frame, pixels.
-        width, height: its extent in frame pixels.
-        content_hw: input pixels it fills, from the top left of the S×S input.
-        indices: rows of the box array it serves.
-    """
+    """One window of a frame: its corner and extent in frame pixels."""
 
     x0: int
     y0: int
     width: int
     height: int
     content_hw: tuple[int, int]
+    """Input pixels it fills, from the top left of the S×S input."""
     indices: tuple[int, ...]
+    """Rows of the box array it serves."""
 
     @property
     def window_xyxy(self) -> Rectangle:
@@ -94,7 +88,7 @@ def plan(
     config: InferenceConfig,
     resize: Literal["longest_side", "square"] = "longest_side",
 ) -> list[CropPlan]:
-    """Windows that together serve every box exactly once.
+    """Windows that together serve every box exactly once, in a fixed order.
 
     - `direct`: the whole frame, its longer side scaled to the input (SAM's `ResizeLongestSide`) or, by `resize`,
       both sides (SAM2).
@@ -111,19 +105,15 @@ def plan(
 
     Args:
         boxes_xyxy: N×4, frame pixels; parts outside the frame play no role.
-        size_hw: the frame's.
         input_size: S, the model's input side in pixels.
         resize: the model's own way to make a square of a frame (`PromptableSegmenter.resize`).
-
-    Returns:
-        Windows in a fixed order; none where there is no box.
     """
     hulls = pixel_hulls(boxes_xyxy, size_hw)
-    everyone = range(len(hulls))
+    all_boxes = range(len(hulls))
     if not len(hulls):
         return []
     if config.mode == "direct":
-        frame = _window(hulls[0], max(size_hw), size_hw, input_size, everyone)
+        frame = _window(hulls[0], max(size_hw), size_hw, input_size, all_boxes)
         return [replace(frame, content_hw=(input_size, input_size))] if resize == "square" else [frame]
 
     base = max(1, round(input_size / config.rate))
@@ -133,31 +123,24 @@ def plan(
     plans, served = [], set()
     if config.mode != "object":
         cover = _tiles if config.mode == "tiled" else _greedy_cover
-        together = [i for i in everyone if longer[i] <= base and sides[i] == base]
-        for rectangle, indices in cover(hulls, together, base, size_hw):
+        fitting = [i for i in all_boxes if longer[i] <= base and sides[i] == base]
+        for rectangle, indices in cover(hulls, fitting, base, size_hw):
             plans.append(_window(rectangle, base, size_hw, input_size, indices, config.border))
             served.update(indices)
-    alone = [i for i in everyone if i not in served]
+    alone = [i for i in all_boxes if i not in served]
     return plans + [_window(hulls[i], int(sides[i]), size_hw, input_size, (i,), config.border) for i in alone]
 
 
 def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config: InferenceConfig) -> np.ndarray:
     """Side of the square window around each object, int64, by `config.growth`. A window that grows stops at the frame's
-    longer side, beyond which only padding would be gained.
-
-    Args:
-        longer: longer sides of the boxes, in pixels of the frame.
-        base: side of a fixed window.
-    """
+    longer side. `longer`: longer sides of the boxes, `base`: side of a fixed window, in frame pixels."""
     longer, context = np.asarray(longer, dtype=np.float64), config.context
     if config.growth == "none":
         return np.full(longer.shape, base)
-    least = base
-    sides = context * longer
+    smallest, sides = base, context * longer
     if config.growth == "sopseg":
-        least = 1
-        sides = np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
-    return np.ceil(sides).clip(least, max(least, *size_hw)).astype(np.int64)
+        smallest, sides = 1, np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
+    return np.ceil(sides).clip(smallest, max(smallest, *size_hw)).astype(np.int64)
 
 
 def _window(
@@ -169,7 +152,7 @@ def _window(
     border: Literal["shift", "clamp_and_pad"] = "shift",
 ) -> CropPlan:
     """The window of that side centred on `rectangle`, shifted inside the frame or cut at its border."""
-    starts, extents, contents = [], [], []
+    starts, extents = [], []
     for low, high, length in zip(rectangle[:2], rectangle[2:], reversed(size_hw), strict=True):
         if border == "clamp_and_pad":
             first = (int(low) + int(high) - side) // 2
@@ -178,20 +161,20 @@ def _window(
             extent = min(side, length)
             start = min(max((int(low) + int(high) - extent) // 2, 0), length - extent)
             end = start + extent
-        extent = end - start
         starts.append(start)
-        extents.append(extent)
-        contents.append(max(1, int(extent * input_size / side + 0.5)))  # SAM's rounding
-    (x0, y0), (width, height), (content_width, content_height) = starts, extents, contents
+        extents.append(end - start)
+    (x0, y0), (width, height) = starts, extents
+    # SAM's rounding
+    content_height, content_width = (max(1, int(n * input_size / side + 0.5)) for n in (height, width))
     return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
-def _tiles(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _tiles(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
     """Tiles of a fixed grid, row by row, each with the boxes given to it."""
-    lefts, columns = _central_tile(hulls[together][:, 0::2], side, size_hw[1])
-    tops, rows = _central_tile(hulls[together][:, 1::2], side, size_hw[0])
+    lefts, columns = _central_tile(hulls[fitting][:, 0::2], side, size_hw[1])
+    tops, rows = _central_tile(hulls[fitting][:, 1::2], side, size_hw[0])
     members: dict[tuple[int, int], list[int]] = {}
-    for i, row, column in zip(together, rows, columns, strict=True):
+    for i, row, column in zip(fitting, rows, columns, strict=True):
         if row >= 0 and column >= 0:
             members.setdefault((int(tops[row]), int(lefts[column])), []).append(i)
     for (top, left), indices in sorted(members.items()):
@@ -203,22 +186,22 @@ def _central_tile(spans: np.ndarray, side: int, length: int) -> tuple[np.ndarray
     count = math.ceil(2 * max(0, length - side) / side) + 1
     starts = np.linspace(0, max(0, length - side), count).round().astype(np.int64)
     low, high = spans[:, :1], spans[:, 1:]
-    held = (starts <= low) & (high <= starts + side)  # N×tiles
-    distance = np.where(held, abs(low + high - 2 * starts - side), np.inf)
-    return starts, np.where(held.any(axis=1), distance.argmin(axis=1), -1)
+    is_whole = (starts <= low) & (high <= starts + side)  # N×tiles
+    distance = np.where(is_whole, abs(low + high - 2 * starts - side), np.inf)
+    return starts, np.where(is_whole.any(axis=1), distance.argmin(axis=1), -1)
 
 
-def _greedy_cover(hulls: np.ndarray, together: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
     """Windows from left to right. One of them must hold the leftmost unserved box, and loses nothing if it
     starts at that box's left edge; only its height is chosen, among the top edges of the boxes it could hold."""
-    unserved = np.array(sorted(together, key=lambda i: tuple(hulls[i])), dtype=np.int64)
+    unserved = np.array(sorted(fitting, key=lambda i: tuple(hulls[i])), dtype=np.int64)
     while len(unserved):
         x0, y0, _, y1 = hulls[unserved[0]]
         strip = unserved[hulls[unserved, 2] <= x0 + side]
         strip_y0, strip_y1 = hulls[strip, 1], hulls[strip, 3]
         tops = np.unique(strip_y0[(strip_y0 <= y0) & (y1 <= strip_y0 + side)])
-        held = (tops[:, None] <= strip_y0) & (strip_y1 <= tops[:, None] + side)  # tops×strip
-        members = strip[held[held.sum(axis=1).argmax()]]
+        is_whole = (tops[:, None] <= strip_y0) & (strip_y1 <= tops[:, None] + side)  # tops×strip
+        members = strip[is_whole[is_whole.sum(axis=1).argmax()]]
         union = (*hulls[members, :2].min(axis=0), *hulls[members, 2:].max(axis=0))
         yield union, sorted(members.tolist())
         unserved = unserved[~np.isin(unserved, members)]
@@ -235,7 +218,7 @@ def cut(
     pad_value: Sequence[float] = (123.675, 116.28, 103.53),
     resize: Literal["longest_side", "square"] = "longest_side",
 ) -> np.ndarray:
-    """The model's input for one window.
+    """The model's input for one window: float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
 
     Pillow resamples, as in SAM's own preprocessing: pixel-edge aligned; the kernel widens with the shrinking
     factor, so that fine texture averages out instead of aliasing; sums are clamped to 0..255, so that bicubic
@@ -246,9 +229,6 @@ def cut(
         image: uint8 H×W×3, RGB.
         pad_value: RGB of the padding, the model's pixel mean; `border` = `clamp_and_pad` takes 0.
         resize: as `plan`'s.
-
-    Returns:
-        float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
     """
     if config.mode == "direct":
         return cut_frame(image, window, input_size, pad_value, resize)
@@ -267,7 +247,7 @@ def cut(
 def cut_frame(
     image: np.ndarray, frame: CropPlan, input_size: int, pad_value: Sequence[float], resize: str
 ) -> np.ndarray:
-    """The whole frame as the original models take it: bilinear with antialiasing. SAM's `ResizeLongestSide` rounds to
+    """The whole frame as the original models take it, bilinear with antialiasing: SAM's `ResizeLongestSide` rounds to
     uint8; SAM2's transforms resize to a square in floating point."""
     size_wh, method = frame.content_hw[::-1], Image.Resampling.BILINEAR
     if resize == "square":
@@ -301,7 +281,8 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 
 
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
-    """Mask logits on the window's frame pixels, as SAM does it: bilinear to the input, unpad, bilinear to the window.
+    """Mask logits (float32 S/4×S/4) on frame pixels of the window, as SAM does it: bilinear to the input, unpad,
+    bilinear to the window.
 
     Both steps are linear in rows and columns apart, so that they are one small matrix per axis, and any rectangle can
     be computed without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged
@@ -309,16 +290,15 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
     is their weighted mean.
 
     Args:
-        logits: float32 S/4×S/4.
-        rectangle: in window pixels; None = the whole window.
+        rectangle: what is computed, in window pixels; None = the whole window.
 
     Returns:
         float32 h×w of the rectangle.
     """
     x0, y0, x1, y1 = rectangle or (0, 0, window.width, window.height)
-    (row_weights, rows), (column_weights, columns) = (
-        axis.part(low, high) for axis, low, high in zip(_axes(logits, window), (y0, x0), (y1, x1), strict=True)
-    )
+    vertical, horizontal = _axes(logits, window)
+    row_weights, rows = vertical.part(y0, y1)
+    column_weights, columns = horizontal.part(x0, x1)
     return row_weights @ logits[rows, columns] @ column_weights.T
 
 
@@ -350,21 +330,19 @@ class _Axis(NamedTuple):
 
 
 def _axes(cells: np.ndarray, window: CropPlan) -> tuple[_Axis, _Axis]:
-    height, width = cells.shape
-    return (
-        _axis(height, window.content_hw[0], window.height),
-        _axis(width, window.content_hw[1], window.width),
-    )
+    (height, width), (content_height, content_width) = cells.shape, window.content_hw
+    return _axis(height, content_height, window.height), _axis(width, content_width, window.width)
 
 
 @functools.lru_cache(maxsize=32)
 def _axis(cells: int, content: int, length: int) -> _Axis:
-    """Weights by resizing each cell's unit impulse."""
+    """Weights along one axis, by resizing each cell's unit impulse."""
     impulses = torch.eye(cells, dtype=torch.float64)[None, None]
     on_input = F.interpolate(impulses, (cells, cells * MASK_STRIDE), mode="bilinear")[..., :content]
     antialias = content > MASK_STRIDE * length
     on_window = F.interpolate(on_input, (cells, length), mode="bilinear", antialias=antialias)
     weights = np.ascontiguousarray(on_window[0, 0].numpy().T, dtype=np.float32)
-    taken = weights > 0
-    first, last = taken.argmax(axis=0), length - taken[::-1].argmax(axis=0)
-    return _Axis(weights, np.where(taken.any(axis=0), first, 0), np.where(taken.any(axis=0), last, 0))
+    contributes = weights > 0
+    first, last = contributes.argmax(axis=0), length - contributes[::-1].argmax(axis=0)
+    in_content = contributes.any(axis=0)
+    return _Axis(weights, np.where(in_content, first, 0), np.where(in_content, last, 0))

@@ -31,41 +31,27 @@ class MaskLogits(NamedTuple):
 
 
 class BoxMaskDecoder(MaskDecoder):
-    """SAM's decoder restricted to its single-mask output, batched over images with any number of prompts each."""
+    """SAM's decoder restricted to its single-mask output; the prompts may belong to different images."""
 
     def __init__(self, arch: Architecture):
         super().__init__(**mask_decoder_settings(arch))
 
-    def forward(
-        self,
-        image_embeddings: Tensor,
-        hq_features: Tensor | None,
-        image_pe: Tensor,
-        sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor,
-        image_index: Tensor,
-    ) -> MaskLogits:
+    def forward(self, image: Tensor, hq_features: Tensor | None, image_pe: Tensor, prompts: Tensor) -> MaskLogits:
         """Decode ΣN prompts.
 
         Args:
-            image_embeddings: B×C×H×W.
-            hq_features: B×C/8×4H×4W (`HQMaskDecoder.hq_features`); unused without an HQ head.
+            image: ΣN×C×H×W, each prompt's image embedding plus SAM's embedding of "no mask given".
+            hq_features: ΣN×C/8×4H×4W, each prompt's `HQMaskDecoder.hq_features`; unused without an HQ head.
             image_pe: 1×C×H×W, positional encoding of the embedding grid.
-            sparse_prompt_embeddings: ΣN×T×C.
-            dense_prompt_embeddings: 1×C×1×1, SAM's embedding of "no mask given".
-            image_index: ΣN int64, the image each prompt belongs to.
+            prompts: ΣN×T×C, embeddings of T points each.
         """
-        image = (image_embeddings + dense_prompt_embeddings)[image_index]
-        tokens, upscaled = self.attend(image, image_pe, sparse_prompt_embeddings)
-        return MaskLogits(self._sam_mask(tokens, upscaled), None, self._iou(tokens))
+        return self._sam_outputs(*self.attend(image, image_pe, prompts), hq=None)
 
     def attend(self, image: Tensor, image_pe: Tensor, prompts: Tensor, *more_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Two-way attention between tokens and image.
 
         Args:
-            image: ΣN×C×H×W.
-            prompts: ΣN×T×C.
-            more_tokens: 1×C output tokens besides SAM's own five (IoU, then four masks).
+            more_tokens: 1×C output tokens besides SAM's own five (IoU, then four masks); the rest as in `forward`.
 
         Returns:
             Tokens ΣN×(T'+T)×C, the T' output tokens first, and upscaled features ΣN×C/8×4H×4W.
@@ -77,11 +63,9 @@ class BoxMaskDecoder(MaskDecoder):
         # ΣN×HW×C -> ΣN×C×H×W
         return tokens, self.output_upscaling(image.transpose(1, 2).reshape(n, c, h, w))
 
-    def _sam_mask(self, tokens: Tensor, upscaled: Tensor) -> Tensor:
-        return _weighted_sum(self.output_hypernetworks_mlps[0](tokens[:, 1]), upscaled)
-
-    def _iou(self, tokens: Tensor) -> Tensor:
-        return self.iou_prediction_head(tokens[:, 0])[:, 0].float()
+    def _sam_outputs(self, tokens: Tensor, upscaled: Tensor, hq: Tensor | None) -> MaskLogits:
+        sam = _weighted_sum(self.output_hypernetworks_mlps[0](tokens[:, 1]), upscaled)
+        return MaskLogits(sam, hq, self.iou_prediction_head(tokens[:, 0])[:, 0].float())
 
 
 class HQMaskDecoder(BoxMaskDecoder):
@@ -97,24 +81,10 @@ class HQMaskDecoder(BoxMaskDecoder):
         self.hq_base: BoxMaskDecoder | None = None
         self.hf_token = nn.Embedding(1, c)
         self.hf_mlp = MLP(c, c, c // 8, 3)
-        self.compress_vit_feat = nn.Sequential(
-            nn.ConvTranspose2d(arch.dim, c, kernel_size=2, stride=2),
-            ChannelNorm(c),
-            nn.GELU(),
-            nn.ConvTranspose2d(c, c // 8, kernel_size=2, stride=2),
-        )
-        self.embedding_encoder = nn.Sequential(
-            nn.ConvTranspose2d(c, c // 4, kernel_size=2, stride=2),
-            ChannelNorm(c // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(c // 4, c // 8, kernel_size=2, stride=2),
-        )
-        self.embedding_maskfeature = nn.Sequential(
-            nn.Conv2d(c // 8, c // 4, kernel_size=3, padding=1),
-            ChannelNorm(c // 4),
-            nn.GELU(),
-            nn.Conv2d(c // 4, c // 8, kernel_size=3, padding=1),
-        )
+        double, keep = {"kernel_size": 2, "stride": 2}, {"kernel_size": 3, "padding": 1}
+        self.compress_vit_feat = _two_layers(nn.ConvTranspose2d, arch.dim, c, c // 8, double)
+        self.embedding_encoder = _two_layers(nn.ConvTranspose2d, c, c // 4, c // 8, double)
+        self.embedding_maskfeature = _two_layers(nn.Conv2d, c // 8, c // 4, c // 8, keep)
 
     def hq_features(self, image_embeddings: Tensor, early: Tensor) -> Tensor:
         """Features of the image for the HQ mask, B×C/8×4H×4W: the final embedding and the early feature, fused.
@@ -126,24 +96,14 @@ class HQMaskDecoder(BoxMaskDecoder):
         # B×H×W×D -> B×D×H×W
         return self.embedding_encoder(image_embeddings) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
 
-    def forward(
-        self,
-        image_embeddings: Tensor,
-        hq_features: Tensor,
-        image_pe: Tensor,
-        sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor,
-        image_index: Tensor,
-    ) -> MaskLogits:
+    def forward(self, image: Tensor, hq_features: Tensor, image_pe: Tensor, prompts: Tensor) -> MaskLogits:
         """As `BoxMaskDecoder.forward`, with `hq`."""
-        image = (image_embeddings + dense_prompt_embeddings)[image_index]
         base = self if self.hq_base is None else self.hq_base
-        tokens, upscaled = base.attend(image, image_pe, sparse_prompt_embeddings, self.hf_token.weight)
-        fused = self.embedding_maskfeature(upscaled) + hq_features[image_index]
-        hq = _weighted_sum(self.hf_mlp(tokens[:, HF_TOKEN]), fused)
+        tokens, upscaled = base.attend(image, image_pe, prompts, self.hf_token.weight)
+        hq = _weighted_sum(self.hf_mlp(tokens[:, HF_TOKEN]), self.embedding_maskfeature(upscaled) + hq_features)
         if self.hq_base is not None:
-            tokens, upscaled = self.attend(image, image_pe, sparse_prompt_embeddings)
-        return MaskLogits(self._sam_mask(tokens, upscaled), hq, self._iou(tokens))
+            tokens, upscaled = self.attend(image, image_pe, prompts)
+        return self._sam_outputs(tokens, upscaled, hq)
 
     def copy_sam_decoder(self, arch: Architecture) -> None:
         """Give the HQ head its own copy of SAM's decoder, with the present weights."""
@@ -151,6 +111,10 @@ class HQMaskDecoder(BoxMaskDecoder):
         fuse_channel_norms(self.hq_base)
         own = self.state_dict()
         self.hq_base.load_state_dict({name: own[name] for name in self.hq_base.state_dict()})
+
+
+def _two_layers(layer: type[nn.Module], width: int, hidden: int, out: int, shape: dict) -> nn.Sequential:
+    return nn.Sequential(layer(width, hidden, **shape), ChannelNorm(hidden), nn.GELU(), layer(hidden, out, **shape))
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:

@@ -24,28 +24,19 @@ def default_rank(dim: int) -> int:
     return dim // 2
 
 
-def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora", scale: float = 1.0) -> None:
+def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora") -> None:
     """Put a fresh adapter on Q and V of every block of `model.image_encoder`, in place; nothing is frozen.
 
     A fresh adapter does not change the model's output (DoRA: but for rounding). With W a Linear's weight, m×n:
 
-    - `lora`: W + scale·B·A, A drawn kaiming_uniform(a=√5), B zero, as in the released code;
+    - `lora`: W + B·A of the given rank, A drawn kaiming_uniform(a=√5), B zero, as in the released code;
     - `dora`: the same, every row rescaled to a trained length (Liu et al., ICML 2024);
-    - `loha`: W + scale·(B₁A₁ ∘ B₂A₂), the elementwise product of two such (Hyeon-Woo et al., ICLR 2022), each of
-      half the rank, so that it holds as many parameters as LoRA of that rank;
+    - `loha`: W + B₁A₁ ∘ B₂A₂, the elementwise product of two such (Hyeon-Woo et al., ICLR 2022), each of half the
+      rank, so that it has as many parameters as LoRA of that rank;
     - `ia3`: diag(l)·W, m numbers, whatever the rank (Liu et al., NeurIPS 2022).
-
-    Args:
-        rank: of B·A.
-        scale: factor of what is added (released code: 1).
-
-    Raises:
-        RossamError: rank below 1, or an unknown kind.
     """
-    if rank < 1:
-        raise RossamError("LoRA rank", f"is {rank}, expected 1 or more", "choose a rank, e.g. half the encoder's width")
     trainable = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
-    inject_adapter_in_model(_config(kind, rank, scale), model)
+    inject_adapter_in_model(_config(kind, rank), model)
     for parameter in model.parameters():  # peft freezes what it does not add
         parameter.requires_grad_(trainable.get(id(parameter), True))
 
@@ -64,13 +55,14 @@ def is_adapter(name: str) -> bool:
     return any(mark in name for mark in MARKS)
 
 
-def _config(kind: AdapterKind, rank: int, scale: float) -> PeftConfig:
+def _config(kind: AdapterKind, rank: int) -> PeftConfig:
+    """Settings of peft; its alpha = rank is a factor of 1 on what is added, as in the released code."""
     match kind:
         case "lora" | "dora":
-            return LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=TARGETS, use_dora=kind == "dora")
+            return LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, use_dora=kind == "dora")
         case "loha":
             half = max(rank // 2, 1)
-            return LoHaConfig(r=half, alpha=scale * half, target_modules=TARGETS)
+            return LoHaConfig(r=half, alpha=half, target_modules=TARGETS)
         case "ia3":
             return IA3Config(target_modules=TARGETS, feedforward_modules=[])
     raise RossamError(f"adapter {kind}", "is not known", f"use one of {', '.join(get_args(AdapterKind))}")

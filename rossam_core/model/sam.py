@@ -7,8 +7,10 @@ adapt Q and V alone (ROS-SAM, section 3.2.1). Every architectural constant is in
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from segment_anything.modeling import ImageEncoderViT, PromptEncoder, TwoWayTransformer
@@ -21,25 +23,23 @@ from rossam_core.errors import RossamError
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """RGB, 0-255: SAM's normalisation and the colour its input is padded with."""
 PIXEL_STD = (58.395, 57.12, 57.375)
+PATCH = 16
+"""Side of a token in input pixels."""
+
+Constants = TypeVar("Constants")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The constants of one SAM (Kirillov et al. 2023, appendix A; ViT-T is ours)."""
 
-    dim: int
-    """Width of the image encoder."""
+    dim: int  # width of the image encoder
     depth: int
     heads: int
-    global_attention: tuple[int, ...]
-    """Blocks that attend over the whole image; the others attend within windows."""
-    input_size: int = 1024
-    """Side of the square input in pixels."""
-    window: int = 14
-    """Side of an attention window in tokens."""
-    patch: int = 16
-    prompt_dim: int = 256
-    """Width of image embedding, prompts and mask decoder."""
+    global_attention: tuple[int, ...]  # blocks that attend over the whole image; the others attend within windows
+    input_size: int = 1024  # side of the square input in pixels
+    window: int = 14  # side of an attention window in tokens
+    prompt_dim: int = 256  # width of image embedding, prompts and mask decoder
     decoder_depth: int = 2
     decoder_heads: int = 8
     decoder_mlp_dim: int = 2048
@@ -49,7 +49,7 @@ class Architecture:
     @property
     def grid(self) -> int:
         """Side of the image embedding in tokens."""
-        return self.input_size // self.patch
+        return self.input_size // PATCH
 
 
 ARCHITECTURES = {
@@ -60,31 +60,33 @@ ARCHITECTURES = {
 }
 
 
-def architecture(backbone: str, **overrides) -> Architecture:
-    """Constants of `backbone`, some of them replaced (a reduced depth for tests, say).
+def constants_of(table: Mapping[str, Constants], backbone: str, stride: int, overrides: Mapping) -> Constants:
+    """The entry of `table` for `backbone`, some constants replaced.
 
     Raises:
-        RossamError: unknown backbone or constant, an input that patches do not fill, no block with global attention.
+        RossamError: unknown backbone or constant, or an input size that is no multiple of `stride`.
     """
-    if backbone not in ARCHITECTURES:
-        raise RossamError(f"backbone {backbone}", "is not known", f"use one of {', '.join(ARCHITECTURES)}")
+    where = f"backbone {backbone}"
+    if backbone not in table:
+        raise RossamError(where, "is not known for this method", f"use one of {', '.join(table)}")
+    arch: Any = table[backbone]
     try:
-        arch = dataclasses.replace(ARCHITECTURES[backbone], **overrides)
+        arch = dataclasses.replace(arch, **overrides)
     except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(Architecture))
-        raise RossamError(f"backbone {backbone}", str(error), f"override only {names}") from error
-    if arch.input_size % arch.patch:
-        raise RossamError(
-            f"backbone {backbone}",
-            f"input_size {arch.input_size} is no multiple of the patch size {arch.patch}",
-            f"use {arch.grid * arch.patch}",
-        )
+        names = ", ".join(field.name for field in dataclasses.fields(arch))
+        raise RossamError(where, str(error), f"override only {names}") from error
+    if arch.input_size % stride:
+        remedy = f"use {max(1, arch.input_size // stride) * stride}"
+        raise RossamError(where, f"input_size {arch.input_size} is no multiple of {stride}", remedy)
+    return arch
+
+
+def architecture(backbone: str, **overrides) -> Architecture:
+    """Constants of `backbone`, some replaced; `RossamError` as in `constants_of`, or without global attention."""
+    arch = constants_of(ARCHITECTURES, backbone, PATCH, overrides)
     if not any(index < arch.depth for index in arch.global_attention):
-        raise RossamError(
-            f"backbone {backbone}",
-            f"none of its {arch.depth} blocks has global attention (set at {arch.global_attention})",
-            "name at least one block below the depth in global_attention",
-        )
+        finding = f"none of its {arch.depth} blocks has global attention (set at {arch.global_attention})"
+        raise RossamError(f"backbone {backbone}", finding, "name a block below the depth in global_attention")
     return arch
 
 
@@ -112,16 +114,14 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape
+        projections = (self.q_proj, self.k_proj, self.v_proj)
         # B×H×W×C -> B×heads×HW×d
-        q, k, v = (
-            project(x).view(b, h * w, self.heads, -1).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (project(x).view(b, h * w, self.heads, -1).transpose(1, 2) for project in projections)
         d = q.shape[-1]
-        places = _unit_vectors(h, w, k).expand(b, self.heads, -1, -1)
+        row_and_column = _unit_vectors(h, w, k).expand(b, self.heads, -1, -1)
         x = F.scaled_dot_product_attention(
             torch.cat([q, self._position_terms(q, h, w)], dim=-1),
-            torch.cat([k, places], dim=-1),
+            torch.cat([k, row_and_column], dim=-1),
             F.pad(v, (0, h + w)),  # fused kernels want one width for all three
             scale=d**-0.5,
         )[..., :d]
@@ -142,10 +142,9 @@ def _relative(table: Tensor, size: int) -> Tensor:
 
 
 def _unit_vectors(h: int, w: int, like: Tensor) -> Tensor:
-    """For each of HW tokens the unit vector of its row and of its column: HW×(H+W)."""
-    rows = torch.eye(h, dtype=like.dtype, device=like.device).repeat_interleave(w, dim=0)
-    columns = torch.eye(w, dtype=like.dtype, device=like.device).repeat(h, 1)
-    return torch.cat([rows, columns], dim=1)
+    """For each of HW tokens the unit vector of its row and of its column: HW×(H+W), with the type of `like`."""
+    rows, columns = (torch.eye(side, dtype=like.dtype, device=like.device) for side in (h, w))
+    return torch.cat([rows.repeat_interleave(w, dim=0), columns.repeat(h, 1)], dim=1)
 
 
 class ChannelNorm(LayerNorm2d):
@@ -172,7 +171,7 @@ class ImageEncoder(ImageEncoderViT):
     def __init__(self, arch: Architecture):
         super().__init__(
             img_size=arch.input_size,
-            patch_size=arch.patch,
+            patch_size=PATCH,
             embed_dim=arch.dim,
             depth=arch.depth,
             num_heads=arch.heads,
@@ -207,25 +206,10 @@ class ImageEncoder(ImageEncoderViT):
 
 def build_prompt_encoder(arch: Architecture) -> PromptEncoder:
     """SAM's prompt encoder."""
-    return PromptEncoder(
-        embed_dim=arch.prompt_dim,
-        image_embedding_size=(arch.grid, arch.grid),
-        input_image_size=(arch.input_size, arch.input_size),
-        mask_in_chans=16,
-    )
+    return PromptEncoder(arch.prompt_dim, (arch.grid, arch.grid), (arch.input_size, arch.input_size), mask_in_chans=16)
 
 
 def mask_decoder_settings(arch: Architecture) -> dict:
     """Arguments of `segment_anything.modeling.MaskDecoder`, a fresh transformer among them."""
-    return {
-        "transformer_dim": arch.prompt_dim,
-        "transformer": TwoWayTransformer(
-            depth=arch.decoder_depth,
-            embedding_dim=arch.prompt_dim,
-            num_heads=arch.decoder_heads,
-            mlp_dim=arch.decoder_mlp_dim,
-        ),
-        "num_multimask_outputs": 3,
-        "iou_head_depth": 3,
-        "iou_head_hidden_dim": 256,
-    }
+    transformer = TwoWayTransformer(arch.decoder_depth, arch.prompt_dim, arch.decoder_heads, arch.decoder_mlp_dim)
+    return {"transformer_dim": arch.prompt_dim, "transformer": transformer}

@@ -6,7 +6,6 @@ in Images and Videos, 2024).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
-from rossam_core.errors import RossamError
 from rossam_core.model.hq_decoder import MaskLogits
+from rossam_core.model.sam import constants_of
 from rossam_core.model.segmenter import ImageEmbeddings, Points, PromptableSegmenter
 
 STRIDE = 32
@@ -30,24 +29,16 @@ DECODED_PIXELS = 2**24
 class Hiera:
     """The constants of one SAM2; the defaults are those all official ones share."""
 
-    dims: tuple[int, int, int, int]
-    """Width of each stage; the stages' tokens are 4, 8, 16 and 32 pixels wide."""
-    blocks: tuple[int, int, int, int]
-    """Blocks of each stage; the first of a stage (but the first stage's) pools the tokens before it."""
+    dims: tuple[int, int, int, int]  # width of each stage; the stages' tokens are 4, 8, 16 and 32 pixels wide
+    blocks: tuple[int, int, int, int]  # of each stage; a stage's first block (but the first stage's) pools tokens
     heads: tuple[int, int, int, int]
-    global_attention: tuple[int, ...]
-    """Blocks that attend over the whole image; not the first of a stage."""
-    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
-    """Side of each stage's attention windows in tokens."""
-    background: int = 7
-    """Side of the grid of position embeddings that is stretched over the image."""
-    input_size: int = 1024
-    """Side of the square input in pixels."""
-    prompt_dim: int = 256
-    """Width of image embedding, prompts and mask decoder."""
+    global_attention: tuple[int, ...]  # blocks that attend over the whole image; not the first of a stage
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)  # side of each stage's attention windows in tokens
+    background: int = 7  # side of the grid of position embeddings that is stretched over the image
+    input_size: int = 1024  # side of the square input in pixels
+    prompt_dim: int = 256  # width of image embedding, prompts and mask decoder
     decoder_mlp_dim: int = 2048
-    box_offset: float = 0.0
-    """Added to boxes (pixel edges), in pixels, before SAM2 adds its half."""
+    box_offset: float = 0.0  # added to boxes (pixel edges), in pixels, before SAM2 adds its half
     alternatives: int = 3
     """Masks the decoder has besides the single one. If there are any, it returns the best of them when the single
     mask is unstable (`dynamic_multimask_via_stability`, on in all official models)."""
@@ -56,12 +47,10 @@ class Hiera:
 
     @property
     def dim(self) -> int:
-        """Width of the first stage."""
         return self.dims[0]
 
     @property
     def depth(self) -> int:
-        """Blocks of all stages."""
         return sum(self.blocks)
 
 
@@ -86,25 +75,8 @@ HIERAS = {
 
 
 def hiera(backbone: str, **overrides) -> Hiera:
-    """Constants of `backbone`, some of them replaced.
-
-    Raises:
-        RossamError: unknown backbone or constant, or an input that windows do not fill.
-    """
-    if backbone not in HIERAS:
-        raise RossamError(f"backbone {backbone}", "is none of SAM2's", f"use one of {', '.join(HIERAS)}")
-    try:
-        arch = dataclasses.replace(HIERAS[backbone], **overrides)
-    except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(Hiera))
-        raise RossamError(f"backbone {backbone}", str(error), f"override only {names}") from error
-    if arch.input_size % STRIDE:
-        raise RossamError(
-            f"backbone {backbone}",
-            f"input_size {arch.input_size} is no multiple of {STRIDE}",
-            f"use {max(1, arch.input_size // STRIDE) * STRIDE}",
-        )
-    return arch
+    """Constants of `backbone`, some of them replaced; `RossamError` as in `constants_of`."""
+    return constants_of(HIERAS, backbone, STRIDE, overrides)
 
 
 def transformers_config(arch: Hiera) -> Sam2Config:
@@ -134,12 +106,9 @@ def transformers_config(arch: Hiera) -> Sam2Config:
         "num_multimask_outputs": arch.alternatives,
         "dynamic_multimask_via_stability": arch.alternatives > 0,
     }
-    return Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": arch.prompt_dim, "image_size": s},
-        mask_decoder_config=decoder,
-        attn_implementation=arch.attention,
-    )
+    prompts = {"hidden_size": arch.prompt_dim, "image_size": s}
+    configs = {"vision_config": vision, "prompt_encoder_config": prompts, "mask_decoder_config": decoder}
+    return Sam2Config(**configs, attn_implementation=arch.attention)
 
 
 class Sam2Segmenter(PromptableSegmenter):
@@ -154,21 +123,17 @@ class Sam2Segmenter(PromptableSegmenter):
     def __init__(self, backbone: str, arch: Hiera):
         super().__init__("sam2", backbone, arch)
         whole = Sam2Model(transformers_config(arch))
-        self.vision_encoder = whole.vision_encoder
-        self.prompt_encoder = whole.prompt_encoder
-        self.mask_decoder = whole.mask_decoder
-        self.no_memory_embedding = whole.no_memory_embedding
+        for part in ("vision_encoder", "prompt_encoder", "mask_decoder", "no_memory_embedding"):
+            setattr(self, part, getattr(whole, part))
 
     def encode(self, images: Tensor) -> ImageEmbeddings:
         stages = self.vision_encoder.backbone(self._normalised(images)).intermediate_hidden_states  # B×H×W×C each
         at_32, at_16, at_8, at_4 = self.vision_encoder.neck.convs
         coarse = F.interpolate(at_32(_channels_first(stages[3])), scale_factor=2, mode="nearest")
         final = at_16(_channels_first(stages[2])) + coarse + self.no_memory_embedding.view(1, -1, 1, 1)
-        high_resolution = (
-            _channels_first(_as_one(stages[0], at_4, self.mask_decoder.conv_s0)),
-            _channels_first(_as_one(stages[1], at_8, self.mask_decoder.conv_s1)),
-        )
-        return ImageEmbeddings(final, high_resolution=high_resolution)
+        quarter = _channels_first(_as_one(stages[0], at_4, self.mask_decoder.conv_s0))
+        eighth = _channels_first(_as_one(stages[1], at_8, self.mask_decoder.conv_s1))
+        return ImageEmbeddings(final, high_resolution=(quarter, eighth))
 
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
@@ -182,24 +147,24 @@ class Sam2Segmenter(PromptableSegmenter):
             image_pe = self._image_pe()
         masks, ious = [], []
         for part in torch.arange(len(prompts)).split(max(1, DECODED_PIXELS // self.input_size**2)):
-            chosen = embeddings.select(index[part.to(index.device)])
+            of_prompts = embeddings.select(index[part.to(index.device)])
             alternatives, iou, _, _ = self.mask_decoder(
-                image_embeddings=chosen.final,
+                image_embeddings=of_prompts.final,
                 image_positional_embeddings=image_pe.expand(len(part), -1, -1, -1),
                 sparse_prompt_embeddings=sparse[part],
                 dense_prompt_embeddings=dense[part],
                 multimask_output=False,
-                high_resolution_features=list(chosen.high_resolution),
+                high_resolution_features=list(of_prompts.high_resolution),
             )
             masks.append(alternatives[:, 0, 0].float())
             ious.append(iou[:, 0, 0].float())
         return MaskLogits(torch.cat(masks), None, torch.cat(ious))
 
     def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer of that name; `sam_decoder` is the mask decoder.
+        """As `PromptableSegmenter.group_of`.
 
-        `last_block`: the last block of the last stage, which is a thirty-second of the image's side a token;
-        `encoder`: the rest of the encoder, its neck and the embedding of "no memory". There are no adapters.
+        `last_block`: the last block of the last stage; `encoder`: the rest of the encoder, its neck and the embedding
+        of "no memory"; `sam_decoder`: the mask decoder. There are no adapters.
         """
         if name.startswith(f"vision_encoder.backbone.blocks.{self.arch.depth - 1}."):
             return "last_block"

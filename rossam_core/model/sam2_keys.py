@@ -50,11 +50,10 @@ def official_name(name: str) -> str:
     return name
 
 
-def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> tuple[dict[str, Tensor], int]:
-    """Official tensors under our names (unknown names stay), and the number of tensors of the video memory left out."""
-    kept = {name: value for name, value in state.items() if not name.startswith(VIDEO_MEMORY)}
-    ignored = len(state) - len(kept)
-    if all(name in kept for name in OFFICIAL_POINTS):
-        kept[POINTS] = torch.cat([kept.pop(name) for name in OFFICIAL_POINTS])
+def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> dict[str, Tensor]:
+    """Official tensors under our names, without the video memory; unknown names stay."""
+    of_images = {name: value for name, value in state.items() if not name.startswith(VIDEO_MEMORY)}
+    if all(name in of_images for name in OFFICIAL_POINTS):
+        of_images[POINTS] = torch.cat([of_images.pop(name) for name in OFFICIAL_POINTS])
     ours = {official_name(name): name for name in own_names}
-    return {ours.get(name, name): value for name, value in kept.items()}, ignored
+    return {ours.get(name, name): value for name, value in of_images.items()}

@@ -19,18 +19,9 @@ from torch import Tensor, nn
 
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
+from rossam_core.model import sam
 from rossam_core.model.hq_decoder import BoxMaskDecoder, HQMaskDecoder, MaskLogits
 from rossam_core.model.lora import AdapterKind, add_adapter, default_rank, is_adapter
-from rossam_core.model.sam import (
-    ARCHITECTURES,
-    PIXEL_MEAN,
-    PIXEL_STD,
-    Architecture,
-    ImageEncoder,
-    architecture,
-    build_prompt_encoder,
-    fuse_channel_norms,
-)
 from rossam_core.model.weights import default_checkpoint, load_checkpoint
 
 METHODS = ("sam", "hq-sam", "ros-sam")
@@ -63,46 +54,31 @@ class ImageEmbeddings(NamedTuple):
 
 
 class PromptableSegmenter(nn.Module, abc.ABC):
-    """An image encoder, a prompt encoder and a mask decoder.
+    """An image encoder, a prompt encoder and a mask decoder. S is `input_size`, the side of the input in pixels;
+    `mask_size` = S/4 that of the logits; `arch` holds the constants of the backbone."""
 
-    Attributes:
-        method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
-        backbone: name of the image encoder's architecture, whose constants are in `arch`.
-        input_size: S, the side of the square input in pixels.
-        mask_size: S/4, the side of the logits.
-        pixel_mean: RGB 0-255, to pad images with.
-        resize: how a frame that is not square becomes the input: its longer side is scaled to S and the rest padded
-            (`longest_side`), or both sides are scaled to S (`square`).
-        default_mask_source: which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference).
-        has_hq_head: whether `decode` returns an HQ mask.
-        supports_points: whether the weights were trained with point prompts; fine-tuning uses boxes only.
-    """
-
-    pixel_mean = PIXEL_MEAN
+    pixel_mean = sam.PIXEL_MEAN
+    """RGB 0-255, to pad images with."""
     resize: Literal["longest_side", "square"] = "longest_side"
+    """How a frame becomes the square input: its longer side is scaled to S and the rest padded, or both sides are."""
     default_mask_source = "sam"
+    """Which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference)."""
     has_hq_head = False
+    """Whether `decode` returns an HQ mask."""
     _mean: Tensor
     _std: Tensor
 
     def __init__(self, method: str, backbone: str, arch: Any):
         super().__init__()
         self.method, self.backbone, self.arch = method, backbone, arch
-        self.supports_points = backbone not in BOX_ONLY
+        self.supports_points = backbone not in BOX_ONLY  # fine-tuning uses boxes only
         self.input_size, self.mask_size = arch.input_size, arch.input_size // 4
-        self.register_buffer("_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("_mean", torch.tensor(sam.PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(sam.PIXEL_STD).view(3, 1, 1), persistent=False)
 
     @abc.abstractmethod
     def encode(self, images: Tensor) -> ImageEmbeddings:
-        """Encode images that are already S×S.
-
-        Args:
-            images: float B×3×S×S, RGB, 0-255, B ≥ 1; smaller images at the top left, padded with `pixel_mean`.
-
-        Raises:
-            RossamError: another shape or an integer type.
-        """
+        """Encode images, float B×3×S×S, RGB, 0-255, B ≥ 1; `RossamError` for another shape or an integer type."""
 
     def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
         """Compute in advance what `decode` computes of the images alone: for many decodings of one encoding."""
@@ -115,11 +91,9 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         Args:
             boxes: for each of the B images a float tensor N_i×4, xyxy in input pixels (pixel edges); N_i may be 0.
                 The networks themselves add half a pixel to every coordinate; `arch.box_offset` may undo it.
-            points: for each of the B images; None: no points.
 
         Raises:
-            RossamError: boxes for another number of images, another shape, or an integer type; points of another
-                shape.
+            RossamError: boxes or points of another number, shape or type.
         """
 
     @abc.abstractmethod
@@ -140,30 +114,22 @@ class PromptableSegmenter(nn.Module, abc.ABC):
     def _normalised(self, images: Tensor) -> Tensor:
         """Checked images, standardised by channel (SAM and SAM2 share ImageNet's mean and deviation)."""
         s = self.input_size
-        if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != (3, s, s):
-            raise RossamError(
-                "images",
-                f"shape {tuple(images.shape)}, expected (B, 3, {s}, {s}) with B of at least 1",
-                f"resize and pad to {s}×{s}; this model is a {self.backbone}",
-            )
-        if not images.is_floating_point():
-            raise RossamError("images", f"dtype {images.dtype}, expected float with values 0-255", "call .float()")
+        if images.shape[1:] != (3, s, s) or len(images) == 0 or not images.is_floating_point():
+            finding = f"{images.dtype} of shape {tuple(images.shape)}, expected (B, 3, {s}, {s}) of float, B at least 1"
+            raise RossamError("images", finding, f"resize and pad to {s}×{s}; this model is a {self.backbone}")
         return (images - self._mean) / self._std
 
     def _prompts(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Checked boxes of all images as the network takes them, float32 ΣN×4, and each box's image, int64 ΣN."""
         b, device = len(embeddings.final), embeddings.final.device
+        remedy = "pass a list with one N×4 float tensor per image; torch.zeros(0, 4) for one without boxes"
         if isinstance(boxes, Tensor) or len(boxes) != b:
             finding = f"shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} tensors"
-            raise RossamError("boxes", f"{finding} for {b} images", "pass a list with one N×4 tensor per image")
-        for number, each in enumerate(boxes):
-            if each.ndim != 2 or each.shape[1] != 4 or not each.is_floating_point():
-                raise RossamError(
-                    f"boxes[{number}]",
-                    f"shape {tuple(each.shape)} of {each.dtype}, expected (N, 4) of float, x1 y1 x2 y2",
-                    "for an image without boxes pass torch.zeros(0, 4)",
-                )
-        counts = torch.tensor([len(each) for each in boxes])
+            raise RossamError("boxes", f"{finding} for {b} images", remedy)
+        for i, of_image in enumerate(boxes):
+            if of_image.ndim != 2 or of_image.shape[1] != 4 or not of_image.is_floating_point():
+                raise RossamError(f"boxes[{i}]", f"shape {tuple(of_image.shape)} of {of_image.dtype}", remedy)
+        counts = torch.tensor([len(of_image) for of_image in boxes])
         index = torch.repeat_interleave(torch.arange(b), counts).to(device)
         return torch.cat(list(boxes)).to(device, torch.float32) + self.arch.box_offset, index
 
@@ -184,14 +150,14 @@ class SamSegmenter(PromptableSegmenter):
     Parameters are named as in SAM's and HQ-SAM's checkpoints. Adapters are an option of each (`build_model`).
     """
 
-    def __init__(self, method: str, backbone: str, arch: Architecture):
+    def __init__(self, method: str, backbone: str, arch: sam.Architecture):
         super().__init__(method, backbone, arch)
         self.default_mask_source = {"sam": "sam", "hq-sam": "sum", "ros-sam": "hq"}[method]
         self.has_hq_head = method != "sam"
-        self.image_encoder = ImageEncoder(arch)
-        self.prompt_encoder = build_prompt_encoder(arch)
+        self.image_encoder = sam.ImageEncoder(arch)
+        self.prompt_encoder = sam.build_prompt_encoder(arch)
         self.mask_decoder = HQMaskDecoder(arch) if self.has_hq_head else BoxMaskDecoder(arch)
-        fuse_channel_norms(self)
+        sam.fuse_channel_norms(self)
 
     def encode(self, images: Tensor) -> ImageEmbeddings:
         final, early = self.image_encoder(self._normalised(images))
@@ -205,19 +171,20 @@ class SamSegmenter(PromptableSegmenter):
 
     def decode(self, embeddings: ImageEmbeddings, boxes: Sequence[Tensor], points: Points | None = None) -> MaskLogits:
         prompts, index = self._prompts(embeddings, boxes)
-        hq_features = self.prepare(embeddings).hq_features
+        prepared = self.prepare(embeddings)
         with torch.autocast(prompts.device.type, enabled=False):  # coordinates times 2π need all digits of float32
             sparse, _ = self.prompt_encoder(self._points(points, prompts), prompts, None)
             image_pe = self.prompt_encoder.get_dense_pe()
         no_mask = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
-        return self.mask_decoder(embeddings.final, hq_features, image_pe, sparse, no_mask, index)
+        hq_features = None if prepared.hq_features is None else prepared.hq_features[index]
+        return self.mask_decoder((prepared.final + no_mask)[index], hq_features, image_pe, sparse)
 
     def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer of that name.
+        """As `PromptableSegmenter.group_of`.
 
         `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
-        `prompt_encoder`; `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that
-        the HQ head may read instead of SAM's own; `sam_decoder`: the rest of the decoder.
+        `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that the HQ head may read
+        instead of SAM's own; `sam_decoder`: the rest of the decoder.
         """
         if is_adapter(name):
             return "lora"
@@ -233,20 +200,14 @@ class SamSegmenter(PromptableSegmenter):
 
 
 def set_trainable(model: PromptableSegmenter, groups: Iterable[str]) -> list[nn.Parameter]:
-    """Make exactly the named groups trainable, freeze the rest, and return the trainable parameters.
-
-    Raises:
-        RossamError: a name that is no group, or a group with no parameters in this model.
-    """
+    """Make exactly the named groups trainable, freeze the rest, and return the trainable parameters; `RossamError` for
+    a group with no parameters in this model."""
     requested, members = set(groups), model.parameter_groups()
     empty = sorted(group for group in requested if not members.get(group))
     if empty:
         available = ", ".join(group for group, parameters in members.items() if parameters)
-        raise RossamError(
-            f"trainable groups {', '.join(empty)}",
-            f"match no parameter of this {model.method} {model.backbone}",
-            f"choose among {available}",
-        )
+        finding = f"match no parameter of this {model.method} {model.backbone}"
+        raise RossamError(f"trainable groups {', '.join(empty)}", finding, f"choose among {available}")
     for group, parameters in members.items():
         for _, parameter in parameters:
             parameter.requires_grad_(group in requested)
@@ -254,9 +215,9 @@ def set_trainable(model: PromptableSegmenter, groups: Iterable[str]) -> list[nn.
 
 
 def backbone_constants(method: str, backbone: str, **overrides: Any) -> Any:
-    """Constants of a backbone: `Architecture`, or `Hiera` for sam2. Some may be replaced."""
+    """Constants of a backbone, some replaced: `Architecture`, or `Hiera` for sam2."""
     if method != "sam2":
-        return architecture(backbone, **overrides)
+        return sam.architecture(backbone, **overrides)
     from rossam_core.model.sam2 import hiera  # imports transformers, which takes seconds
 
     return hiera(backbone, **overrides)
@@ -264,7 +225,7 @@ def backbone_constants(method: str, backbone: str, **overrides: Any) -> Any:
 
 def input_size(backbone: str) -> int:
     """Side of the square input of a backbone, pixels."""
-    return backbone_constants("sam" if backbone in ARCHITECTURES else "sam2", backbone).input_size
+    return backbone_constants("sam" if backbone in sam.ARCHITECTURES else "sam2", backbone).input_size
 
 
 def build_model(
@@ -284,8 +245,7 @@ def build_model(
 
     Args:
         method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
-        backbone: `vit_t`, `vit_b`, `vit_l` or `vit_h`; for sam2 `hiera_t` (ours), `hiera_tiny`, `hiera_small`,
-            `hiera_base_plus` or `hiera_large`.
+        backbone: a key of `ARCHITECTURES`, e.g. `vit_t`; for sam2 of `HIERAS`, e.g. `hiera_t`.
         checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), the folder of a
             fine-tuning run (its best weights, see `load_run`), or None for fresh weights.
         adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
@@ -305,15 +265,16 @@ def build_model(
             another model.
     """
     if method not in (*METHODS, "sam2"):
-        raise RossamError(f"method {method}", "is not in this build", f"use one of {', '.join(METHODS)}, sam2")
+        raise RossamError(f"method {method}", "is not known", f"use one of {', '.join(METHODS)}, sam2")
     if checkpoint is not None and (Path(checkpoint) / "run.json").is_file():
-        return _expect(load_run(checkpoint), method, backbone, checkpoint)
+        model = load_run(checkpoint)
+        if (model.method, model.backbone) != (method, backbone):
+            finding = f"is a run of {model.method} {model.backbone}, expected {method} {backbone}"
+            raise RossamError(checkpoint, finding, "ask for the run's method and backbone, or name another folder")
+        return model
     if method == "ros-sam" and checkpoint == "default" and not for_training:
-        raise RossamError(
-            "method ros-sam",
-            "has no fine-tuned weights: ROS-SAM is what fine-tuning makes of HQ-SAM",
-            "fine-tune first (rossam_core.fit) and pass the run's folder as checkpoint, or use hq-sam",
-        )
+        remedy = "fine-tune first (rossam_core.fit) and pass the run's folder as checkpoint, or use hq-sam"
+        raise RossamError("method ros-sam", "has no fine-tuned weights: it is what fine-tuning makes of HQ-SAM", remedy)
     if adapter == "default":
         adapter = "lora" if method == "ros-sam" else None
     arch = backbone_constants(method, backbone, **overrides)
@@ -323,9 +284,10 @@ def build_model(
     if checkpoint is not None:
         fresh_head = fresh_hq_head and model.has_hq_head
         default = checkpoint == "default"
+        path = default_checkpoint(backbone, hq=model.has_hq_head and not fresh_head) if default else checkpoint
         load_checkpoint(
             model,
-            default_checkpoint(backbone, hq=model.has_hq_head and not fresh_head) if default else checkpoint,
+            path,
             allow_missing=("lora", "hq_head") if fresh_head else ("lora",),
             ignore=("hq_head",) if default and (method == "sam" or fresh_head) else (),
             resize_positions="input_size" in overrides,
@@ -366,10 +328,9 @@ def build_base(run: Mapping[str, Any]) -> PromptableSegmenter:
 
 
 def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegmenter:
-    """The network that a fine-tuning run has trained: its base with the trained groups, in `eval` mode.
+    """The network that the fine-tuning run in a folder has trained: its base with the trained groups, in `eval` mode.
 
     Args:
-        run_dir: contains `run.json` and `weights_best.safetensors`, `weights_last.safetensors`.
         which: `best` (validation IoU) or `last`.
 
     Raises:
@@ -382,11 +343,4 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
     model.supports_points = False  # it was fine-tuned with boxes only
-    return model
-
-
-def _expect(model: PromptableSegmenter, method: str, backbone: str, where: str | os.PathLike) -> PromptableSegmenter:
-    if (model.method, model.backbone) != (method, backbone):
-        finding = f"is a run of {model.method} {model.backbone}, expected {method} {backbone}"
-        raise RossamError(where, finding, "ask for the method and backbone of the run, or name another folder")
     return model

@@ -47,15 +47,12 @@ _TINY_VIT = "image_encoder.patch_embed.seq.0.c.weight"
 class OfficialFile(NamedTuple):
     """A checkpoint published by its authors: an entry of `files.DOWNLOADS`."""
 
-    fetch_name: str
-    """Its name for `rossam fetch`."""
+    fetch_name: str  # for `rossam fetch`
     backbone: str
-    hq: bool
-    """Whether it holds HQ-SAM's head."""
+    hq: bool  # whether it holds HQ-SAM's head
     name: str
     url: str
-    known_hash: str
-    """Algorithm and hex digest, e.g. `sha256:ec2d…`."""
+    known_hash: str  # algorithm and hex digest, e.g. `sha256:ec2d…`
 
 
 @functools.cache
@@ -81,14 +78,8 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
         RossamError: the prior is missing and cannot be downloaded; the message says what to place where.
     """
     if backbone in SHIPPED:
-        path = SHIPPED[backbone]
-        if path.is_file():
-            return path
-        remedy = "install the package again, or name another checkpoint"
-        raise RossamError(path, f"the prior of {backbone} that ships with the package is missing", remedy)
-    official = next((file for file in official_files() if (file.backbone, file.hq) == (backbone, hq)), None)
-    if official is None:
-        raise RossamError(f"backbone {backbone}", "has no default checkpoint", "name a weights file")
+        return SHIPPED[backbone]
+    official = next(file for file in official_files() if (file.backbone, file.hq) == (backbone, hq))
     path = checkpoint_path(official.name)
     if path.is_file():
         return path
@@ -98,9 +89,8 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
         raise RossamError(
             path,
             f"is not in the cache and cannot be fetched ({type(error).__name__}: {error})",
-            f"run `rossam fetch {official.fetch_name}`, which resumes a broken download; or download "
-            f"{official.url} ({official.known_hash}) elsewhere and place it at {path}; "
-            "the environment variable ROSSAM_CACHE names another cache folder",
+            f"run `rossam fetch {official.fetch_name}`, which resumes a broken download; or download {official.url} "
+            f"({official.known_hash}) elsewhere and place it there (ROSSAM_CACHE names another cache folder)",
         ) from error
 
 
@@ -122,8 +112,7 @@ def load_checkpoint(
         resize_positions: interpolate position embeddings to the model's input size where they differ.
 
     Returns:
-        The file's metadata; empty for a `.pth`; of an official SAM2 file `ignored_video_memory`, the number of its
-        tensors that single images do not need. A file that declares itself partial (`groups`) brings those groups
+        The file's metadata; empty for a `.pth`. A file that declares itself partial (`groups`) contains those groups
         only, and must have been saved on top of exactly the weights that the model has in the others.
 
     Raises:
@@ -138,9 +127,11 @@ def load_checkpoint(
     own = _named_state(model)
     _check_backbone(path, model, tensors, metadata)
     if "sits_on" in metadata:
-        brought = metadata["groups"].split(",")
-        allow_missing = {model.group_of(name) for name in own} - set(brought)
-        _check_foundation(path, model, brought, metadata["sits_on"])
+        groups, expected = metadata["groups"].split(","), metadata["sits_on"]
+        allow_missing = {model.group_of(name) for name in own} - set(groups)
+        if (measured := weights_hash(model, without=groups)) != expected:
+            finding = f"{', '.join(groups)} sit on weights {expected[:12]}…; the model has {measured[:12]}…"
+            raise RossamError(path, finding, "load the checkpoint these were trained on first")
     if resize_positions:
         tensors = {name: _resize_positions(name, value, own.get(name)) for name, value in tensors.items()}
     _check_names(path, model, own, tensors, set(allow_missing))
@@ -170,12 +161,11 @@ def save_weights(
         RossamError: a group with nothing in it, or a path that cannot be written.
     """
     state = _named_state(model)
-    state = {name: value for name, value in state.items() if groups is None or model.group_of(name) in groups}
     notes = {key: str(value) for key, value in (metadata or {}).items()}
     notes |= {"method": model.method, "backbone": model.backbone}
     if groups is not None:
-        empty = set(groups) - {model.group_of(name) for name in state}
-        if empty:
+        state = {name: value for name, value in state.items() if model.group_of(name) in groups}
+        if empty := set(groups) - {model.group_of(name) for name in state}:
             raise RossamError(path, f"groups {', '.join(sorted(empty))} hold nothing to save", "name groups that exist")
         notes |= {"groups": ",".join(sorted(groups)), "sits_on": weights_hash(model, without=groups)}
     buffers = {name for name, _ in model.named_buffers()}
@@ -208,17 +198,14 @@ def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], di
     """Tensors by our names, and metadata."""
     _check_hash(path)
     own = [_without_peft(name) for name in model.state_dict()]
-    name = core_model.checkpoint_reader
-    if name is None or importlib.util.find_spec(name.partition(".")[0]) is None:
+    reader = core_model.checkpoint_reader
+    if reader is None or importlib.util.find_spec(reader.partition(".")[0]) is None:
         state, metadata = read_official(path)
     else:
-        reader = importlib.import_module(name)
-        state, metadata = reader.read_checkpoint(path, {_QKV.sub(r"\1.qkv.", name) for name in own})
+        official_names = {_QKV.sub(r"\1.qkv.", name) for name in own}
+        state, metadata = importlib.import_module(reader).read_checkpoint(path, official_names)
     state = {_without_peft(name): value for name, value in state.items()}
-    if model.method == "sam2":
-        state, ignored = from_official(state, own)
-        return state, metadata | ({"ignored_video_memory": str(ignored)} if ignored else {})
-    return _split_qkv(state), metadata
+    return from_official(state, own) if model.method == "sam2" else _split_qkv(state), metadata
 
 
 def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -235,38 +222,30 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         state = content.get("model", content)
         assert all(isinstance(value, Tensor) for value in state.values())
     except Exception as error:  # damaged pickles raise anything
-        raise RossamError(
-            path,
-            f"is damaged, or no official checkpoint ({path.stat().st_size:,} bytes)",
-            "copy the file again; checkpoints of trainers and Hugging Face folders need the package rossam_kit",
-        ) from error
+        remedy = "copy the file again; checkpoints of trainers and Hugging Face folders need the package rossam_kit"
+        finding = f"is damaged, or no official checkpoint ({path.stat().st_size:,} bytes)"
+        raise RossamError(path, finding, remedy) from error
     return state, {}
 
 
 def _check_hash(path: Path) -> None:
+    """Raise `RossamError` where a file with an official name is not the published one."""
     official = next((file for file in official_files() if file.name == path.name), None)
     if official is None or not path.is_file():
         return
     algorithm, expected = official.known_hash.split(":")
-    with open(path, "rb") as stream:
-        measured = hashlib.file_digest(stream, algorithm).hexdigest()
+    measured = pooch.file_hash(str(path), algorithm)
     if measured != expected:
-        raise RossamError(
-            path,
-            f"{algorithm} is {measured}, expected {expected} ({path.stat().st_size:,} bytes); truncated or changed",
-            f"fetch {official.url} again, or give a file of your own another name",
-        )
+        size, remedy = path.stat().st_size, f"fetch {official.url} again, or give a file of your own another name"
+        raise RossamError(path, f"{algorithm} is {measured}, expected {expected} ({size:,} bytes)", remedy)
 
 
 def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`attn.qkv.*` -> `attn.q_proj.*`, `attn.k_proj.*`, `attn.v_proj.*`."""
-    split = {}
-    for name, value in state.items():
-        if ".attn.qkv." in name:
-            for letter, part in zip("qkv", value.chunk(3), strict=False):
-                split[name.replace(".qkv.", f".{letter}_proj.")] = part
-        else:
-            split[name] = value
+    split = dict(state)
+    for name in [name for name in state if ".attn.qkv." in name]:
+        for letter, part in zip("qkv", split.pop(name).chunk(3), strict=False):
+            split[name.replace(".qkv.", f".{letter}_proj.")] = part
     return split
 
 
@@ -284,31 +263,13 @@ def _check_backbone(path: Path, model: PromptableSegmenter, tensors: Mapping[str
         size = (len(patches), len({match[1] for match in map(_BLOCK.match, tensors) if match}))
         if size == (model.arch.dim, model.arch.depth):
             return
-        finding = f"this looks like {_backbone_of(*size)}: dim {size[0]}, depth {size[1]}"
-    raise RossamError(
-        path,
-        f"{finding}; the model is {model.backbone}: dim {model.arch.dim}, depth {model.arch.depth}",
-        "build the model with the checkpoint's backbone, or choose another checkpoint",
-    )
+        from rossam_core.model.sam2 import HIERAS  # imports transformers, which takes seconds
 
-
-def _backbone_of(dim: int, depth: int) -> str:
-    from rossam_core.model.sam2 import HIERAS  # imports transformers, which takes seconds
-
-    all_constants: dict[str, Any] = {**ARCHITECTURES, **HIERAS}
-    return next(
-        (name for name, arch in all_constants.items() if (arch.dim, arch.depth) == (dim, depth)), "none we know"
-    )
-
-
-def _check_foundation(path: Path, model: PromptableSegmenter, brought: list[str], expected: str) -> None:
-    measured = weights_hash(model, without=brought)
-    if measured != expected:
-        raise RossamError(
-            path,
-            f"holds {', '.join(brought)} that sit on weights {expected[:12]}…; the model holds {measured[:12]}…",
-            "load the checkpoint these were trained on first",
-        )
+        all_constants: dict[str, Any] = {**ARCHITECTURES, **HIERAS}
+        names = [name for name, arch in all_constants.items() if (arch.dim, arch.depth) == size]
+        finding = f"this looks like {(*names, 'no known backbone')[0]}: dim {size[0]}, depth {size[1]}"
+    finding += f"; the model is {model.backbone}: dim {model.arch.dim}, depth {model.arch.depth}"
+    raise RossamError(path, finding, "build the model with the checkpoint's backbone, or choose another checkpoint")
 
 
 def _check_names(
@@ -317,14 +278,11 @@ def _check_names(
     """Raise one `RossamError` with all that does not fit: names, shapes, types, values."""
     present = {model.group_of(name) for name in tensors}
     common = [name for name in own if name in tensors]
+    shapes = {name: (tuple(tensors[name].shape), tuple(own[name].shape)) for name in common}
     faults = {
         "missing": [n for n in own if n not in tensors and model.group_of(n) not in may_lack - present],
         "unexpected": [name for name in tensors if name not in own],
-        "misshapen": [
-            f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in common
-            if tensors[name].shape != own[name].shape
-        ],
+        "misshapen": [f"{n} is {shape}, expected {of_own}" for n, (shape, of_own) in shapes.items() if shape != of_own],
         "stored as whole numbers (quantised)": [n for n in common if not tensors[n].is_floating_point()],
         "NaN or infinite": [n for n in common if not tensors[n].isfinite().all()],
     }
@@ -333,12 +291,12 @@ def _check_names(
         if names:
             more = f", and {len(names) - 6} more" if len(names) > 6 else ""
             problems.add(f"{kind} ({len(names)})", ", ".join(names[:6]) + more)
-    if faults["NaN or infinite"] and len(problems) == 1:
-        problems.raise_if_any("the training that wrote them has diverged, or the file is damaged: take an earlier one")
     problems.raise_if_any(_remedy(model, faults))
 
 
 def _remedy(model: PromptableSegmenter, faults: Mapping[str, list[str]]) -> str:
+    if not any(names for kind, names in faults.items() if kind != "NaN or infinite"):
+        return "the training that wrote them has diverged, or the file is damaged: take an earlier one"
     groups = {model.group_of(name) for name in faults["missing"] + faults["unexpected"]}
     if groups == {"hq_head"} and not faults["misshapen"]:
         if faults["missing"]:

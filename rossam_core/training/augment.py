@@ -20,8 +20,6 @@ from rossam_core.inference.windows import window_sides
 from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_core.settings import Config, InferenceConfig
 
-NO_MASK, OUT_OF_VIEW, TOO_SMALL, OVER_CAP = "no mask", "out of view", "too small", "over the cap"
-
 
 class AugmentConfig(Config):
     """How a training view is drawn (paper section 3.2.3, supplement Figure 9)."""
@@ -29,10 +27,9 @@ class AugmentConfig(Config):
     scale: tuple[float, float] = (0.1, 4.0)
     """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
     scale_of: Literal["frame", "input", "window"] = "frame"
-    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data");
-    `input`: the frame's longer side fits the input (mmdet's RandomResize, on which the released code is built);
-    `window`: one object, drawn at random, is seen in the window that `RunConfig.inference` gives it (ours,
-    `corrected`)."""
+    """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data"). `input`:
+    the frame's longer side fits the input (mmdet's RandomResize, as the released code). `window` (ours, `corrected`):
+    one object, drawn at random, is seen in the window that `RunConfig.inference` gives it."""
     rotation: bool = True
     """Rotate by an angle uniform in [0, 360) degrees (paper; range ours). The released code does not rotate."""
     diagonal_flip: float = Field(0.0, ge=0, le=1)
@@ -69,37 +66,21 @@ class AugmentConfig(Config):
 
 
 class Sample(NamedTuple):
-    """One training view.
+    """One training view."""
 
-    Attributes:
-        image: float32 S×S×3, RGB 0-255.
-        boxes: float32 N×4, prompts, xyxy in pixel-edge coordinates of the input; see `AugmentConfig.prompt`.
-        masks: bool N×S×S, what is visible of each object.
-        kept: indices into `frame.objects`, one per row of `boxes`.
-        dropped: reason → number of the frame's objects left out.
-        matrix: float64 2×3, frame → input.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    masks: np.ndarray
-    kept: tuple[int, ...]
-    dropped: Counter
-    matrix: np.ndarray
+    image: np.ndarray  # float32 S×S×3, RGB 0-255
+    boxes: np.ndarray  # float32 N×4, prompts in pixel-edge coordinates of the input; see `AugmentConfig.prompt`
+    masks: np.ndarray  # bool N×S×S, what is visible of each object
+    kept: tuple[int, ...]  # indices into `frame.objects`, one per row of `boxes`
+    dropped: Counter  # reason → number of the frame's objects left out
+    matrix: np.ndarray  # float64 2×3, frame → input
 
 
 def augment(
-    frame: Frame,
-    size: int,
-    config: AugmentConfig,
-    rng: np.random.Generator,
-    inference: InferenceConfig | None = None,
+    frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator, inference: InferenceConfig | None = None
 ) -> Sample:
-    """One random training view of a frame, S×S with S = `size`; a pure function of its arguments.
-
-    Args:
-        inference: windows that `scale_of` = `window` refers to; None = the defaults.
-    """
+    """One random training view of a frame, S×S with S = `size`; a pure function of its arguments. `inference` (None =
+    the defaults) gives the windows that `scale_of` = `window` refers to."""
     matrix = draw_matrix(frame, size, config, rng, inference or InferenceConfig())
     boxes, masks, kept, dropped = warp_objects(frame, matrix, size, config, rng)
     image = warp_image(frame.image(), matrix, size)
@@ -126,13 +107,10 @@ def draw_matrix(
     """
     h, w = frame.size_hw
     with_masks = [o for o in frame.objects if o.has_mask]
-    chosen = with_masks[rng.integers(len(with_masks))] if config.keep_object_in_view and with_masks else None
-    box = np.array(chosen.box_xyxy if chosen else (0, 0, w, h))
-    unit = {
-        "frame": 1.0,
-        "input": size / max(h, w),
-        "window": size / window_side(box, frame.size_hw, size, inference),
-    }
+    subject = with_masks[rng.integers(len(with_masks))] if config.keep_object_in_view and with_masks else None
+    box = np.array(subject.box_xyxy if subject else (0, 0, w, h))
+    window = window_side(box, frame.size_hw, size, inference)
+    unit = {"frame": 1.0, "input": size / max(h, w), "window": size / window}
     scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
     half_turn, mirrored = rng.random() < config.diagonal_flip, rng.random() < config.mirror
@@ -146,7 +124,7 @@ def draw_matrix(
 
     room = np.maximum(np.ceil(canvas - size - 1e-6), 0).astype(int)  # largest crop offset, xy
     low, high = np.zeros(2, int), room
-    if chosen:
+    if subject:
         on_canvas = linear @ _corners(*box) - origin[:, None]
         first, last = on_canvas.min(axis=1), on_canvas.max(axis=1)
         middle = (first + last) / 2
@@ -164,9 +142,8 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     a scale of 0.1 does not alias. Outside the frame its edge pixels repeat; `inside_frame` says where that is.
     """
     image, matrix = _area_prefilter(image, matrix)
-    warped = cv2.warpAffine(
-        image, _to_pixel_centres(matrix), (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )  # cv2 saturates uint8, so bicubic overshoot clamps
+    matrix, method = _to_pixel_centres(matrix), cv2.INTER_CUBIC  # cv2 saturates uint8, so that overshoot is clamped
+    warped = cv2.warpAffine(image, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)
     return warped.astype(np.float32)
 
 
@@ -191,24 +168,23 @@ def warp_objects(
     cap = config.max_objects or len(frame.objects)
     for index in rng.permutation(len(frame.objects)).tolist():
         if not frame.objects[index].has_mask:
-            dropped[NO_MASK] += 1
+            dropped["no mask"] += 1
         elif len(visible) == cap:
-            dropped[OVER_CAP] += 1
+            dropped["over the cap"] += 1
         else:
             mask = warp_mask(frame.objects[index], frame.size_hw, matrix, size)
             if mask is None:
-                dropped[OUT_OF_VIEW] += 1
+                dropped["out of view"] += 1
             elif mask.sum() < config.min_area:
-                dropped[TOO_SMALL] += 1
+                dropped["too small"] += 1
             else:
                 visible[index] = mask
     kept = tuple(sorted(visible))
     masks = np.array([visible[i] for i in kept], dtype=bool).reshape(-1, size, size)
     boxes = np.zeros((len(kept), 4), dtype=np.float32)
     for row, (index, mask) in enumerate(zip(kept, masks, strict=True)):
-        annotated = config.prompt == "annotated"
-        box = _upright_box(frame.objects[index].box_xyxy, matrix, size) if annotated else None
-        boxes[row] = mask_forms.box_of(mask) if box is None else box
+        upright = _upright_box(frame.objects[index].box_xyxy, matrix, size) if config.prompt == "annotated" else None
+        boxes[row] = mask_forms.box_of(mask) if upright is None else upright
     return boxes, masks, kept, dropped
 
 

@@ -23,22 +23,15 @@ from rossam_core.training.recipes import TrainingConfig
 
 
 class View(NamedTuple):
-    """One training sample."""
+    """One training sample; see `augment.Sample`."""
 
-    sample: int
-    """Number of the sample in the run."""
-    frame: str
-    """Key of its frame."""
-    image: Tensor
-    """float32 S×S×3."""
-    boxes: Tensor
-    """float32 N×4."""
-    masks: Tensor
-    """bool N×S×S."""
+    sample: int  # its number in the run
+    frame: str  # key of its frame
+    image: Tensor  # float32 S×S×3
+    boxes: Tensor  # float32 N×4
+    masks: Tensor  # bool N×S×S
     dropped: Counter
-    """See `augment.Sample`."""
-    digest: int
-    """Checksum of what the network sees."""
+    digest: int  # checksum of what the network sees
 
     def account(self) -> dict[str, Any]:
         """What the log records, small enough to send between processes."""

@@ -1,10 +1,9 @@
 """Mask losses: weighted binary cross-entropy plus Dice, on sampled points or on every pixel.
 
-Everything is computed in float32, also under autocast.
-
 `L = bce_weight · L_bce + dice_weight · L_dice` for each object, over P positions p of the mask plane. With
 `sampling="points"` the positions are drawn where the logits are least certain (Kirillov et al. 2020, PointRend,
 section 3.1, as the released code does); with `sampling="dense"` they are all H·W target pixels.
+Everything is computed in float32, also under autocast.
 """
 
 from __future__ import annotations
@@ -40,20 +39,12 @@ class LossConfig(Config):
     """Weight of the Dice term (paper and released code: 1)."""
 
 
-def bce_loss(
-    logits: Tensor, targets: Tensor, *, foreground_weight: float = 1.0, background_weight: float = 1.0
-) -> Tensor:
-    """Weighted binary cross-entropy, one value per object.
+def bce_loss(logits: Tensor, targets: Tensor, foreground_weight: float = 1.0, background_weight: float = 1.0) -> Tensor:
+    """Weighted binary cross-entropy of N×P (or N×…) logits x and targets t in [0, 1]: float32 N, mean over positions.
 
     `L_bce = 1/P Σ_p w_p · [softplus(x_p) − t_p · x_p]`, `w_p = w_bg + (w_fg − w_bg) · t_p`
 
-    where x are logits and t targets in [0, 1]; the bracket is `−t log σ(x) − (1−t) log(1−σ(x))`.
-
-    Args:
-        logits, targets: N×P (or N×…, flattened).
-
-    Returns:
-        float32 N, mean over positions.
+    The bracket is `−t log σ(x) − (1−t) log(1−σ(x))`.
 
     >>> bce_loss(torch.zeros(1, 4), torch.ones(1, 4))
     tensor([0.6931])
@@ -64,17 +55,12 @@ def bce_loss(
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss, one value per object (Milletari et al. 2016, with sums rather than squares, as in MaskFormer).
+    """Dice loss of N×P (or N×…) logits x and targets t in [0, 1]: float32 N in [0, 1].
 
     `L_dice = 1 − (2 Σ_p σ(x_p) t_p + ε) / (Σ_p σ(x_p) + Σ_p t_p + ε)`
 
-    An empty target met by an empty prediction costs 0, thanks to ε = 1 position.
-
-    Args:
-        logits, targets: N×P (or N×…, flattened); targets in [0, 1].
-
-    Returns:
-        float32 N in [0, 1].
+    Milletari et al. 2016, with sums rather than squares, as in MaskFormer. An empty target met by an empty prediction
+    costs 0, thanks to ε = 1 position.
 
     >>> dice_loss(torch.full((1, 4), 50.0), torch.ones(1, 4))
     tensor([0.])
@@ -96,13 +82,12 @@ def sample_at(planes: Tensor, points_xy: Tensor) -> Tensor:
 
 def uncertain_points(
     logits: Tensor,
-    *,
     count: int,
     oversample: float = 3.0,
     importance: float = 0.75,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Points near the predicted outline: of `oversample · count` uniform candidates those with the smallest |x|.
+    """Points near the predicted outline: of `oversample · count` uniform candidates those with the smallest |logit|.
 
     Args:
         logits: N×h×w.
@@ -112,14 +97,14 @@ def uncertain_points(
     Returns:
         float32 N×count×2, x and y in [0, 1] across the plane; no gradient flows through them.
     """
-    n = logits.shape[0]
     device = generator.device if generator is not None else logits.device
-    chosen = round(importance * count)
-    candidates = max(chosen, round(oversample * count))
-    points = torch.rand(n, candidates + count - chosen, 2, generator=generator, device=device).to(logits.device)
+    uncertain = round(importance * count)
+    candidates = max(uncertain, round(oversample * count))
+    shape = (len(logits), candidates + count - uncertain, 2)
+    points = torch.rand(shape, generator=generator, device=device).to(logits.device)
     with torch.no_grad():
         uncertainty = -sample_at(logits.detach().float(), points[:, :candidates]).abs()
-        best = uncertainty.topk(chosen, dim=1, sorted=False).indices  # N×chosen
+        best = uncertainty.topk(uncertain, dim=1, sorted=False).indices  # N×uncertain
     near_outline = points.gather(1, best.unsqueeze(2).expand(-1, -1, 2))
     return torch.cat([near_outline, points[:, candidates:]], dim=1)
 
@@ -127,41 +112,19 @@ def uncertain_points(
 def object_losses(
     logits: Tensor, targets: Tensor, config: LossConfig, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Weighted sum of cross-entropy and Dice for each object.
+    """Weighted sum of cross-entropy and Dice for each object: float32 N.
 
     Args:
         logits: N×h×w, any float type.
         targets: N×H×W, bool or in [0, 1], of the same field of view (H = 4h for SAM's input).
-        config: weights and positions.
         generator: for point sampling.
-
-    Returns:
-        float32 N.
-
-    Raises:
-        ValueError: the two have different numbers of planes; both shapes are printed.
     """
-    if logits.ndim != 3 or targets.ndim != 3 or len(logits) != len(targets):
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be N×h×w and N×H×W for the same N"
-        )
     with torch.autocast(logits.device.type, enabled=False):
         logits, targets = logits.float(), targets.to(logits.device, torch.float32)
         if config.sampling == "points":
-            points = uncertain_points(
-                logits,
-                count=config.points,
-                oversample=config.oversample,
-                importance=config.importance,
-                generator=generator,
-            )
+            points = uncertain_points(logits, config.points, config.oversample, config.importance, generator)
             logits, targets = sample_at(logits, points), sample_at(targets, points)
         elif logits.shape != targets.shape:
             logits = F.interpolate(logits.unsqueeze(1), targets.shape[1:], mode="bilinear", align_corners=False)
-        cross_entropy = bce_loss(
-            logits,
-            targets,
-            foreground_weight=config.foreground_weight,
-            background_weight=config.background_weight,
-        )
+        cross_entropy = bce_loss(logits, targets, config.foreground_weight, config.background_weight)
         return config.bce_weight * cross_entropy + config.dice_weight * dice_loss(logits, targets)

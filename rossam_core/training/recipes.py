@@ -27,10 +27,8 @@ DECODER_OF: dict[MaskName, GroupName] = {"sam": "sam_decoder", "hq": "hq_head"}
 class Phase(NamedTuple):
     """What one step updates, and by which mask's loss."""
 
-    groups: tuple[GroupName, ...]
-    """Parameter groups that are updated; all others are frozen in this step."""
-    mask: MaskName
-    """Whose loss: SAM's mask, the HQ head's, or the sum of both losses."""
+    groups: tuple[GroupName, ...]  # the parameter groups that are updated; all others are frozen in this step
+    mask: MaskName  # whose loss: SAM's mask, the HQ head's, or the sum of both losses
 
 
 class GroupConfig(Config):
@@ -74,8 +72,7 @@ class TrainingConfig(Config):
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all groups of a phase; None = unlimited (released code). Corrected: 1."""
     step_every: float = Field(1 / 12, gt=0, le=1)
-    """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4 of 48
-    epochs)."""
+    """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4/48 epochs)."""
     step_factor: float = Field(0.1, gt=0, le=1)
     """See `step_every` (released code: 0.1)."""
     warmup: float = Field(0.0, ge=0, lt=1)
@@ -88,16 +85,14 @@ class TrainingConfig(Config):
     batch: int = Field(8, ge=1)
     """Frames per step, over all processes (paper: not given, ours 8; released code: 1 per process)."""
     micro_batch: int | None = Field(None, ge=1)
-    """Frames per process in one forward and backward pass; smaller saves memory and changes only rounding. None = all
-    of its share."""
+    """Frames per process in one forward and backward pass, None = all; smaller saves memory, changes only rounding."""
     augment: AugmentConfig = AugmentConfig()
     """How training samples are drawn."""
     loss: LossConfig = LossConfig()
     """The loss."""
 
     lora_rank: int | None = Field(None, ge=1)
-    """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width, which is
-    512 there."""
+    """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width."""
     adapter: AdapterKind = "lora"
     """Kind of the adapters, all of the group `lora` (paper section 3.2.1: LoRA). The paper tried others and gives no
     numbers (section 4.3); see `model.lora.add_adapter`."""
@@ -134,18 +129,16 @@ class TrainingConfig(Config):
         >>> recipe("paper").phases(has_hq_head=True)[0]
         Phase(groups=('lora', 'last_block', 'sam_decoder'), mask='sam')
         """
+        trained = self.trained_groups
         available: list[MaskName] = ["sam", "hq"] if has_hq_head else ["sam"]
-        masks = [mask for mask in available if DECODER_OF[mask] in self.trained_groups] or available
-        others = tuple(group for group in self.trained_groups if group not in DECODER_OF.values())
+        masks = [mask for mask in available if DECODER_OF[mask] in trained] or available
         if self.alternate == "masks":
-            return tuple(
-                Phase(others + tuple(group for group in (DECODER_OF[mask],) if group in self.trained_groups), mask)
-                for mask in masks
-            )
+            others = tuple(group for group in trained if group not in DECODER_OF.values())
+            return tuple(Phase(others + tuple(g for g in trained if g == DECODER_OF[mask]), mask) for mask in masks)
         if self.alternate == "none" or not has_hq_head:
-            return (Phase(self.trained_groups, "both" if len(masks) == 2 else masks[0]),)
-        head = tuple(group for group in self.trained_groups if group == "hq_head")
-        rest = tuple(group for group in self.trained_groups if group != "hq_head")
+            return (Phase(trained, "both" if len(masks) == 2 else masks[0]),)
+        rest = tuple(group for group in trained if group != "hq_head")
+        head = tuple(group for group in trained if group == "hq_head")
         return tuple(Phase(groups, "hq") for groups in (rest, head) if groups)
 
     def total_samples(self, frames: int) -> int:
@@ -180,8 +173,7 @@ class RunConfig(Config):
     training: TrainingConfig = TrainingConfig()
     """Which groups train, on which samples, how long."""
     inference: InferenceConfig = InferenceConfig()
-    """Windows in which objects are validated, and which views drawn by `augment.scale_of` = `window` show. Mask source
-    and precision are the run's own."""
+    """Windows to validate in, and of views with `scale_of` = `window`; mask source and precision are the run's own."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
 
@@ -201,15 +193,14 @@ class RunConfig(Config):
         return self.training.phases(has_hq_head=self.method in ("hq-sam", "ros-sam"))
 
 
+def _rates(schedule: str = "constant", **rates: float) -> dict[str, dict[str, Any]]:
+    return {group: {"learning_rate": rate, "schedule": schedule} for group, rate in rates.items()}
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {
-        "groups": {
-            "lora": {"learning_rate": 1e-4},
-            "last_block": {"learning_rate": 1e-4},
-            "hq_head": {"learning_rate": 1e-3, "schedule": "step"},
-            "prompt_encoder": {"learning_rate": 1e-4},
-        },
+        "groups": _rates(lora=1e-4, last_block=1e-4, prompt_encoder=1e-4) | _rates("step", hq_head=1e-3),
         "trained_groups": ("lora", "last_block", "prompt_encoder", "hq_head"),
         "alternate": "groups",
         "hq_decoder": "copy",
@@ -228,13 +219,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
     },
     "corrected": {
-        "groups": {
-            "lora": {"learning_rate": 1e-3, "schedule": "cosine"},
-            "last_block": {"learning_rate": 4e-4, "schedule": "cosine"},
-            "sam_decoder": {"learning_rate": 4e-4, "schedule": "cosine"},
-            "hq_head": {"learning_rate": 1e-3, "schedule": "cosine"},
-            "encoder": {"learning_rate": 2e-4, "schedule": "cosine"},
-        },
+        "groups": _rates("cosine", lora=1e-3, last_block=4e-4, sam_decoder=4e-4, hq_head=1e-3, encoder=2e-4),
         "alternate": "none",
         "optimizer": "adamw",
         "weight_decay": 0.01,

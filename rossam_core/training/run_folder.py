@@ -1,6 +1,6 @@
 """A run's folder: the files that training writes, and reading them to resume.
 
-    run.json                   RunConfig, fingerprints of the data, digest of the source
+    run.json                   RunConfig, fingerprints of the data, versions
     log.jsonl                  one JSON object per step and per validation
     state.pt                   trained weights and optimizers after some step: all that resuming needs
     weights_last.safetensors   the trained groups, with the hash of the other weights
@@ -31,7 +31,7 @@ from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.model.weights import save_weights
 from rossam_core.records import Frame, fingerprint
 from rossam_core.settings import flatten
-from rossam_core.training.recipes import RunConfig
+from rossam_core.training.recipes import GroupName, RunConfig
 
 RUN, LOG, STATE, AUDIT = "run.json", "log.jsonl", "state.pt", "gradient_audit.json"
 
@@ -40,6 +40,9 @@ UNIMPORTANT = ("run.device", "run.training.workers", "run.inference.batch_size",
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 """Called with `step` or `validation` and the new log line, and with `checkpoint` between writing and renaming it."""
+
+Optimizers = Mapping[GroupName, torch.optim.Optimizer]
+"""One optimizer for each trained group."""
 
 
 def weights_file(run_dir: Path, which: str) -> Path:
@@ -63,9 +66,8 @@ def check_same_run(run_dir: Path, description: Mapping[str, Any]) -> None:
     path = run_dir / RUN
     if not path.exists():
         return
-    old, new = (
-        dict(flatten({key: values.get(key, {}) for key in description})) for values in (read_json(path), description)
-    )
+    stored = read_json(path)
+    old, new = (dict(flatten({key: v.get(key, {}) for key in description})) for v in (stored, description))
     problems = ProblemList(path)
     for key in sorted({*old, *new} - set(UNIMPORTANT)):
         if old.get(key) != new.get(key):
@@ -81,14 +83,45 @@ def open_run(run_dir: Path, description: Mapping[str, Any]) -> None:
         leftover.unlink()
 
 
-def write_state(run_dir: Path, state: Mapping[str, Any], on_event: OnEvent) -> None:
-    """Replace `state.pt` atomically."""
+def checkpoint(
+    run_dir: Path,
+    run: RunConfig,
+    model: PromptableSegmenter,
+    optimizers: Optimizers,
+    state: Mapping[str, Any],
+    on_event: OnEvent | None,
+) -> None:
+    """Replace `state.pt`, all that resuming needs, and the last weights, each atomically."""
+    members = model.parameter_groups()
+    content = {
+        **state,
+        "weights": {name: p.detach() for group in run.training.trained_groups for name, p in members[group]},
+        "optimizers": {group: optimizer.state_dict() for group, optimizer in optimizers.items()},
+    }
     with atomic_path(run_dir / STATE) as temporary:
-        with open(temporary, "wb") as stream:
-            torch.save(dict(state), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        on_event("checkpoint", {"step": state["step"]})
+        with open(temporary, "wb") as stream:  # a full disk is an OSError here, of a path torch's RuntimeError
+            torch.save(content, stream)
+        if on_event:
+            on_event("checkpoint", {"step": state["step"]})
+    save_trained(model, run_dir, "last", run, {"samples": state["step"] * run.training.batch})
+
+
+def resume(run_dir: Path, model: PromptableSegmenter, optimizers: Optimizers) -> dict[str, Any]:
+    """Load the last checkpoint, if there is one.
+
+    Returns:
+        `step` to start from, `best_iou` so far, `touched`: names of parameters that got a gradient.
+    """
+    state = read_state(run_dir)
+    if state is None:
+        return {"step": 0, "best_iou": -1.0, "touched": []}
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in state["weights"].items():
+            parameters[name].copy_(value)
+    for group, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][group])
+    return {key: state[key] for key in ("step", "best_iou", "touched")}
 
 
 def read_state(run_dir: Path) -> dict[str, Any] | None:
@@ -104,15 +137,16 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
 
 def save_trained(model: PromptableSegmenter, run_dir: Path, which: str, run: RunConfig, notes: Mapping) -> None:
     """Write the trained groups' weights with the run's settings and `notes` (samples, iou)."""
-    metadata = {"run": run.model_dump_json(), **{key: str(value) for key, value in notes.items()}}
+    metadata = {"run": run.model_dump_json(), **notes}
     save_weights(model, weights_file(run_dir, which), metadata, groups=run.training.trained_groups)
 
 
-def append_log(run_dir: Path, row: Mapping[str, Any], on_event: OnEvent) -> None:
+def append_log(run_dir: Path, row: Mapping[str, Any], on_event: OnEvent | None) -> None:
     """Add one line to the log, and report it."""
     with open(run_dir / LOG, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
-    on_event(row["kind"], row)
+    if on_event:
+        on_event(row["kind"], row)
 
 
 def cut_log(run_dir: Path, step: int) -> None:
@@ -137,15 +171,12 @@ def digests(model: PromptableSegmenter) -> dict[str, str]:
 def gradient_audit(
     model: PromptableSegmenter, run: RunConfig, before: Mapping[str, str], touched: set[str]
 ) -> dict[str, dict[str, Any]]:
-    """Count per group which parameters got a gradient and changed.
+    """Count per group which parameters got a gradient and changed: whether it is `trained`, `elements`, and numbers of
+    tensors: `parameters`, `got_gradient`, `changed`.
 
     Args:
         before: `digests` of the base.
         touched: names of parameters that got a gradient other than zero in any step.
-
-    Returns:
-        For each group that the model has: `trained` (named by a phase), `elements`, and numbers of tensors:
-        `parameters`, `got_gradient`, `changed`.
     """
     after = digests(model)
     return {

@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,12 +30,10 @@ from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
 from rossam_core.training.dataset import View, Views, batch_account, loader, point_generator
 from rossam_core.training.losses import object_losses
-from rossam_core.training.recipes import GroupName, Phase, RunConfig, TrainingConfig
+from rossam_core.training.recipes import Phase, RunConfig, TrainingConfig
 
 PROGRESS_BAR = functools.partial(tqdm, leave=False, disable=None)
 """A bar where there is a terminal."""
-Optimizers = dict[GroupName, torch.optim.Optimizer]
-"""One optimizer for each trained group."""
 
 
 def fit(
@@ -51,7 +48,6 @@ def fit(
     """Train, resume a killed run, or return the log of a finished one.
 
     Args:
-        run: network and training.
         run_dir: the run's folder; created if missing.
         train_frames: frames to train on; those without a masked object are skipped.
         val_frames: frames to choose the best weights on; None only without validation objects.
@@ -69,13 +65,15 @@ def fit(
     accelerator = Accelerator(cpu=resolve_device(run.device).type == "cpu")
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     device = accelerator.device if world > 1 else resolve_device(run.device)
-    on_event = on_event if on_event is not None and main else _ignore
 
     # Data: frames that have masks, and objects to validate on.
     with accelerator.main_process_first():  # the first access may generate or fetch the frames
         train, val = _frames(run, train_frames, val_frames)
     validation = _validation_frames(val, training.validation_objects)
-    _check_shares(world, batch, len(train))
+    if batch % world or world > len(train):
+        finding = f"cannot share a batch of {batch} frames out of {len(train)} evenly"
+        remedy = "start fewer processes, or choose a batch that is a multiple of their number"
+        raise RossamError(f"{world} processes", finding, remedy)
     description = runs.describe(run, train, val)
     runs.check_same_run(run_dir, description)
     if runs.is_finished(run_dir):
@@ -88,12 +86,14 @@ def fit(
     set_trainable(model, training.trained_groups)  # a group that matches nothing raises before the first step
     predictor = _predictor(model, run, device)  # moves the model to the device, too
     members = model.parameter_groups()
-    optimizers: Optimizers = {group: _optimizer(training, members[group]) for group in training.trained_groups}
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    options = {"betas": training.betas, "weight_decay": training.weight_decay, "fused": True}
+    optimizers = {group: optimizer([p for _, p in members[group]], **options) for group in training.trained_groups}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # the log has the peak of this run alone
 
     # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
-    state = _restore(run_dir, model, optimizers)
+    state = runs.resume(run_dir, model, optimizers)
     touched = set(state["touched"])  # names of parameters that got a gradient
     accelerator.wait_for_everyone()
     if main:
@@ -126,13 +126,14 @@ def fit(
 
         # A loss or gradient that is not finite ends the run before it reaches the weights.
         if not (torch.isfinite(loss_sum) and torch.isfinite(norm)):
-            _checkpoint(run_dir, run, model, optimizers, state, on_event, main)
+            if main:
+                runs.checkpoint(run_dir, run, model, optimizers, state, on_event)
             frames = gather_object(bad_frames) or [account["frame"] for account in accounts]
             raise _diverged(run_dir, step, loss_sum, norm, frames)
 
-        # Update: rates follow the samples seen. A batch without an object changes nothing.
-        seen = step * batch / total
-        rates = {g: training.groups[g].learning_rate * training.rate_factor(g, seen) for g in phase.groups}
+        # Update: rates follow the share of samples seen. A batch without an object changes nothing.
+        share = step * batch / total
+        rates = {g: training.groups[g].learning_rate * training.rate_factor(g, share) for g in phase.groups}
         if objects:
             if training.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_([p for _, p in with_gradient], training.clip_norm, norm)
@@ -144,24 +145,24 @@ def fit(
 
         # Log, validate, checkpoint.
         samples, last = (step + 1) * batch, step == steps[-1]
-        place = {"step": step + 1, "samples": samples}
+        position = {"step": step + 1, "samples": samples}
         if main:
-            row = {"kind": "step", **place, "mask": phase.mask, "loss": loss_sum.item() / max(objects.item(), 1)}
+            row = {"kind": "step", **position, "mask": phase.mask, "loss": loss_sum.item() / max(objects.item(), 1)}
             row |= {"objects": int(objects.item()), "gradient_norm": norm.item()}
             row |= {f"rate_{group}": rate for group, rate in rates.items()} | batch_account(accounts)
             if device.type == "cuda":
                 row["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
             runs.append_log(run_dir, row | {"seconds": round(time.perf_counter() - started, 4)}, on_event)
         if validation and (last or _passes(samples, training.validate_every, batch)):
-            row = {"kind": "validation", **place} | validate(predictor, validation, accelerator)
+            row = {"kind": "validation", **position} | validate(predictor, validation, accelerator)
             if row["iou"] > state["best_iou"]:
                 state["best_iou"] = row["iou"]
                 if main:
                     runs.save_trained(model, run_dir, "best", run, {"samples": samples, "iou": row["iou"]})
             if main:
                 runs.append_log(run_dir, row, on_event)
-        if last or _passes(samples, training.checkpoint_every, batch):
-            _checkpoint(run_dir, run, model, optimizers, state, on_event, main)
+        if main and (last or _passes(samples, training.checkpoint_every, batch)):
+            runs.checkpoint(run_dir, run, model, optimizers, state, on_event)
 
     # End: what a writer killed near the end may have missed, and the audit, which marks the run as finished.
     if main:
@@ -173,13 +174,9 @@ def fit(
 
 
 def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator) -> dict[str, float]:
-    """Mean IoU of the frames' objects, prompted by their annotated boxes in the windows that are scored.
+    """Mean `iou` of the frames' objects, which all have masks, prompted by their annotated boxes; `objects`, `seconds`.
 
-    Args:
-        frames: with the objects to validate on alone, each with a mask; this process predicts every world-th frame.
-
-    Returns:
-        `iou`, by which the best weights are chosen, `objects` seen, `seconds`.
+    Each process predicts every world-th frame.
     """
     started = time.perf_counter()
     totals = torch.zeros(2, device=predictor.device, dtype=torch.float32)  # sum of IoU, objects
@@ -196,11 +193,7 @@ def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator
 def _backward(
     model: PromptableSegmenter, views: list[View], phase: Phase, training: TrainingConfig, device: torch.device
 ) -> tuple[Tensor, list[str]]:
-    """Add the gradients of all objects' losses, micro-batch by micro-batch.
-
-    Returns:
-        The sum of the losses, and the frames whose loss is not finite.
-    """
+    """Add the gradients of all objects' losses; returns their sum, and the frames whose loss is not finite."""
     loss_sum, bad_frames = torch.zeros((), device=device), []
     size = training.micro_batch or len(views)
     for start in range(0, len(views), size):
@@ -238,12 +231,12 @@ def _reduce_gradients(
     A parameter without a gradient in every process keeps none, so that optimizers pass it over as with one process.
     """
     if accelerator.num_processes > 1:
-        held = torch.tensor([float(p.grad is not None) for p in parameters], device=loss_sum.device)
+        has_grad = torch.tensor([float(p.grad is not None) for p in parameters], device=loss_sum.device)
         grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in parameters]
-        message = torch.cat([*grads, held, torch.stack([loss_sum.float(), objects])])
+        message = torch.cat([*grads, has_grad, torch.stack([loss_sum.float(), objects])])
         message = accelerator.reduce(message, reduction="sum")
-        *grads, held, totals = message.split([*(p.numel() for p in parameters), len(parameters), 2])
-        for p, grad, count in zip(parameters, grads, held, strict=True):
+        *grads, has_grad, totals = message.split([*(p.numel() for p in parameters), len(parameters), 2])
+        for p, grad, count in zip(parameters, grads, has_grad, strict=True):
             p.grad = grad.view_as(p).to(p.dtype) if count else None
         loss_sum, objects = totals
     for p in parameters:
@@ -252,64 +245,13 @@ def _reduce_gradients(
     return loss_sum, objects
 
 
-def _checkpoint(
-    run_dir: Path,
-    run: RunConfig,
-    model: PromptableSegmenter,
-    optimizers: Optimizers,
-    state: Mapping[str, Any],
-    on_event: runs.OnEvent,
-    main: bool,
-) -> None:
-    """Write all that resuming needs, in the main process."""
-    if not main:
-        return
-    weights = {
-        name: parameter.detach()
-        for group, parameters in model.parameter_groups().items()
-        if group in run.training.trained_groups
-        for name, parameter in parameters
-    }
-    optimizer_states = {group: optimizer.state_dict() for group, optimizer in optimizers.items()}
-    runs.write_state(run_dir, {**state, "weights": weights, "optimizers": optimizer_states}, on_event)
-    runs.save_trained(model, run_dir, "last", run, {"samples": state["step"] * run.training.batch})
-
-
-def _restore(run_dir: Path, model: PromptableSegmenter, optimizers: Optimizers) -> dict[str, Any]:
-    """Load the last checkpoint, if there is one.
-
-    Returns:
-        `step` to start from, `best_iou` so far, `touched`: names of parameters that got a gradient.
-    """
-    state = runs.read_state(run_dir)
-    if state is None:
-        return {"step": 0, "best_iou": -1.0, "touched": []}
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in state["weights"].items():
-            parameters[name].copy_(value)
-    for group, optimizer in optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][group])
-    return {key: state[key] for key in ("step", "best_iou", "touched")}
-
-
 def _diverged(run_dir: Path, step: int, loss: Tensor, norm: Tensor, frames: list[str]) -> RossamError:
-    return RossamError(
-        run_dir,
-        f"loss {loss.item()} or gradient norm {norm.item()} of step {step} is not finite; "
-        f"frames: {', '.join(sorted(set(frames)))}",
-        f"the weights before this step are kept in {runs.weights_file(run_dir, 'last').name}; look at these "
-        "frames, or lower the learning rate, set training.clip_norm or training.precision=float32",
+    finding = f"loss {loss.item()} or gradient norm {norm.item()} of step {step} is not finite"
+    remedy = (
+        f"the weights before this step are in {runs.weights_file(run_dir, 'last').name}; look at these frames, or "
+        "lower the learning rate, set training.clip_norm or training.precision=float32"
     )
-
-
-def _check_shares(processes: int, batch: int, frames: int) -> None:
-    if batch % processes or processes > frames:
-        raise RossamError(
-            f"{processes} processes",
-            f"cannot share a batch of {batch} frames out of {frames} evenly",
-            "start fewer processes, or choose a batch that is a multiple of their number",
-        )
+    return RossamError(run_dir, f"{finding}; frames: {', '.join(sorted(set(frames)))}", remedy)
 
 
 def _frames(
@@ -320,19 +262,14 @@ def _frames(
         raise RossamError("training frames", "there are none", "check the dataset's folder and split files")
     with_masks = [frame for frame in train if any(o.has_mask for o in frame.objects)]
     if not with_masks:
-        raise RossamError(
-            "training frames",
-            f"none of the {sum(len(frame.objects) for frame in train)} objects in {len(train)} frames has a mask",
-            "train on a dataset with masks; one with boxes alone can be converted to masks by a trained network",
-        )
+        finding = f"none of the {sum(len(f.objects) for f in train)} objects in {len(train)} frames has a mask"
+        remedy = "train on a dataset with masks; one with boxes alone can be converted to masks by a trained network"
+        raise RossamError("training frames", finding, remedy)
     if run.training.validation_objects == 0:
         return with_masks, None
     if val is None or not any(o.has_mask for frame in val for o in frame.objects):
-        raise RossamError(
-            "validation frames",
-            "there are none, or they have no masks",
-            "give validation frames with masks, or set training.validation_objects to 0",
-        )
+        remedy = "give validation frames with masks, or set training.validation_objects to 0"
+        raise RossamError("validation frames", "there are none, or they have no masks", remedy)
     return with_masks, val
 
 
@@ -340,30 +277,21 @@ def _validation_frames(val: Sequence[Frame] | None, count: int) -> list[Frame]:
     """At most `count` objects with masks, evenly spaced over the split, in their frames; no other objects."""
     if val is None:
         return []
-    with_mask = [(f, o) for f, frame in enumerate(val) for o in frame.objects if o.has_mask]
-    places = np.linspace(0, len(with_mask) - 1, min(count, len(with_mask))).round().astype(int)
-    chosen: dict[int, list[ObjectAnnotation]] = {}
-    for f, annotation in (with_mask[i] for i in places):
-        chosen.setdefault(f, []).append(annotation)
-    return [val[f].with_objects(objects) for f, objects in chosen.items()]
+    candidates = [(f, o) for f, frame in enumerate(val) for o in frame.objects if o.has_mask]
+    objects_of: dict[int, list[ObjectAnnotation]] = {}
+    for i in np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int):
+        frame_index, annotation = candidates[i]
+        objects_of.setdefault(frame_index, []).append(annotation)
+    return [val[frame_index].with_objects(objects) for frame_index, objects in objects_of.items()]
 
 
 def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
     """Predictor for validation: the run's windows, and the HQ mask unless the run trains SAM's mask alone."""
     trains_sam_alone = {phase.mask for phase in run.phases} == {"sam"}
-    own = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
-    return Predictor(model, run.inference.model_copy(update=own), device)
-
-
-def _optimizer(training: TrainingConfig, members: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind([p for _, p in members], betas=training.betas, weight_decay=training.weight_decay, fused=True)
+    source = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
+    return Predictor(model, run.inference.model_copy(update=source), device)
 
 
 def _passes(samples: int, every: int, batch: int) -> bool:
     """Whether the batch that ends at `samples` passes a multiple of `every`."""
     return samples // every > (samples - batch) // every
-
-
-def _ignore(kind: str, info: object) -> None:
-    """Default callback: do nothing."""

@@ -154,11 +154,11 @@ def test_a_fixed_window_that_cuts_a_box_is_said():
     assert mask.status == "ok" and masks.box_of(mask.full()) == tuple(box)
 
 
-def test_run_lengths_are_those_of_the_full_mask(rng):
+def test_run_lengths_and_area_are_those_of_the_full_mask():
     boxes = [*CORNERS, [0, 0, 300, 200], [0, 60, 300, 100], [60, 0, 100, 200]]
-    for shift in (-1000.0, 0.0, 7.3, 1000.0):
+    for shift in (-1000.0, 7.3, 1000.0):
         for mask in predictor(shift=shift).predict(frame_image(200, 300), boxes):
-            assert mask.rle() == masks.encode(mask.full())
+            np.testing.assert_array_equal(masks.decode(mask.rle(), mask.size_hw), mask.full())
             assert mask.area == mask.full().sum()
 
 
