@@ -97,7 +97,8 @@ def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataF
     rows = []
     for spec in specs:
         steps = log(experiments, spec).query("kind == 'step'")
-        updates = {group: int(steps[f"rate_{group}"].notna().sum()) for group in spec.trains}
+        columns = {group: f"rate_{group}" for group in spec.trains}  # absent where a group never had its step
+        updates = {group: int(steps[name].notna().sum()) if name in steps else 0 for group, name in columns.items()}
         rows.append({"setting": spec.label, "steps": len(steps)} | updates)
     return pd.DataFrame(rows).fillna(0).rename(columns=lambda name: name.replace("_", " "))
 
