@@ -1,6 +1,6 @@
 """The inspector: show any object of a profile, change its prompt, and compare the masks of every method.
 
-`inspect` makes the widget. A new object or window is encoded; a box or point inside its window is only decoded; a
+A new object or window is encoded; a box or point inside its window is only decoded; a
 threshold needs neither. An error in any control is shown in the widget, and every control keeps working.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import anywidget
 import ipywidgets as ipw
@@ -23,22 +23,24 @@ import numpy as np
 import pandas as pd
 import torch
 import traitlets
+from pycocotools import mask as coco_mask
 
+from rossam_core import masks
 from rossam_core.boxes import check_boxes
 from rossam_core.errors import RossamError
 from rossam_core.inference import windows
 from rossam_core.inference.predictor import ObjectMask, Predictor, object_mask
 from rossam_core.metrics import band_width
 from rossam_core.model.segmenter import ImageEmbeddings, Points, load_run
-from rossam_core.records import Box, Frame
+from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_core.settings import Growth, InferenceConfig, parse_config
 from rossam_core.training import run_folder
-from rossam_kit.config import EvaluationConfig, Profile, load_profile
+from rossam_kit.config import EvaluationConfig
 from rossam_kit.datasets.loading import load_frames, scored_split
 from rossam_kit.experiments.experiments import Experiments, RowSpec
 from rossam_kit.experiments.mask_scores import MaskScores, fitted_band, score_masks
-from rossam_kit.experiments.scoring import SCORES, evaluate, score, size_bin_labels
-from rossam_kit.inspector import pictures
+from rossam_kit.experiments.scoring import evaluate, size_bin_labels
+from rossam_kit.inspector import tiles
 from rossam_kit.report.style import TARGET, Figure, label
 
 EDITOR, TILE, SHOWN = 460, 300, 200
@@ -48,6 +50,8 @@ ENCODINGS = 16
 ALL = "all"
 ORDERS = {"worst first": "worst", "best first": "best", "random": "random", "as in the data": "data"}
 OBJECT_KEY = ["video", "frame", "object_id"]
+Progress = Callable[[Iterable], Iterable]
+"""Wraps the iteration over frames that must be predicted first (see `scoring.evaluate`)."""
 Point = tuple[float, float, int]
 """x, y in frame pixels, and label: 1 positive, 0 negative."""
 
@@ -57,39 +61,23 @@ Point = tuple[float, float, int]
 
 @dataclass(frozen=True)
 class Source:
-    """Frames, methods and scores of an inspector, each loaded when it is first needed. Nothing is trained.
-
-    Attributes:
-        sets: name → function that returns the frames, the same on each call.
-        methods: name → function that returns the `Predictor`, the same on each call.
-        scores: (set, method, progress) → table with columns `video, frame, object_id, iou`; `progress` wraps the
-            iteration over frames that must be predicted first (see `scoring.evaluate`).
-        evaluation: band of the boundary IoU, and size bins.
-        seed: of the random order.
-        notes: what is missing, and how to get it.
-    """
+    """Frames, methods and scores of an inspector, each loaded when it is first needed. Nothing is trained."""
 
     sets: Mapping[str, Callable[[], Sequence[Frame]]]
+    """Name → function that returns the frames, the same on each call."""
     methods: Mapping[str, Callable[[], Predictor]]
-    scores: Callable[[str, str, Callable[[Iterable], Iterable]], pd.DataFrame]
+    """Name → function that returns the predictor, the same on each call."""
+    scores: Callable[[str, str, Progress], pd.DataFrame]
+    """(set, method, progress) → table with columns `video, frame, object_id, iou`."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
     notes: Sequence[str] = ()
+    """What is missing, and how to get it."""
 
     def predictors(self) -> dict[str, Predictor]:
         """The predictors of all methods."""
         return {name: make() for name, make in self.methods.items()}
-
-
-def frames_source(sets: Mapping[str, Sequence[Frame]], predictors: Mapping[str, Predictor], **options) -> Source:
-    """A source over existing frames and predictors; `options` are further fields of `Source`."""
-    return Source(
-        {name: lambda frames=frames: frames for name, frames in sets.items()},
-        {name: lambda predictor=predictor: predictor for name, predictor in predictors.items()},
-        lambda name, method, progress: evaluate(predictors[method], sets[name], progress=progress),
-        **options,
-    )
 
 
 def experiments_source(experiments: Experiments) -> Source:
@@ -120,7 +108,7 @@ def experiments_source(experiments: Experiments) -> Source:
     else:
         notes.append("ROS-SAM is not among the methods: its run is not finished. Run 06_comparison (nwpu: 07).")
 
-    def scores(name: str, method: str, progress: Callable[[Iterable], Iterable]) -> pd.DataFrame:
+    def scores(name: str, method: str, progress: Progress) -> pd.DataFrame:
         if method in untrained and sets[name]() is experiments.frames:
             return experiments.result(untrained[method]).units()
         return evaluate(methods[method](), sets[name](), progress=progress)
@@ -129,14 +117,24 @@ def experiments_source(experiments: Experiments) -> Source:
 
 
 def list_objects(frames: Sequence[Frame], size_bins: Sequence[float]) -> pd.DataFrame:
-    """One row per object, in the order of the data, as `scoring.score` describes objects without predictions.
+    """One row per object, in the order of the data.
 
-    Further columns: `row` (index of the frame), `place` (index of the object in its frame).
+    Returns:
+        Columns `row` (index of the frame), `place` (index of the object in its frame), `video, frame, object_id,
+        category`, `area` (px²) and `size_bin`, both NaN for a box without a mask.
     """
-    places = [(row, place) for row, frame in enumerate(frames) for place in range(len(frame.objects))]
-    unanswered = ((frame, [None] * len(frame.objects)) for frame in frames if frame.objects)
-    objects = score(unanswered, ("object",), size_bins=size_bins).drop(columns=list(SCORES))
-    return objects.assign(row=[row for row, _ in places], place=[place for _, place in places])
+    rows = [
+        (row, place, frame.video, frame.index, item.object_id, item.category, _area(item, frame))
+        for row, frame in enumerate(frames)
+        for place, item in enumerate(frame.objects)
+    ]
+    table = pd.DataFrame(rows, columns=["row", "place", *OBJECT_KEY, "category", "area"]).astype({"area": float})
+    bins = pd.cut(table["area"], [*size_bins, math.inf], right=False, labels=size_bin_labels(size_bins))
+    return table.assign(size_bin=bins.astype(object))
+
+
+def _area(item: ObjectAnnotation, frame: Frame) -> float:
+    return float(coco_mask.area(masks.to_rle(item.segmentation, frame.size_hw))) if item.has_mask else math.nan
 
 
 def with_scores(objects: pd.DataFrame, method: str, scores: pd.DataFrame) -> pd.DataFrame:
@@ -265,23 +263,8 @@ class PromptEditor(anywidget.AnyWidget):
     answered = traitlets.Int().tag(sync=True)  # actions answered so far
 
 
-def inspect(source: str | Path | Profile | Experiments | Source, *, order: str = "worst") -> Inspector:
-    """The inspector as one widget; show it as the last line of a notebook's cell.
-
-    Args:
-        source: a profile by name, path or value, an `Experiments` (whose models and scores are then shared), or a
-            `Source` of other frames and predictors.
-        order: of the objects at first: `worst`, `best`, `random` or `data`.
-    """
-    if isinstance(source, str | Path):
-        source = load_profile(source)
-    if isinstance(source, Profile):
-        source = Experiments(source)
-    return Inspector(experiments_source(source) if isinstance(source, Experiments) else source, order)
-
-
 class Inspector(ipw.VBox):
-    """The widget; `inspect` makes one. Controls are attributes, so that a notebook or a test can set them.
+    """The widget; show it as the last line of a notebook's cell. Controls are attributes, so that code can set them.
 
     Attributes:
         objects: the objects in order, as the slider steps through them.
@@ -291,7 +274,7 @@ class Inspector(ipw.VBox):
         tiles: method → pictures of its answer.
     """
 
-    def __init__(self, source: Source, order: str):
+    def __init__(self, source: Source, order: Literal["worst", "best", "random", "data"] = "worst"):
         self.source, self.objects = source, pd.DataFrame()
         self.answers: dict[str, ObjectMask] = {}
         self.scores: dict[str, MaskScores] = {}
@@ -370,8 +353,8 @@ class Inspector(ipw.VBox):
         self.view = self._on(self._draw, ipw.ToggleButtons(options=["window", "frame"], style={"button_width": "70px"}))
         self.heads = {method: ipw.HTML() for method in methods}
         tile = functools.partial(ipw.Image, format="png")
-        self.images = {m: [tile(layout=ipw.Layout(width="100%")) for _ in pictures.LEGENDS] for m in methods}
-        self.legends = [ipw.HTML(f"<div class='rossam-legend'>{text}</div>") for text in ("", *pictures.LEGENDS)]
+        self.images = {m: [tile(layout=ipw.Layout(width="100%")) for _ in tiles.LEGENDS] for m in methods}
+        self.legends = [ipw.HTML(f"<div class='rossam-legend'>{text}</div>") for text in ("", *tiles.LEGENDS)]
         self.grid = ipw.GridBox(layout=ipw.Layout(grid_gap="6px", align_items="flex-start"))
         self.status, self.error = ipw.HTML().add_class("rossam-status"), ipw.HTML()
         layout = ipw.Layout(flex="1 1 330px", max_width=f"{EDITOR}px", margin="0 16px 0 0")
@@ -403,7 +386,7 @@ class Inspector(ipw.VBox):
             try:
                 action()
             except Exception as problem:  # an unexpected error, too, must not leave dead controls behind
-                self.error.value = pictures.problem_html(problem)
+                self.error.value = tiles.problem_html(problem)
                 self._show_prompt()
             self.editor.answered += 1
 
@@ -534,18 +517,18 @@ class Inspector(ipw.VBox):
         if target is not None:
             fit = fitted_band(float(np.count_nonzero(target)))
             self.scores = {m: score_masks(mask, target, band_px=band, fit_px=fit) for m, mask in drawn.items()}
-        region = pictures.square_around([focus.own_box, focus.box_xyxy], size_hw)
+        region = tiles.square_around([focus.own_box, focus.box_xyxy], size_hw)
         self.tiles = {}
         for method, answer in self.answers.items():
             points = focus.points if self.source.methods[method]().model.supports_points else ()
             note = " · box only" if focus.points and not points else ""
-            self.heads[method].value = pictures.heading(method, answer, self.scores.get(method), note)
-            tiles = pictures.method_tiles(method, self._image, answer, target, region, band, TILE, points)
-            for image, tile in zip(self.images[method], tiles, strict=False):
-                image.value = pictures.png(tile)
-            self.tiles[method] = tiles
+            self.heads[method].value = tiles.heading(method, answer, self.scores.get(method), note)
+            drawings = tiles.method_tiles(method, self._image, answer, target, region, band, TILE, points)
+            for image, tile in zip(self.images[method], drawings, strict=False):
+                image.value = tiles.png(tile)
+            self.tiles[method] = drawings
         columns = [self.legends, *([self.heads[method], *self.images[method]] for method in self.tiles)]
-        rows = 1 + min(len(tiles) for tiles in self.tiles.values())
+        rows = 1 + min(len(drawings) for drawings in self.tiles.values())
         self.grid.layout.grid_template_columns = f"112px repeat({len(self.tiles)}, minmax(156px, {SHOWN}px))"
         self.grid.children = [column[row] for row in range(rows) for column in columns]
         self._draw_editor(drawn)
@@ -558,9 +541,9 @@ class Inspector(ipw.VBox):
         is_whole = self.view.value == "frame"
         region = (0, 0, width, height) if is_whole else window
         outlines = drawn if self._target is None else {TARGET: self._target, **drawn}
-        boxes = [(window, pictures.WINDOW)] if is_whole else []
-        canvas = pictures.outlined(self._image, region, pictures.fit_size(region, EDITOR), outlines, boxes)
-        self.editor.region, self.editor.image = [int(side) for side in region], pictures.png(canvas)
+        boxes = [(window, tiles.WINDOW)] if is_whole else []
+        canvas = tiles.outlined(self._image, region, tiles.fit_size(region, EDITOR), outlines, boxes)
+        self.editor.region, self.editor.image = [int(side) for side in region], tiles.png(canvas)
         self._show_prompt()
 
     def _show_prompt(self) -> None:
@@ -576,7 +559,7 @@ class Inspector(ipw.VBox):
         """The pictures of all ticked methods as they are now, for a page without a kernel."""
         if not self.tiles:
             raise RossamError("inspector", "no object is shown", "correct what its error says, and run it again")
-        return pictures.side_by_side(self.tiles, self.scores)
+        return tiles.side_by_side(self.tiles, self.scores)
 
     def _say(self, text: str) -> None:
         self.status.value = escape(text)

@@ -184,8 +184,8 @@ def _disk(page: Checklist, cache: Path) -> None:
     sizes = {name: fetch.disk_needed(entry.files) if entry.bytes else None for name, entry in entries.items()}
     needed = sum(size or 0 for size in sizes.values())
     unknown = [name for name, size in sizes.items() if size is None]
-    known = f"about {size_text(needed)} to fetch and unpack what is missing and has a known size"
-    page.add(f"  {size_text(free)} free; {known}")
+    to_get = f"about {size_text(needed)} to fetch and unpack what is missing and has a known size"
+    page.add(f"  {size_text(free)} free; {to_get}")
     if unknown:
         page.add(f"  not counted, since their size is not published: {', '.join(unknown)}")
     if needed > free:

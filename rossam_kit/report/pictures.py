@@ -1,6 +1,6 @@
 """Figures made of images: frames with annotations, masks side by side, windows cut from a frame.
 
-In: arrays, frames, `ObjectView`s. Out: a `Figure`. White outlines are ground truth, dashed rectangles prompts.
+White outlines are ground truth, dashed rectangles prompts.
 """
 
 from __future__ import annotations

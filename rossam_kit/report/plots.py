@@ -1,6 +1,6 @@
 """Figures of scores: means with intervals beside published numbers, by group, over training, under disturbance.
 
-In: DataFrames and `ForestRow`s. Out: a `Figure`. Figures made of images are in `pictures`.
+Figures made of images are in `pictures`.
 """
 
 from __future__ import annotations

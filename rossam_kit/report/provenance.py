@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -26,13 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 def versions() -> dict[str, str]:
     """Versions of what computes, Python first; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            numbers[name] = importlib.metadata.version(name)
+    return numbers
 
 
 def commit() -> str:
@@ -50,14 +49,14 @@ def commit() -> str:
 def hardware() -> dict[str, str]:
     """Processor, cores this process may use, memory, graphics processors."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"processor": _processor(), "cores": str(cores), "system": f"{platform.system()} {platform.machine()}"}
+    facts = {"processor": _processor(), "cores": str(cores), "system": f"{platform.system()} {platform.machine()}"}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+        facts["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True)
-        found["graphics"] = ", ".join(listed.stdout.split("\n")[:-1]) or "none"
-    return found
+        facts["graphics"] = ", ".join(listed.stdout.split("\n")[:-1]) or "none"
+    return facts
 
 
 def settings_table(profile: Profile) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """A table as columns and rows of cells, rendered to HTML and CSV.
 
-In: a DataFrame, or cells. Out: text in each form, always with the notice that says what was measured on what.
-A cell without a value says why; no cell is blank.
+The notice that says what was measured on what is part of both. A cell without a value says why; no cell is blank.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows of experiments as tables and forest plots: published beside measured numbers, with intervals and differences.
 
-In: `experiments.RowResult`s (scores in 0..1) and `published.csv` (percent). Out: a `Table`, `ForestRow`s, or a
-DataFrame, in percent. A cell without a number says why. No table judges: the ledger (`claim_table`) does.
+Scores of rows are in 0..1, published numbers, tables and plots in percent. A cell without a number says why. No table
+judges: the ledger (`claim_table`) does.
 """
 
 from __future__ import annotations
