@@ -14,7 +14,7 @@ import torch
 
 from rossam_kit import load_profile
 from rossam_kit.experiments.experiments import Experiments
-from rossam_kit.inspector.widgets import inspect
+from rossam_kit.inspector.widgets import Inspector, experiments_source
 from rossam_kit.report.style import label
 
 
@@ -31,7 +31,7 @@ def milliseconds(act, rounds: int) -> np.ndarray:
 def main(profile: str = "demo", rounds: int = 30, backbone: str = "") -> None:
     other = {"model.backbone": backbone, "model.checkpoint": None} if backbone else {}
     settings = load_profile(profile, other)
-    inspector = inspect(Experiments(settings), order="data")
+    inspector = Inspector(experiments_source(Experiments(settings)), order="data")
     if inspector.error.value:
         sys.exit(inspector.error.value)
     methods = list(inspector.ticks)

@@ -138,7 +138,7 @@ def _galleries(objects: pd.DataFrame, frames, predictor, method: str) -> dict[st
 
 
 def _page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, views) -> str:
-    from rossam_kit.report.plots import class_bars
+    from rossam_kit.report.plots import score_by_group
 
     loader = jinja2.PackageLoader("rossam_kit.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -150,7 +150,7 @@ def _page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, vi
             None if np.isnan(low) else f"{low:.1f} to {high:.1f}" for low, high in ends
         ]
     table = Table.from_frame(shown, decimals=1, missing="one image only").to_html()
-    chart = class_bars(objects.assign(method=what.partition(",")[0]))._repr_png_()
+    chart = score_by_group(objects.assign(method=what.partition(",")[0]))._repr_png_()
     galleries = {title: [_card(view) for view in of_title] for title, of_title in views.items()}
     return environment.get_template("evaluation.html").render(
         name=name, what=what, table=table, chart=_address(chart, "png"), galleries=galleries

@@ -10,7 +10,7 @@ from rossam_kit.datasets.loading import keep_manifests, load_frames
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.report import fine_tuning as runs
-from rossam_kit.report import results
+from rossam_kit.report import tables
 
 from .fake_datasets import write_twin
 
@@ -77,7 +77,7 @@ def test_table_3_is_trained_and_scored_on_the_twin(twin, tmp_path):
     experiments = Experiments(profile, tmp_path)
     measured = experiments.results("table3")
     assert experiments.model("ros-sam").arch.depth == 2
-    rows = results.comparison_rows("table3", measured)
+    rows = tables.comparison_rows("table3", measured)
     assert [row.published.iou for row in rows] == [49.19, 49.43, 50.03, 50.54]
     assert all(0 <= row.iou.mean <= 1 for row in rows)
     log = runs.log(experiments, measured[-1].spec)

@@ -27,23 +27,18 @@ GRABCUT_COMPONENTS = 5
 
 @dataclass(frozen=True)
 class CropMask:
-    """A mask kept as the rectangle that holds it, so that many objects of a large frame cost little memory.
-
-    Attributes:
-        crop: bool h×w.
-        offset_xy: frame coordinates of the crop's first pixel.
-        size_hw: size of the frame.
-        box_xyxy: the prompt.
-        status: `ok`, `empty` (no pixel), or what the method fell back to.
-        predicted_iou: NaN; these methods do not judge themselves.
-    """
+    """A mask kept as the rectangle that holds it, so that many objects of a large frame cost little memory."""
 
     crop: np.ndarray
+    """Bool h×w."""
     offset_xy: tuple[int, int]
+    """Frame coordinates of the crop's first pixel."""
     size_hw: tuple[int, int]
     box_xyxy: tuple[float, float, float, float]
     status: str = "ok"
+    """`ok`, `empty` (no pixel), or what the method fell back to."""
     predicted_iou: float = float("nan")
+    """These methods do not judge themselves."""
 
     def full(self) -> np.ndarray:
         """The mask in the frame, bool H×W."""

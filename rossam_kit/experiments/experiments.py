@@ -110,12 +110,10 @@ class TableSpec(Config):
 
     def row(self, label: str) -> RowSpec:
         """The row of that label."""
-        for row in self.rows:
-            if row.label == label:
-                return row
-        raise RossamError(
-            f"{TABLES} {self.title}", f"has no row {label!r}", f"its rows are {[r.label for r in self.rows]}"
-        )
+        rows = {row.label: row for row in self.rows}
+        if label not in rows:
+            raise RossamError(f"{TABLES} {self.title}", f"has no row {label!r}", f"its rows are {list(rows)}")
+        return rows[label]
 
 
 def table_specs() -> dict[str, TableSpec]:
@@ -131,22 +129,17 @@ def table_specs() -> dict[str, TableSpec]:
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row and its scores.
-
-    Attributes:
-        spec: the row as `experiments.yaml` has it.
-        scores: one row per scored unit, all protocols (see `scoring.score`).
-        key: content hash that names the cached scores.
-        seconds: time that prediction and scoring took, all seeds together, training excluded.
-        objects: number of prompts answered, those of every seed counted.
-        experiments: the `Experiments` that computed it.
-    """
+    """A row of `experiments.yaml` and its scores."""
 
     spec: RowSpec
     scores: pd.DataFrame
+    """One row per scored unit, all protocols (see `scoring.score`)."""
     key: str
+    """Content hash that names the cached scores."""
     seconds: float
+    """Time that prediction and scoring took, all seeds together, training excluded."""
     objects: int
+    """Number of prompts answered, those of every seed counted."""
     experiments: Experiments = field(repr=False, compare=False)
 
     def units(self, protocol: str = "object") -> pd.DataFrame:
@@ -158,9 +151,7 @@ class Experiments:
     """A profile's data, models and results, each made when first needed.
 
     Args:
-        profile: settings.
         cache: folder of results and generated data; default `files.cache_dir()`.
-
     """
 
     def __init__(self, profile: Profile, cache: Path | None = None):
@@ -177,9 +168,8 @@ class Experiments:
         for key in ("budgets", "skip_tables"):
             unknown = sorted(set(getattr(self.profile, key)) - set(specs))
             if unknown:
-                raise RossamError(
-                    f"profile {self.profile.name}, {key}", f"name no table: {unknown}", _table_names(specs)
-                )
+                where = f"profile {self.profile.name}, {key}"
+                raise RossamError(where, f"name no table: {unknown}", _table_names(specs))
         budgets = self.profile.budgets
         return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
 
@@ -382,7 +372,8 @@ class Experiments:
         started = time.perf_counter()
         scores = self._compute(spec)
         seconds = time.perf_counter() - started
-        objects = _prompts(self.frames) * (len(self.profile.seeds) if spec.trains else 1)
+        prompts = sum(annotation.has_mask for frame in self.frames for annotation in frame.objects)
+        objects = prompts * (len(self.profile.seeds) if spec.trains else 1)
         return RowResult(spec, scores, key, seconds, objects, self)
 
     @property
@@ -431,11 +422,9 @@ class Experiments:
 
     def _score(self, spec: RowSpec, seed: int) -> pd.DataFrame:
         evaluation = self.profile.evaluation
-        predictions = track(
-            predict_frames(self.predictor(spec, seed), self.frames), total=len(self.frames), desc=spec.label
-        )
+        predictions = predict_frames(self.predictor(spec, seed), self.frames)
         return score(
-            predictions,
+            track(predictions, total=len(self.frames), desc=spec.label),
             protocols=evaluation.protocols,
             dilation_ratio=evaluation.dilation_ratio,
             size_bins=evaluation.size_bins,
@@ -463,8 +452,3 @@ def _score_row(profile: Profile, cache: Path, spec: RowSpec) -> None:
 
 def _table_names(specs: dict[str, TableSpec]) -> str:
     return f"use one of {', '.join(specs)}"
-
-
-def _prompts(frames: FrameSet) -> int:
-    """Objects that are prompted: those with a mask to be scored against."""
-    return sum(annotation.has_mask for frame in frames for annotation in frame.objects)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from rossam_kit.experiments.experiments import (
     TRAINING_VERSION,
     Experiments,
     RowSpec,
+    TableSpec,
 )
 
 PUBLISHED_FRAMES: Mapping[str, int] = {"sat-mtb": 8333, "nwpu-vhr10": 520}
@@ -50,11 +51,22 @@ def source_of(profile: Profile, name: str) -> str:
     return "generated" if source == "synthetic" else source
 
 
+def shown_tables(experiments: Experiments) -> Iterator[tuple[str, TableSpec, str]]:
+    """Name and rows of each table that the profile shows, in order, and the name of the data it is scored on."""
+    for table, spec in experiments.specs.items():
+        if table in experiments.tables:
+            yield table, spec, _own_name(experiments.profile, spec.dataset)
+
+
+def _own_name(profile: Profile, dataset: str) -> str:
+    """The name of the data that stands for a table's dataset in a profile."""
+    return dataset if dataset in profile.datasets else MAIN_DATASET
+
+
 def datasets_of_tables(profile: Profile) -> dict[str, bool]:
     """Names of datasets that shown tables are scored on, and whether any of their rows trains."""
-    experiments, trains = Experiments(profile), {}
-    for spec in (spec for name, spec in experiments.specs.items() if name in experiments.tables):
-        name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
+    trains: dict[str, bool] = {}
+    for _, spec, name in shown_tables(Experiments(profile)):
         trains[name] = trains.get(name, False) or any(row.trains for row in spec.rows)
     return trains
 
@@ -65,19 +77,13 @@ def needs(profile: Profile, notebook: str) -> tuple[str, ...]:
         return ()
     if notebook == ZERO_SHOT_NOTEBOOK:
         return tuple(name for name in ZERO_SHOT if name in profile.datasets) or (MAIN_DATASET,)
-    experiments = Experiments(profile)
-    shown = [spec.dataset for spec in experiments.specs.values() if spec.notebook == notebook]
-    tables = [name for name in shown if name not in OPTIONAL]
-    named = {name if name in profile.datasets else MAIN_DATASET for name in tables}
-    return tuple(sorted(named)) or (MAIN_DATASET,)
+    shown = {spec.dataset for spec in Experiments(profile).specs.values() if spec.notebook == notebook}
+    return tuple(sorted({_own_name(profile, name) for name in shown - set(OPTIONAL)})) or (MAIN_DATASET,)
 
 
 def can_run(profile: Profile, notebook: str, missing: Set[str]) -> bool:
     """Whether a notebook's data is here: all of it, or any zero-shot dataset together with the training data."""
-    names = needs(profile, notebook)
-    if notebook == ZERO_SHOT_NOTEBOOK:
-        return MAIN_DATASET not in missing and any(name not in missing for name in names)
-    return not any(name in missing for name in names)
+    return not waits_for(profile, notebook, missing)
 
 
 def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
@@ -93,27 +99,23 @@ def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
 
 def goes_without(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:
     """Sources of the missing datasets that a notebook which can run leaves out."""
-    tables = [spec for spec in Experiments(profile).specs.values() if spec.notebook == notebook]
-    optional = [spec.dataset for spec in tables if spec.dataset in OPTIONAL and spec.dataset in profile.datasets]
+    shown = {spec.dataset for spec in Experiments(profile).specs.values() if spec.notebook == notebook}
+    optional = [name for name in OPTIONAL if name in shown and name in profile.datasets]
     names = dict.fromkeys((*needs(profile, notebook), *optional))
     return [source_of(profile, name) for name in names if name in missing]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A fine-tuning run, whichever and however many tables show it.
-
-    Attributes:
-        run: its settings.
-        label: its first table and row.
-        dataset: name of its data in the profile.
-        frames: training frames; 0 where unknown.
-    """
+    """A fine-tuning run, whichever and however many tables show it."""
 
     run: RunConfig
     label: str
+    """Its first table and row."""
     dataset: str
+    """Name of its data in the profile."""
     frames: int
+    """Training frames; 0 where unknown."""
 
     @property
     def views(self) -> int:
@@ -128,9 +130,7 @@ def planned_runs(experiments: Experiments, frames: Mapping[str, int]) -> list[Pl
         frames: dataset → number of training frames, where the dataset has been read.
     """
     runs: dict[str, PlannedRun] = {}
-    for table in (name for name in experiments.specs if name in experiments.tables):
-        spec = experiments.specs[table]
-        name = spec.dataset if spec.dataset in experiments.profile.datasets else MAIN_DATASET
+    for table, spec, name in shown_tables(experiments):
         size = frames[name] if name in frames else _training_frames(datasets(experiments.profile)[name])
         for row in (row for row in spec.rows if row.trains):
             for seed in experiments.profile.seeds:

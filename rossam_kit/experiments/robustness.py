@@ -12,8 +12,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -75,21 +74,16 @@ def haze(image: np.ndarray, level: float, frame: Frame, seed: int) -> np.ndarray
     return (1 - level) * image + level * AIRLIGHT
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """A way to disturb the prompt or the image.
-
-    Attributes:
-        title: name and unit of the level, for an axis.
-        levels: rising, from 0.
-        box: function that disturbs a box, or None.
-        image: function that disturbs an image, float H×W×3, or None.
-    """
+class Disturbance(NamedTuple):
+    """A way to disturb the prompt or the image."""
 
     title: str
+    """Name and unit of the level, for an axis."""
     levels: tuple[float, ...]
+    """Rising, from 0."""
     box: Callable[[np.ndarray, float, Frame, int, int], np.ndarray] | None = None
     image: Callable[[np.ndarray, float, Frame, int], np.ndarray] | None = None
+    """Disturbs an image, float H×W×3."""
 
 
 DISTURBANCES = {
@@ -102,18 +96,18 @@ DISTURBANCES = {
 }
 
 
-def chosen_objects(frames: Sequence[Frame], count: int | None = None) -> list[Frame]:
-    """Frames that hold nothing but `count` of their objects with masks, evenly spaced over all of them.
+def chosen_objects(frames: Sequence[Frame]) -> list[Frame]:
+    """Frames that hold nothing but some of their objects with masks, evenly spaced over all of them.
 
-    Objects are counted in the order of video, frame and object id. By default two per video, at most
-    `MOST_OBJECTS`: more objects per video hardly narrow an interval over videos.
+    Objects are counted in the order of video, frame and object id. Two per video are chosen, at most `MOST_OBJECTS`:
+    more objects per video hardly narrow an interval over videos.
     """
     ordered = sorted(frames, key=lambda frame: (frame.video, frame.index))
     pairs = [(frame, item) for frame in ordered for item in frame.objects if item.has_mask]
     if not pairs:
         raise RossamError("frames", "hold no object with a mask", "disturb frames whose masks are annotated")
-    count = count or min(MOST_OBJECTS, 2 * len({frame.video for frame in frames}))
-    at = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
+    count = min(MOST_OBJECTS, 2 * len({frame.video for frame in frames}), len(pairs))
+    at = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
     kept: dict[str, tuple[Frame, list]] = {}
     for frame, item in (pairs[i] for i in at):
         kept.setdefault(frame.key, (frame, []))[1].append(item)
@@ -146,11 +140,7 @@ def robustness_curve(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score a predictor at every level of a disturbance, on `chosen_objects(frames)`.
-
-    Args:
-        name: one of `DISTURBANCES`.
-        levels: the disturbance's own where None.
+    """Score a predictor at every level of a disturbance (`levels`: None = its own), on `chosen_objects(frames)`.
 
     Returns:
         The table of `scoring.score` under the protocol `object`, with columns `disturbance` and `level`. Sizes of

@@ -23,7 +23,7 @@ from rossam_core.errors import RossamError
 from rossam_core.metrics import band_width
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import EvaluationConfig
-from rossam_kit.experiments.mask_scores import MaskScores, fitted_band, score_masks
+from rossam_kit.experiments.mask_scores import fitted_band, score_masks
 
 ProtocolName = Literal["object", "frame"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("frame", "object")
@@ -63,20 +63,12 @@ Prediction = tuple[Frame, list[PredictedMask | None]]
 
 
 def evaluate(
-    predictor: BoxPredictor,
-    frames: Sequence[Frame],
-    *,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    predictor: BoxPredictor, frames: Sequence[Frame], *, progress: Callable[[Iterable], Iterable] | None = None
 ) -> pd.DataFrame:
-    """Predict a mask for every annotated box and score each object; for other options, see `score`.
+    """The table of `score` for every annotated box, each object alone.
 
     Args:
-        predictor: anything with `.predict(image, boxes_xyxy)`.
-        frames: a `FrameSet`, or any frames.
         progress: wraps the iteration over frames, e.g. `tqdm` or `progress.track`.
-
-    Returns:
-        The table of `score`.
     """
     predictions = predict_frames(predictor, frames)
     if progress is not None:
@@ -108,12 +100,10 @@ def predict_frames(predictor: BoxPredictor, frames: Iterable[Frame]) -> Iterator
             continue
         answered, masks = next(answers, (None, ()))
         if answered is None or answered.key != frame.key or len(masks) != sum(flags):
-            finding = "no answer" if answered is None else f"{len(masks)} masks for {answered.key}"
-            raise RossamError(
-                f"predictor {type(predictor).__name__}",
-                f"gave {finding}, expected {sum(flags)} masks for {frame.key}",
-                "return one mask for each box, frames in the order they were given",
-            )
+            given = "no answer" if answered is None else f"{len(masks)} masks for {answered.key}"
+            finding = f"gave {given}, expected {sum(flags)} masks for {frame.key}"
+            remedy = "return one mask for each box, frames in the order they were given"
+            raise RossamError(f"predictor {type(predictor).__name__}", finding, remedy)
         remaining = iter(masks)
         yield frame, [next(remaining) if used else None for used in flags]
 
@@ -136,7 +126,7 @@ def score(
         One row a unit, with the columns
         `protocol`; `video`, `frame` (index in the video); `object_id`, `category`; `area` of the target in
         square pixels; `box_width`, `box_height` in pixels; `size_bin` (by area; the default bins are COCO's, its
-        "small" cut in two at 16²); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at `metrics.fitted_band` of the
+        "small" cut in two at 16²); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at the `fitted_band` of the
         area (under `frame`, of the mean area of the frame's objects); `biou_official`, `biou_fit_official`, the two
         under the official rule min(IoU, Boundary IoU); `predicted_iou`, the model's own; `status`.
 
@@ -220,7 +210,7 @@ def _score_object(
         raise RossamError(f"predictions for {frame.key}", finding, "return masks of the frame's size")
     if row["area"] == 0:
         return row | {"status": "empty target"}, pred, target
-    row |= _named(score_masks(pred, target, band_px=band_px, fit_px=fitted_band(row["area"])))
+    row |= _scores(pred, target, band_px, fitted_band(row["area"]))
     return row | {"predicted_iou": float(mask.predicted_iou), "status": mask.status}, pred, target
 
 
@@ -241,7 +231,7 @@ def _score_union(
     if whole["area"] == 0:
         return whole | {"status": "empty target"}
     fit_px = fitted_band(float(np.mean([row["area"] for row in rows if row["area"]])))
-    whole |= _named(score_masks(pred, target, band_px=band_px, fit_px=fit_px))
+    whole |= _scores(pred, target, band_px, fit_px)
     return whole | {"status": "ok" if pred.any() else "empty"}
 
 
@@ -252,7 +242,8 @@ def _unit(frame: Frame, protocol: ProtocolName) -> dict[str, Any]:
     return place | unknown | {"category": None}
 
 
-def _named(scores: MaskScores) -> dict[str, float]:
+def _scores(pred: np.ndarray, target: np.ndarray, band_px: int, fit_px: int) -> dict[str, float]:
+    scores = score_masks(pred, target, band_px=band_px, fit_px=fit_px)
     return {name: getattr(scores, name) for name in SCORES}
 
 

@@ -270,7 +270,7 @@ def _wide(table: pd.DataFrame, value: str, cluster: str) -> pd.DataFrame:
     missing = [column for column in (value, cluster) if column not in table.columns]
     if missing:
         finding = f"columns {missing} are missing; there are {list(table.columns)}"
-        raise RossamError("table of scores", finding, "pass a table made by evaluation.scoring, or name its columns")
+        raise RossamError("table of scores", finding, "pass a table made by scoring.score, or name its columns")
     if "protocol" in table.columns and table["protocol"].nunique() > 1:
         finding = f"mixes protocols {sorted(table['protocol'].unique())}"
         raise RossamError("table of scores", finding, "select one: table[table.protocol == 'object']")

@@ -81,19 +81,16 @@ def build_book(report_dir: Path, profile: Profile, reasons: Mapping[str, str] | 
     from sphinx.errors import SphinxError
     from sphinx.util.docutils import docutils_namespace
 
-    executed = {
-        path.stem: nbformat.read(path, as_version=4) for path in sorted((report_dir / "notebooks").glob("*.ipynb"))
-    }
+    paths = sorted((report_dir / "notebooks").glob("*.ipynb"))
+    executed = {path.stem: nbformat.read(path, as_version=4) for path in paths}
     with tempfile.TemporaryDirectory(prefix="rossam-book-") as folder:
         source, built, warnings = Path(folder) / "source", Path(folder) / "html", io.StringIO()
         _write_sources(source, executed, profile, reasons or {}, report_dir)
         try:
             with docutils_namespace():
                 config = SPHINX | {"project": profile.title, "html_title": profile.title}
-                app = Sphinx(
-                    source, None, built, Path(folder) / "doctrees", "html", config, None, warnings, freshenv=True
-                )
-                app.build()
+                trees = Path(folder) / "doctrees"
+                Sphinx(source, None, built, trees, "html", config, None, warnings, freshenv=True).build()
         except SphinxError as error:
             raise RossamError(report_dir, f"its book could not be built: {error}", "see the pages named") from error
         shutil.rmtree(report_dir / "_static", ignore_errors=True)
@@ -137,7 +134,7 @@ def _write_sources(
     """Write everything Sphinx reads."""
     front: dict[str, tuple[str, str]] = {}
     for name, notebook in executed.items():
-        for output in _outputs(notebook):
+        for output in (o for cell in notebook.cells for o in cell.get("outputs", ()) if "data" in o):
             about = output.metadata.get("rossam", {})
             if "attach" in about:
                 _attach(output, Path(about["attach"]), report_dir / "notebooks" / "files" / name)
@@ -149,11 +146,6 @@ def _write_sources(
     write_text(source / "api.md", _api_page())
     write_text(source / "provenance.md", _provenance_page(executed, profile))
     write_text(source / "index.md", _front_page(front, executed, profile, reasons))
-
-
-def _outputs(notebook: NotebookNode) -> list[NotebookNode]:
-    """All displayed outputs of a notebook."""
-    return [output for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
 
 
 def _attach(output: NotebookNode, file: Path, folder: Path) -> None:
@@ -172,9 +164,8 @@ def _front_page(
     reasons: Mapping[str, str],
 ) -> str:
     failed = [name for name, notebook in executed.items() if notebook.metadata.get("papermill", {}).get("exception")]
-    missing = [
-        name + (f" ({reasons[name]})" if name in reasons else "") for name in profile.notebooks if name not in executed
-    ]
+    absent = [name for name in profile.notebooks if name not in executed]
+    missing = [f"{name} ({reasons[name]})" if name in reasons else name for name in absent]
     parts = [
         f"# {escape(profile.title)}",
         ABOUT,
@@ -199,12 +190,8 @@ def _citation() -> str:
     """The paper's BibTeX entry, from CITATION.cff."""
     paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
     authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
-    fields = {
-        "title": paper["title"],
-        "author": authors,
-        "booktitle": paper["conference"]["name"],
-        "year": paper["year"],
-    }
+    venue = {"booktitle": paper["conference"]["name"], "year": paper["year"]}
+    fields = {"title": paper["title"], "author": authors} | venue
     lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
     return f"```text\n@inproceedings{{rossam{paper['year']},\n{lines}\n}}\n```"
 
@@ -221,18 +208,13 @@ def _api_page() -> str:
 
 def _provenance_page(executed: Mapping[str, NotebookNode], profile: Profile) -> str:
     """Commit, command, seeds, machine and durations."""
-    runs = {name: notebook.metadata.get("papermill", {}) for name, notebook in executed.items()}
-    times = {
-        name: f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}"
-        for name, run in runs.items()
-    }
-    parts = [
-        "# How this report was made",
-        "The seconds of a notebook include training only where no cached run existed.",
-    ]
-    for name, value in (collect(profile) | {"Notebooks": times}).items():
-        rows = value.items() if isinstance(value, Mapping) else [(name, value)]
-        parts.append(
-            "\n".join([f"## {name}", "", "| | |", "|---|---|", *(f"| {key} | {text} |" for key, text in rows)])
-        )
-    return "\n\n".join(parts) + "\n"
+    times = {}
+    for name, notebook in executed.items():
+        run = notebook.metadata.get("papermill", {})
+        times[name] = f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}"
+    page = (
+        "# How this report was made\n\nThe seconds of a notebook include training only where no cached run existed.\n"
+    )
+    for name, values in (collect(profile) | {"Notebooks": times}).items():
+        page += f"\n## {name}\n\n| | |\n|---|---|\n" + "".join(f"| {key} | {text} |\n" for key, text in values.items())
+    return page

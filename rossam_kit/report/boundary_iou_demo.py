@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from rossam_core.metrics import band_width, boundary_band
 from rossam_kit.experiments.mask_scores import all_boundary_below, fitted_band, score_masks
 from rossam_kit.report.pictures import draw_mask
-from rossam_kit.report.style import BASE, COLOURS, INK, MUTED, RULE, SMALL, Figure
+from rossam_kit.report.style import COLOURS, INK, MUTED, SMALL, Figure, styled
 
 SHOWN = 36
 SIZE_HW = (1024, 1024)
@@ -35,20 +34,19 @@ def made_masks(width: int) -> dict[str, np.ndarray]:
     return {"target": target, "box": np.maximum(abs(x), abs(y)) <= 0.5, "bite": target & ~bite}
 
 
-def band_demonstration(
-    dilation_ratio: float, widths: Sequence[int] = WIDTHS, size_hw: tuple[int, int] = SIZE_HW
-) -> pd.DataFrame:
+def band_demonstration(dilation_ratio: float, widths: Sequence[int] = WIDTHS) -> pd.DataFrame:
     """Scores (percent) of the wrong predictions by object width: `width, wrong, iou, biou, biou_fit`."""
     rows = []
     for width in widths:
         masks = made_masks(width)
-        bands = {"band_px": band_width(size_hw, dilation_ratio), "fit_px": fitted_band(masks["target"].sum())}
+        bands = {"band_px": band_width(SIZE_HW, dilation_ratio), "fit_px": fitted_band(masks["target"].sum())}
         for name in WRONG:
             scores = score_masks(masks[name], masks["target"], **bands)
             rows.append((width, name, *(100 * value for value in scores)))
     return pd.DataFrame(rows, columns=["width", "wrong", "iou", "biou", "biou_fit"])
 
 
+@styled
 def band_figure(dilation_ratio: float) -> Figure:
     """Above: the bands of a small object, and its two wrong predictions. Below: their scores by object width."""
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
@@ -63,34 +61,22 @@ def band_figure(dilation_ratio: float) -> Figure:
         "a piece missing": (target, masks["bite"]),
     }
     for column, (title, (filled, outlined)) in enumerate(pictures.items()):
-        _picture(figure.add_subplot(grid[0, column]), title, filled, outlined)
-    scores = band_demonstration(dilation_ratio)
+        ax = figure.add_subplot(grid[0, column])
+        shades = np.where(filled[..., None], (143, 176, 212), (70, 74, 78)).astype(np.uint8)
+        ax.imshow(shades, extent=(0, filled.shape[1], filled.shape[0], 0), interpolation="nearest")
+        draw_mask(ax, outlined, "#ffffff", fill=0)
+        ax.set_axis_off()
+        ax.set_title(title, fontsize=SMALL, loc="center")
+    table, limit = band_demonstration(dilation_ratio), all_boundary_below(SIZE_HW, dilation_ratio)
     for column, (name, text) in enumerate(WRONG.items()):
-        ax = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
-        _curves(ax, scores[scores["wrong"] == name], text, all_boundary_below(SIZE_HW, dilation_ratio))
-        if column == 0:
-            ax.set_ylabel("Score, percent", fontsize=BASE, color=INK)
-    ax.legend(loc="lower right", fontsize=SMALL, frameon=False, labelcolor=INK)
+        ax, scores = figure.add_subplot(grid[1, 2 * column : 2 * column + 2]), table[table["wrong"] == name]
+        fit = {"linewidth": 1.6, "linestyle": "--", "label": "BIoU, fitted band"}
+        ax.plot(scores["width"], scores["iou"], color=MUTED, linewidth=5, alpha=0.45, label="IoU")
+        ax.plot(scores["width"], scores["biou"], color=COLOURS["sam"], linewidth=1.6, label="BIoU")
+        ax.plot(scores["width"], scores["biou_fit"], color=COLOURS["ros-sam"], **fit)
+        ax.axvline(limit, color=INK, linewidth=0.9, linestyle=":")
+        ax.text(limit - 1, 99, f"under {limit} px:\nall boundary", ha="right", va="top", fontsize=SMALL)
+        ax.set(title=text, xlabel="Object width, pixels", ylabel="" if column else "Score, percent", ylim=(0, 100))
+        ax.grid()
+    ax.legend(loc="lower right")
     return figure
-
-
-def _picture(ax: Axes, title: str, filled: np.ndarray, outlined: np.ndarray) -> None:
-    shades = np.where(filled[..., None], (143, 176, 212), (70, 74, 78)).astype(np.uint8)
-    ax.imshow(shades, extent=(0, filled.shape[1], filled.shape[0], 0), interpolation="nearest")
-    draw_mask(ax, outlined, "#ffffff", fill=0)
-    ax.set_axis_off()
-    ax.set_title(title, fontsize=SMALL, color=INK)
-
-
-def _curves(ax: Axes, scores: pd.DataFrame, title: str, limit: int) -> None:
-    ax.plot(scores["width"], scores["iou"], color=MUTED, linewidth=5, alpha=0.45, label="IoU")
-    ax.plot(scores["width"], scores["biou"], color=COLOURS["sam"], linewidth=1.6, label="BIoU")
-    ax.plot(scores["width"], scores["biou_fit"], color=COLOURS["ros-sam"], linewidth=1.6, linestyle="--",
-            label="BIoU, fitted band")  # fmt: skip
-    ax.axvline(limit, color=INK, linewidth=0.9, linestyle=":")
-    ax.text(limit - 1, 99, f"under {limit} px:\nall boundary", ha="right", va="top", fontsize=SMALL, color=INK)
-    ax.set_ylim(0, 100)
-    ax.set_title(title, fontsize=BASE, color=INK, loc="left")
-    ax.set_xlabel("Object width, pixels", fontsize=BASE, color=INK)
-    ax.grid(color=RULE, linewidth=0.6)
-    ax.tick_params(labelsize=BASE, colors=RULE, labelcolor=INK)

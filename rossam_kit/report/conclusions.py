@@ -1,7 +1,4 @@
-"""Sentences about measured rows for the conclusions of notebooks, true in every profile and for any number of runs.
-
-In: `experiments.RowResult`s of one dataset. Out: Markdown.
-"""
+"""Sentences about measured rows for the conclusions of notebooks, true in every profile and for any number of runs."""
 
 from __future__ import annotations
 
@@ -22,11 +19,10 @@ SCOPES = ("In one run, ", "In two runs, ")
 
 def compare(results: Sequence[RowResult], row: str, than: str) -> str:
     """One sentence: the paired difference in IoU of each object between two rows, named by their labels."""
-    by_label = {result.spec.label: result for result in results}
-    if absent := [label for label in (row, than) if label not in by_label]:
+    units = {result.spec.label: result.units() for result in results}
+    if absent := [label for label in (row, than) if label not in units]:
         return f"**{row}** against **{than}**: {' and '.join(absent)} cannot be measured in this profile."
-    units, reference = by_label[row].units(), by_label[than].units()
-    return difference_sentence(row, than, paired_difference(units, reference))
+    return difference_sentence(row, than, paired_difference(units[row], units[than]))
 
 
 def difference_sentence(row: str, than: str, difference: Interval) -> str:
@@ -39,15 +35,14 @@ def difference_sentence(row: str, than: str, difference: Interval) -> str:
     if np.isnan(points.mean):
         return f"**{row}** against **{than}**: {points.note}."
     runs = {0: "", 1: ", one run"}.get(points.seeds, f", {points.seeds} runs")
-    videos = f"{points.clusters} video{'s' if points.clusters > 1 else ''} or images" if points.clusters else ""
+    size = f"{points.mean:+.1f} points of IoU"
     if np.isnan(points.low):
-        return (
-            f"**{row}** minus **{than}**: {points.mean:+.1f} points of IoU, without an interval ({points.note}{runs})."
-        )
-    finding = "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "cannot be told from"
+        return f"**{row}** minus **{than}**: {size}, without an interval ({points.note}{runs})."
+    direction = "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "cannot be told from"
     scope = SCOPES[points.seeds - 1] if 0 < points.seeds < RUNS_NEEDED else ""
-    interval = f"95% interval {points.low:+.1f} to {points.high:+.1f}, {points.n:,} objects, {videos}{runs}"
-    return f"{scope}**{row}** {finding} **{than}**: {points.mean:+.1f} points of IoU ({interval})."
+    interval = f"95% interval {points.low:+.1f} to {points.high:+.1f}"
+    counts = f"{points.n:,} objects, {points.clusters} video{'s' * (points.clusters > 1)} or images{runs}"
+    return f"{scope}**{row}** {direction} **{than}**: {size} ({interval}, {counts})."
 
 
 def conclusion(*sentences: str) -> Markdown:

@@ -1,33 +1,76 @@
-"""A dataset in numbers: how large its objects are, how close together, how fast (beside the paper's Table 7).
-
-In: frames. Out: tables with a row a measure, for the notebook on the data.
-"""
+"""A dataset in numbers and examples: sizes, density, motion, what was left out (beside the paper's Table 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from rossam_kit.report.results import object_statistics
+from rossam_core.errors import RossamError
+from rossam_kit.report.objects import ObjectView, cut_object, quantile_rows
 
 if TYPE_CHECKING:
     from rossam_core.records import Frame
+    from rossam_kit.datasets.frame_set import FrameSet
 
 NO_MOTION = "no object is in two frames"
+PUBLISHED: Mapping[str, str] = {
+    "Images": "10,617 (8,333 train, 2,284 test)",
+    "Largest image": "2160×1080",
+    "Smallest image": "512×512",
+    "Objects with masks": "52,123",
+    "Largest object, px²": "8,422",
+    "Smallest object, px²": "12",
+    "Mean object, px²": "518",
+    "Largest share of its image": "0.023339",
+    "Smallest share of its image": "3.111e-06",
+}
+"""Table 7 of the paper (supplement, section 6), as printed."""
+
+
+def object_statistics(frames: Sequence[Frame]) -> pd.DataFrame:
+    """One row an object with a mask: its names, area (px²), share of the frame, and the width and height of its box."""
+    rows = []
+    for frame in frames:
+        for annotation in frame.objects:
+            if not annotation.has_mask:
+                continue
+            x0, y0, x1, y1 = annotation.box_xyxy
+            area = int(annotation.mask(frame.size_hw).sum())
+            names = frame.video, frame.index, annotation.object_id, annotation.category
+            rows.append((*names, area, area / (frame.size_hw[0] * frame.size_hw[1]), x1 - x0, y1 - y0))
+    columns = ["video", "frame", "object_id", "category", "area", "share_of_frame", "width", "height"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def dataset_table(frames: Sequence[Frame]) -> pd.DataFrame:
+    """Table 7: the paper's attributes of its dataset beside those of `frames`."""
+    objects = object_statistics(frames)
+    sizes = sorted({frame.size_hw for frame in frames}, key=lambda hw: hw[0] * hw[1])
+    ours = [
+        f"{len(frames):,}",
+        f"{sizes[-1][1]}×{sizes[-1][0]}",
+        f"{sizes[0][1]}×{sizes[0][0]}",
+        f"{len(objects):,}",
+        f"{objects['area'].max():,}",
+        f"{objects['area'].min():,}",
+        f"{objects['area'].mean():,.0f}",
+        f"{objects['share_of_frame'].max():.6f}",
+        f"{objects['share_of_frame'].min():.3e}",
+    ]
+    return pd.DataFrame({"attribute": list(PUBLISHED), "paper": list(PUBLISHED.values()), "here": ours})
 
 
 def statistics_table(frames: Sequence[Frame]) -> pd.DataFrame:
     """Size, density and motion: a row a measure with n, mean, median, 5th and 95th percentile, and its remark."""
-    objects = object_statistics(frames)
     counts = np.array([len(frame.objects) for frame in frames], float)
     megapixels = np.array([frame.size_hw[0] * frame.size_hw[1] / 1e6 for frame in frames])
     steps = motion(frames)
-    sides = np.array([max(x1 - x0, y1 - y0) for f in frames for x0, y0, x1, y1 in f.boxes_xyxy])
+    sides = [max(x1 - x0, y1 - y0) for f in frames for x0, y0, x1, y1 in f.boxes_xyxy]
     measures = [
-        ("size", "area of a mask, px²", objects["area"], "objects with a mask"),
+        ("size", "area of a mask, px²", object_statistics(frames)["area"], "objects with a mask"),
         ("size", "longer side of a box, px", sides, "all objects"),
         ("density", "objects a frame", counts, "all frames"),
         ("density", "objects a megapixel", counts / megapixels, "all frames"),
@@ -35,12 +78,13 @@ def statistics_table(frames: Sequence[Frame]) -> pd.DataFrame:
         ("motion", "a frame, px", steps["pixels"], "the same number in two frames" if len(steps) else NO_MOTION),
         ("motion", "a frame, sides", steps["sides"], "over the box's longer side" if len(steps) else NO_MOTION),
     ]
-    return pd.DataFrame(
-        [
-            {"of": of, "measure": measure, "n": len(values), **_spread(np.asarray(values, float)), "counted": remark}
-            for of, measure, values, remark in measures
-        ]
-    )
+    rows = []
+    for of, measure, values, remark in measures:
+        spread = pd.Series(values, dtype=float)
+        quantiles = {"median": 0.5, "5th percentile": 0.05, "95th percentile": 0.95}
+        row = {"of": of, "measure": measure, "n": len(spread), "mean": spread.mean()}
+        rows.append(row | {name: spread.quantile(q) for name, q in quantiles.items()} | {"counted": remark})
+    return pd.DataFrame(rows)
 
 
 def motion(frames: Sequence[Frame]) -> pd.DataFrame:
@@ -68,7 +112,7 @@ def motion(frames: Sequence[Frame]) -> pd.DataFrame:
 
 def neighbour_distances(frames: Sequence[Frame]) -> np.ndarray:
     """From each object's centre to the nearest other in its frame, in its box's longer sides; lone ones have none."""
-    found = []
+    nearest = [np.zeros(0)]
     for frame in frames:
         boxes = frame.boxes_xyxy
         if len(boxes) < 2:
@@ -76,12 +120,56 @@ def neighbour_distances(frames: Sequence[Frame]) -> np.ndarray:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         distances = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))  # N×N
         np.fill_diagonal(distances, np.inf)
-        found.append(distances.min(axis=1) / (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
-    return np.concatenate(found) if found else np.zeros(0)
+        nearest.append(distances.min(axis=1) / (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
+    return np.concatenate(nearest)
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
-    if not len(values):
-        return dict.fromkeys(("mean", "median", "5th percentile", "95th percentile"), np.nan)
-    low, middle, high = np.percentile(values, [5, 50, 95])
-    return {"mean": values.mean(), "median": middle, "5th percentile": low, "95th percentile": high}
+def drop_table(frames: FrameSet) -> pd.DataFrame:
+    """Reasons for which something was left out, how often, and one example; objects without mask among them."""
+    rows = [(drop.reason, drop.where) for drop in frames.drops]
+    rows += [
+        (f"{o.category}: a box but no mask, so not scored", f"{f.key} object {o.object_id}")
+        for f in frames
+        for o in f.objects
+        if not o.has_mask
+    ]
+    for frame in frames:
+        small = frame.attributes.get("left_out_too_small", 0)
+        rows += [("shows too little of itself (under 12 px²)", frame.key)] * small
+    if not rows:
+        return pd.DataFrame({"reason": ["nothing was left out"], "times": [0], "example": ["—"]})
+    table = pd.DataFrame(rows, columns=["reason", "example"]).groupby("reason", sort=False)["example"]
+    return table.agg(times="size", example="first").reset_index()
+
+
+def example_objects(frames: Sequence[Frame]) -> list[ObjectView]:
+    """Three objects of each of the three most frequent classes, at even quantiles of area."""
+    table = object_statistics(frames)
+    by_frame = {(frame.video, frame.index): frame for frame in frames}
+    views = []
+    for category in table["category"].value_counts().index[:3]:
+        chosen = quantile_rows(table[table["category"] == category], "area", np.linspace(0.1, 0.95, 3))
+        for row in chosen.itertuples():
+            frame = by_frame[row.video, row.frame]
+            annotation = next(o for o in frame.objects if o.object_id == row.object_id)
+            names = {"key": f"{frame.key} #{annotation.object_id}", "category": category}
+            views.append(cut_object(frame.image(), annotation.box_xyxy, annotation.mask(frame.size_hw), {}, **names))
+    return views
+
+
+def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:
+    """One frame with objects from each of `count` videos, evenly spaced over all videos."""
+    first = {frame.video: frame for frame in reversed(frames) if frame.objects}
+    videos = sorted(first)
+    chosen = np.unique(np.linspace(0, len(videos) - 1, min(count, len(videos))).round().astype(int))
+    return [first[videos[i]] for i in chosen]
+
+
+def busiest_frame(frames: Sequence[Frame]) -> Frame:
+    """The frame with most objects that have masks, and only those; data of boxes alone is a `RossamError`."""
+    kept = [frame.with_objects([o for o in frame.objects if o.has_mask]) for frame in frames]
+    busiest = max(kept, key=lambda frame: len(frame.objects), default=None)
+    if busiest is None or not busiest.objects:
+        remedy = "notebooks 00, 01 and 10 need none; start with these"
+        raise RossamError("the data", "has no object with a mask", remedy)
+    return busiest

@@ -17,7 +17,7 @@ from rossam_kit.datasets import fetch
 from rossam_kit.datasets.catalogue import entry_named, size_text, steps_by_hand
 from rossam_kit.datasets.loading import load_frames, scored_split
 from rossam_kit.datasets.synthetic.video import is_generated
-from rossam_kit.experiments.experiments import MAIN_DATASET, Experiments
+from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.experiments.planning import (
     can_run,
     datasets,
@@ -27,6 +27,7 @@ from rossam_kit.experiments.planning import (
     needs,
     planned_runs,
     reason_to_compute,
+    shown_tables,
     source_of,
     waits_for,
 )
@@ -38,19 +39,15 @@ WIDTH, NAME_WIDTH = 110, 24
 
 @dataclass
 class Checklist:
-    """Lines in order, and what is left to do.
-
-    Attributes:
-        lines: what to print.
-        to_fetch: names for `rossam fetch`.
-        by_hand: datasets that must be placed by hand.
-        problems: anything else that stands in the way, one line each.
-    """
+    """Lines in order, and what is left to do."""
 
     lines: list[str] = field(default_factory=list)
     to_fetch: list[str] = field(default_factory=list)
+    """Names for `rossam fetch`."""
     by_hand: list[str] = field(default_factory=list)
+    """Datasets that must be placed by hand."""
     problems: list[str] = field(default_factory=list)
+    """Anything else that stands in the way, one line each."""
 
     @property
     def is_complete(self) -> bool:
@@ -110,7 +107,7 @@ def _data(page: Checklist, experiments: Experiments) -> dict[str, int]:
             text = "rendered in the cache" if is_here else "rendered at the first use, nothing to get"
             page.item("ok", "generated frames", f"{text} (for {name})")
         else:
-            is_here = data.source in OWN_SOURCES or _published_data(page, data)
+            is_here = data.source in OWN_SOURCES or _catalogued(page, data.source, data.root)
         if is_here and name in trains:
             _read_dataset(page, name, data, trains[name], counts)
     return counts
@@ -119,10 +116,9 @@ def _data(page: Checklist, experiments: Experiments) -> dict[str, int]:
 def _read_dataset(page: Checklist, name: str, data: DataConfig, trains: bool, counts: dict[str, int]) -> None:
     """Read a dataset's splits, list them, and add its number of training frames to `counts`."""
     scored = scored_split(data)
+    names = dict.fromkeys(("train", scored) if trains else (scored,))
     try:
-        splits = {
-            split: load_frames(data, split) for split in dict.fromkeys(("train", scored) if trains else (scored,))
-        }
+        splits = {split: load_frames(data, split) for split in names}
     except RossamError as error:
         page.problems.append(f"{data.source}: {error}")
         page.add(f"      cannot be read: {error.finding.splitlines()[0]}")
@@ -134,67 +130,51 @@ def _read_dataset(page: Checklist, name: str, data: DataConfig, trains: bool, co
     counts[name] = train if scored == "test" else round(0.9 * train)  # a tenth is held out
 
 
-def _published_data(page: Checklist, data: DataConfig) -> bool:
-    """List a dataset of the catalogue; returns whether its folder is there."""
-    name = data.source
-    here = data.root if data.root is not None and data.root.is_dir() else None
+def _catalogued(page: Checklist, name: str, root: Path | None = None) -> bool:
+    """List an entry of the catalogue, and how to get it; returns whether anything of it is there."""
+    here = root if root is not None and root.is_dir() else None
     (status,) = fetch.check([name], here)
-    if data.root is not None and here is None:
-        status = fetch.Status(name, "missing", data.root, ("no such folder",))
-    words = {"ok": "here", "broken": "here, but not as published", "missing": "missing"}
-    title = entry_named(name).title
-    page.item(status.state, name, f"{words[status.state]}: {title}", f"{status.path}", *status.details)
+    if root is not None and here is None:
+        status = fetch.Status(name, "missing", root, ("no such folder",))
+    entry, steps = entry_named(name), steps_by_hand(name, root)
+    words = {"ok": "here", "broken": "here, but not as published", "missing": "missing"}[status.state]
+    page.item(status.state, name, f"{words}: {entry.title}", f"{status.path}", *status.details)
     if status.state == "ok":
         return True
-    steps = steps_by_hand(name, data.root)
-    if status.state == "broken":
+    if status.state == "broken" and entry.kind == "dataset":
         page.add("      if more was meant to be there, complete or replace it:")
     if steps:
         page.by_hand.append(name)
         page.add(*(f"      {number}. {step}" for number, step in enumerate(steps, start=1)))
     else:
         page.to_fetch.append(name)
-        page.add(f"      get it: rossam fetch {name}   ({_weight(name)}; {entry_named(name).licence})")
+        size = size_text(entry.bytes) if entry.bytes else "size shown before it starts"
+        page.add(f"      get it: rossam fetch {name}   ({size}; {entry.licence})")
     return status.state == "broken"
 
 
-def _weight(name: str) -> str:
-    weight = entry_named(name).bytes
-    return size_text(weight) if weight else "size shown before it starts"
-
-
 def _weights(page: Checklist, experiments: Experiments) -> None:
+    """List the weights that networks start from."""
     settings = experiments.profile.model
-    methods = {row.method for table in experiments.tables for row in experiments.specs[table].rows} | {"sam", "hq-sam"}
-    for backbone, wanted in ((settings.backbone, True), (settings.sam2_backbone, "sam2" in methods)):
-        own = backbone == settings.backbone
-        if not wanted:
-            continue
+    methods = {row.method for table in experiments.tables for row in experiments.specs[table].rows}
+    for backbone in [settings.backbone, *([settings.sam2_backbone] if "sam2" in methods else [])]:
+        own_file = Path(settings.checkpoint or "") if backbone == settings.backbone else Path("default")
         if settings.checkpoint is None:
             page.item("ok", backbone, "fresh weights (model.checkpoint is null): no prior to be had")
-        elif own and settings.checkpoint != "default":
-            there = Path(settings.checkpoint).exists()
-            page.item("ok" if there else "missing", backbone, settings.checkpoint)
-            page.problems += [] if there else [f"{settings.checkpoint}: no such weights file; correct model.checkpoint"]
+        elif own_file != Path("default"):
+            page.item("ok" if own_file.exists() else "missing", backbone, settings.checkpoint)
+            if not own_file.exists():
+                page.problems.append(f"{settings.checkpoint}: no such weights file; correct model.checkpoint")
         elif backbone in SHIPPED:
             there = SHIPPED[backbone].is_file()
             page.item("ok" if there else "missing", backbone, "shipped with the package", str(SHIPPED[backbone]))
             page.problems += [] if there else [f"{SHIPPED[backbone]} is not there: install the package anew"]
         else:
-            files = [file for file in official_files() if file.backbone == backbone]
-            for file in files:
-                _official(page, file.fetch_name)
-            if not files:
+            names = [file.fetch_name for file in official_files() if file.backbone == backbone]
+            for name in names:
+                _catalogued(page, name)
+            if not names:
                 page.problems.append(f"model: {backbone} has no official weights; name another, or model.checkpoint")
-
-
-def _official(page: Checklist, name: str) -> None:
-    (status,) = fetch.check([name])
-    words = {"ok": "here", "broken": "here, but damaged", "missing": "missing"}[status.state]
-    page.item(status.state, name, f"{words}: {entry_named(name).title}", f"{status.path}", *status.details)
-    if status.state != "ok":
-        page.to_fetch.append(name)
-        page.add(f"      get it: rossam fetch {name}   ({_weight(name)}; {entry_named(name).licence})")
 
 
 def _disk(page: Checklist, cache: Path) -> None:
@@ -204,15 +184,13 @@ def _disk(page: Checklist, cache: Path) -> None:
     sizes = {name: fetch.disk_needed(entry.files) if entry.bytes else None for name, entry in entries.items()}
     needed = sum(size or 0 for size in sizes.values())
     unknown = [name for name, size in sizes.items() if size is None]
-    page.add(
-        f"  {size_text(free)} free; about {size_text(needed)} to fetch and unpack what is missing and has a known size"
-    )
+    to_get = f"about {size_text(needed)} to fetch and unpack what is missing and has a known size"
+    page.add(f"  {size_text(free)} free; {to_get}")
     if unknown:
         page.add(f"  not counted, since their size is not published: {', '.join(unknown)}")
     if needed > free:
-        page.problems.append(
-            f"disk: {size_text(needed)} needed, {size_text(free)} free; ROSSAM_CACHE names a folder on another disk"
-        )
+        lack = f"{size_text(needed)} needed, {size_text(free)} free"
+        page.problems.append(f"disk: {lack}; ROSSAM_CACHE names a folder on another disk")
 
 
 # --- what would run ---------------------------------------------------------------------------------------------------
@@ -248,9 +226,7 @@ def _runs(page: Checklist, experiments: Experiments, frames: dict[str, int]) -> 
 
 def _rows(page: Checklist, experiments: Experiments, frames: dict[str, int]) -> None:
     """Count cached rows of each table, and list the others with the reason to compute them."""
-    for table in (name for name in experiments.specs if name in experiments.tables):
-        spec, profile = experiments.specs[table], experiments.profile
-        name = spec.dataset if spec.dataset in profile.datasets else MAIN_DATASET
+    for table, spec, name in shown_tables(experiments):
         rows = [row for row in spec.rows if row.label not in experiments.left_out(table)]
         if name not in frames:
             page.add(f"  {table}: {len(rows)} rows to compute: its frames are not here yet")

@@ -6,6 +6,7 @@ Runs that have not been trained yet are trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,17 +14,22 @@ import pandas as pd
 
 from rossam_core.files import read_json
 from rossam_core.settings import flatten
-from rossam_core.training import run_folder as run_folders
+from rossam_core.training import run_folder
 from rossam_core.training.augment import Sample, augment
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
-from rossam_kit.report.results import example_frames
+from rossam_kit.report.dataset_facts import example_frames
 
 if TYPE_CHECKING:
     from rossam_kit.config import Profile
     from rossam_kit.datasets.frame_set import FrameSet
     from rossam_kit.experiments.experiments import Experiments, RowResult, RowSpec
 
-SHOWN = {"elements": "parameters", "parameters": "tensors", "got_gradient": "got a gradient", "changed": "changed"}
+AUDIT_TITLES = {
+    "elements": "parameters",
+    "parameters": "tensors",
+    "got_gradient": "got a gradient",
+    "changed": "changed",
+}
 
 
 def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None = None) -> list[list[Sample]]:
@@ -38,14 +44,13 @@ def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None 
     size = run.architecture.get("input_size") or input_size(run.backbone)
     rng = np.random.default_rng(run.training.seed)
     train = experiments.training_frames[0] if of is None else of
-    with_masks = [frame for frame in train if any(annotation.has_mask for annotation in frame.objects)]
-    chosen = example_frames(with_masks, 3)
+    chosen = example_frames([frame for frame in train if any(o.has_mask for o in frame.objects)], 3)
     return [[augment(frame, size, run.training.augment, rng, run.inference) for _ in range(4)] for frame in chosen]
 
 
 def log(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
-    """The log of the row's run with the profile's first seed (`training.runs.read_log`)."""
-    return run_folders.read_log(experiments.run_dir(spec, experiments.profile.seeds[0]))
+    """The log of the row's run with the profile's first seed (`run_folder.read_log`)."""
+    return run_folder.read_log(experiments.run_dir(spec, experiments.profile.seeds[0]))
 
 
 def audit_table(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
@@ -60,29 +65,33 @@ def released_audit(experiments: Experiments) -> pd.DataFrame:
     SAM's decoder. The run has 16 views, one per step, or the profile's own budget where that is less.
     """
     settings, budget = experiments.profile.model, experiments.profile.training.get("samples") or 16
-    training = recipe("released", samples=min(16, budget), validation_objects=0)
     run = RunConfig(
         method="ros-sam",
         backbone=settings.backbone,
         checkpoint=settings.checkpoint,
         recipe="released",
         architecture=settings.architecture,
-        training=training,
+        training=recipe("released", samples=min(16, budget), validation_objects=0),
         device=str(experiments.device),
     )
     return _audit(experiments.trained(run))
 
 
+def _audit(folder: Path) -> pd.DataFrame:
+    rows = [
+        {"group": name.replace("_", " "), "trained": "yes" if group["trained"] else "no"}
+        | {title: group[key] for key, title in AUDIT_TITLES.items()}
+        for name, group in read_json(folder / run_folder.AUDIT).items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def recipe_table() -> pd.DataFrame:
     """Fields of `TrainingConfig` in which the recipes differ, one row each, by dotted key."""
-    flat = {name: dict(flatten(recipe(name).model_dump())) for name in RECIPES}
-    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-    rows = []
-    for key in keys:
-        values = [str(flat[name].get(key, "—")) for name in RECIPES]
-        if len(set(values)) > 1:
-            rows.append((key, *values))
-    return pd.DataFrame(rows, columns=["field", *RECIPES])
+    fields = {name: dict(flatten(recipe(name).model_dump())) for name in RECIPES}
+    keys = dict.fromkeys(key for values in fields.values() for key in values)
+    rows = [(key, *(str(fields[name].get(key, "—")) for name in RECIPES)) for key in keys]
+    return pd.DataFrame([row for row in rows if len(set(row[1:])) > 1], columns=["field", *RECIPES])
 
 
 def recipe_changes(profile: Profile) -> pd.DataFrame:
@@ -97,7 +106,8 @@ def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataF
     rows = []
     for spec in specs:
         steps = log(experiments, spec).query("kind == 'step'")
-        updates = {group: int(steps[f"rate_{group}"].notna().sum()) for group in spec.trains}
+        columns = {group: f"rate_{group}" for group in spec.trains}  # absent where a group never had its step
+        updates = {group: int(steps[name].notna().sum()) if name in steps else 0 for group, name in columns.items()}
         rows.append({"setting": spec.label, "steps": len(steps)} | updates)
     return pd.DataFrame(rows).fillna(0).rename(columns=lambda name: name.replace("_", " "))
 
@@ -115,17 +125,17 @@ def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:
 
 def _costs(result: RowResult) -> dict[str, str | float | None]:
     experiments, spec = result.experiments, result.spec
-    whole = trained = 0
-    steps = pd.DataFrame({"seconds": [], "samples": []})
+    whole = trained = seconds = views = 0
+    peak = None
     if spec.trains:
-        audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folders.AUDIT)
+        audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folder.AUDIT)
         whole = sum(group["elements"] for group in audit.values())
         trained = sum(group["elements"] for group in audit.values() if group["trained"])
         steps = log(experiments, spec).query("kind == 'step'")
+        seconds, views = steps["seconds"].sum(), steps["samples"].max()
+        peak = steps["peak_memory_mib"].max() if "peak_memory_mib" in steps else None
     elif spec.method:
         whole = sum(p.numel() for p in experiments.model(spec.method).parameters())
-    seconds, views = steps["seconds"].sum(), steps["samples"].max() if spec.trains else 0
-    peak = steps["peak_memory_mib"].max() if "peak_memory_mib" in steps else None
     return {
         "setting": spec.label,
         "data": experiments.frames.name,
@@ -139,13 +149,3 @@ def _costs(result: RowResult) -> dict[str, str | float | None]:
         "ms per object": round(1000 * result.seconds / max(result.objects, 1), 1),
         "IoU": 100 * result.units()["iou"].mean(),
     }
-
-
-def _audit(folder) -> pd.DataFrame:
-    audit = read_json(folder / run_folders.AUDIT)
-    rows = [
-        {"group": name.replace("_", " "), "trained": "yes" if group["trained"] else "no"}
-        | {title: group[key] for key, title in SHOWN.items()}
-        for name, group in audit.items()
-    ]
-    return pd.DataFrame(rows)

@@ -1,8 +1,4 @@
-"""One object cut out of its frame with every method's mask: what figures, the report's viewer and widgets draw.
-
-In: frames, predictors and rows of a score table, or plain arrays. Out: `ObjectView`s, and outlines of masks
-that follow the pixels' edges exactly.
-"""
+"""One object cut out of its frame with every method's mask: what figures and the report's viewer draw."""
 
 from __future__ import annotations
 
@@ -37,7 +33,6 @@ class ObjectView:
         target: bool h×w, or None where no ground truth exists.
         masks: method → bool h×w, in the order to be shown.
         iou, biou: method → score in 0..1 of the whole masks, not only of what the crop shows; empty without target.
-        offset_xy: the crop's corner in the frame.
     """
 
     key: str
@@ -49,7 +44,6 @@ class ObjectView:
     masks: Mapping[str, np.ndarray]
     iou: Mapping[str, float] = field(default_factory=dict)
     biou: Mapping[str, float] = field(default_factory=dict)
-    offset_xy: tuple[int, int] = (0, 0)
 
 
 def cut_object(
@@ -93,7 +87,6 @@ def cut_object(
         masks={name: mask[window].copy() for name, mask in masks.items()},
         iou={name: mask_iou(mask, target) for name, mask in scored.items()},
         biou={name: boundary_iou(mask, target) for name, mask in scored.items()},
-        offset_xy=(left, top),
     )
 
 
@@ -114,15 +107,11 @@ def quantile_rows(
     return ranked.iloc[list(dict.fromkeys(positions))]
 
 
-def view_objects(
-    rows: pd.DataFrame,
-    frames: Iterable[Frame],
-    predictors: Mapping[str, Any],
-) -> list[ObjectView]:
+def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], predictors: Mapping[str, Any]) -> list[ObjectView]:
     """Predict the objects that `rows` name with every predictor and cut them out, in the order of the rows.
 
     Args:
-        rows: columns `video, frame, object_id`, as `evaluation.scoring.evaluate` writes them.
+        rows: columns `video, frame, object_id`, as `scoring.evaluate` writes them.
         frames: the frames they come from.
         predictors: method → anything with `.predict(image, boxes_xyxy)`. Each sees all boxes of a frame that are
             scored (all boxes where none is) at once, and every frame once.
@@ -144,16 +133,10 @@ def view_objects(
         predicted = {name: p.predict(image, boxes_xyxy) for name, p in predictors.items()}
         for object_id in dict.fromkeys(key[2] for key in wanted if key[:2] == (video, index)):
             if object_id not in position:
-                raise RossamError(
-                    f"frame {frame.key}", f"has no object {object_id}", "pass the frames that were scored"
-                )
+                raise RossamError(f"frame {frame.key}", f"has no object {object_id}", "pass the scored frames")
             annotation = prompted[position[object_id]]
-            views[video, index, object_id] = cut_object(
-                image,
-                annotation.box_xyxy,
-                annotation.mask(frame.size_hw) if annotation.has_mask else None,
-                {name: masks[position[object_id]].full() for name, masks in predicted.items()},
-                key=f"{frame.key} #{object_id}",
-                category=annotation.category,
-            )
+            target = annotation.mask(frame.size_hw) if annotation.has_mask else None
+            masks = {name: answers[position[object_id]].full() for name, answers in predicted.items()}
+            names = {"key": f"{frame.key} #{object_id}", "category": annotation.category}
+            views[video, index, object_id] = cut_object(image, annotation.box_xyxy, target, masks, **names)
     return [views[key] for key in wanted]

@@ -1,12 +1,12 @@
 """Figures made of images: frames with annotations, masks side by side, windows cut from a frame.
 
-In: arrays, frames, `ObjectView`s. Out: a `Figure`. White outlines are ground truth, dashed rectangles prompts.
+White outlines are ground truth, dashed rectangles prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import patheffects
@@ -15,31 +15,18 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from rossam_core.errors import RossamError
+from rossam_core.inference import windows
 from rossam_kit.convert.outlines import outlines
 from rossam_kit.report.objects import ObjectView
-from rossam_kit.report.style import BASE, COLOURS, INK, MUTED, SMALL, TARGET, WIDTH, Figure, colour, label, need
+from rossam_kit.report.style import BASE, COLOURS, MUTED, SMALL, TARGET, WIDTH, Figure, colour, label, need, styled
 
 if TYPE_CHECKING:
     from rossam_core.records import Frame
+    from rossam_core.settings import InferenceConfig
     from rossam_core.training.augment import Sample
 
 
-class Strategy(NamedTuple):
-    """One way to cut windows out of a frame, for `crop_strategies`.
-
-    Attributes:
-        windows_xyxy: K×4, frame pixels.
-        shown: which window's input is shown.
-        input_image: uint8 S×S×3 RGB, that window as the model sees it.
-        input_box_xyxy: the object of interest in that input, input pixels.
-    """
-
-    windows_xyxy: np.ndarray
-    shown: int
-    input_image: np.ndarray
-    input_box_xyxy: Sequence[float]
-
-
+@styled
 def contact_sheet(frames: Sequence[Frame]) -> Figure:
     """Frames side by side with their annotations: outlines of masks, dashed boxes where there is no mask.
 
@@ -60,10 +47,9 @@ def contact_sheet(frames: Sequence[Frame]) -> Figure:
                 if annotation.has_mask:
                     draw_mask(ax, annotation.mask(frame.size_hw), "#ffffff", width=0.9, fill=0)
                 else:
-                    draw_box(ax, annotation.box_xyxy, width=0.8)
+                    _draw_box(ax, annotation.box_xyxy, width=0.8)
             title = f"{frame.video}\nframe {frame.index}, {_count(len(frame.objects), 'object')}"
-            where = left / WIDTH, _up(figure, top + height + 0.05)
-            figure.text(*where, title, va="top", fontsize=SMALL, color=INK)
+            _text(figure, left, top + height + 0.05, title, fontsize=SMALL)
             left += height * aspect + gap
         top += height + caption
     return figure
@@ -76,72 +62,95 @@ def mask_comparison(objects: Sequence[ObjectView], methods: Sequence[str] | None
         objects: as `objects.view_objects` gives them; choose them by rule, e.g. `objects.quantile_rows`.
         methods: rows to show; None for all of the first object's.
     """
-    titles = [f"{v.category}\n{v.area:,} px²" if v.area else v.category for v in objects]
-    return _object_grid(objects, methods, titles)
+    return filmstrip(objects, [f"{v.category}\n{v.area:,} px²" if v.area else v.category for v in objects], methods)
 
 
-def filmstrip(views: Sequence[ObjectView], titles: Sequence[str]) -> Figure:
-    """One object over time, from left to right, a row a method (paper Fig. 8, 11). `titles`: one a view."""
-    return _object_grid(views, None, titles)
-
-
-def crop_strategies(image: np.ndarray, boxes_xyxy: np.ndarray, strategies: Mapping[str, Strategy]) -> Figure:
-    """What each way of cutting windows makes of one frame: windows above, the model's input below.
-
-    Args:
-        image: uint8 H×W×3 RGB.
-        boxes_xyxy: N×4 prompts, frame pixels.
-        strategies: name → `Strategy`.
-    """
-    need(strategies, "crop strategies", "strategies")
-    n = len(strategies)
-    cell = min(WIDTH / n, 3.6)
-    side = cell - 0.15
-    frame_height = side * min(image.shape[0] / image.shape[1], 1.2)
-    figure = Figure(figsize=(cell * n, frame_height + side + 1.5))
-    for i, (name, strategy) in enumerate(strategies.items()):
-        windows = np.asarray(strategy.windows_xyxy, dtype=float).reshape(-1, 4)
-        left = i * cell + 0.075
-        top = _image_axes(figure, (left, 0.55, side, frame_height), image)
-        for box in np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4):
-            draw_box(top, box, width=0.7)
-        for k, window in enumerate(windows):
-            chosen = k == strategy.shown
-            draw_box(top, window, COLOURS["hq-sam"], 2.2 if chosen else 0.9, dashed=False, halo=chosen)
-        count = f"{_count(len(windows), 'window')} for {_count(len(boxes_xyxy), 'box', 'boxes')}"
-        figure.text(left / (cell * n), _up(figure, 0.08), name, fontsize=11, weight="bold", va="top", color=INK)
-        figure.text(left / (cell * n), _up(figure, 0.32), count, fontsize=SMALL, va="top", color=MUTED)
-
-        below = _image_axes(figure, (left, frame_height + 0.75, side, side), strategy.input_image)
-        x0, y0, x1, y1 = (float(v) for v in strategy.input_box_xyxy)
-        draw_box(below, (x0, y0, x1, y1), width=1.2)
-        size = strategy.input_image.shape[0]
-        window = windows[strategy.shown]
-        note = (
-            f"{window[2] - window[0]:.0f} × {window[3] - window[1]:.0f} px seen as {size} × {size}\n"
-            f"object: {(x1 - x0) / 16:.1f} × {(y1 - y0) / 16:.1f} patches of 16 px"
-        )
-        note_y = _up(figure, frame_height + side + 0.85)
-        figure.text(left / (cell * n), note_y, note, fontsize=SMALL, va="top", color=INK, linespacing=1.5)
+@styled
+def filmstrip(views: Sequence[ObjectView], titles: Sequence[str], methods: Sequence[str] | None = None) -> Figure:
+    """`mask_comparison` with other titles, e.g. one object over time from left to right (paper Fig. 8, 11)."""
+    need(views, "mask figure", "objects")
+    methods = list(methods if methods is not None else views[0].masks)
+    for view in views:
+        if absent := [m for m in methods if m not in view.masks]:
+            remedy = "predict it with all methods"
+            raise RossamError(f"object {view.key}", f"has no mask of {', '.join(absent)}", remedy)
+    rows = ([TARGET] if any(v.target is not None for v in views) else []) + methods
+    margin, head, gap, caption = 1.5, 0.5, 0.08, 0.24  # inches
+    cell = min(1.9, (WIDTH - margin) / len(views) - gap)
+    width, height = margin + len(views) * (cell + gap), head + len(rows) * (cell + caption + gap)
+    figure = Figure(figsize=(width, height))
+    lefts = [margin + c * (cell + gap) for c in range(len(views))]
+    for x, title in zip(lefts, titles, strict=True):
+        _text(figure, x + cell / 2, head - 0.08, title, ha="center", va="bottom", fontsize=SMALL)
+    for r, name in enumerate(rows):
+        y = head + r * (cell + caption + gap)
+        _text(figure, 0, y + cell / 2, label(name), fontsize=BASE, weight="bold", va="center")
+        if name != TARGET:
+            corner = (margin - 0.12) / width, 1 - (y + cell) / height
+            figure.add_artist(Rectangle(corner, 0.06 / width, cell / height, color=colour(name), linewidth=0))
+        for x, view in zip(lefts, views, strict=True):
+            tall, wide = (length * cell / max(view.image.shape[:2]) for length in view.image.shape[:2])
+            ax = _image_axes(figure, (x + (cell - wide) / 2, y + (cell - tall) / 2, wide, tall), view.image, "lanczos")
+            if r == 0:
+                _draw_box(ax, view.box_xyxy, width=0.9)
+            mask = view.target if name == TARGET else view.masks[name]
+            if mask is not None:
+                draw_mask(ax, mask, colour(name))
+            if name in view.iou:
+                score = f"IoU {100 * view.iou[name]:.1f}"
+                _text(figure, x + cell / 2, y + cell + 0.05, score, ha="center", fontsize=SMALL)
     return figure
 
 
+@styled
+def crop_strategies(frame: Frame, ways: Mapping[str, InferenceConfig], input_size: int) -> Figure:
+    """What each way of cutting windows makes of one frame: windows above, the model's input of its first box below."""
+    need(ways, "crop strategies", "strategies")
+    boxes, image = frame.boxes_xyxy, frame.image()
+    cell = min(WIDTH / len(ways), 3.6)
+    side = cell - 0.15
+    frame_height = side * min(image.shape[0] / image.shape[1], 1.2)
+    figure = Figure(figsize=(cell * len(ways), frame_height + side + 1.5))
+    for i, (name, config) in enumerate(ways.items()):
+        left, plans = i * cell + 0.075, windows.plan(boxes, frame.size_hw, input_size, config)
+        shown = next(plan for plan in plans if 0 in plan.indices)
+        top = _image_axes(figure, (left, 0.55, side, frame_height), image)
+        for box in boxes:
+            _draw_box(top, box, width=0.7)
+        for plan in plans:
+            width = 2.2 if plan is shown else 0.9
+            _draw_box(top, plan.window_xyxy, COLOURS["hq-sam"], width, dashed=False, halo=plan is shown)
+        _text(figure, left, 0.08, name, fontsize=11, weight="bold")
+        count = f"{_count(len(plans), 'window')} for {_count(len(boxes), 'box', 'boxes')}"
+        _text(figure, left, 0.32, count, fontsize=SMALL, color=MUTED)
+
+        seen = np.asarray(windows.cut(image, shown, input_size, config), dtype=np.uint8)
+        below, box = _image_axes(figure, (left, frame_height + 0.75, side, side), seen), shown.to_input(boxes[:1])[0]
+        _draw_box(below, box, width=1.2)
+        across, down = (box[2:] - box[:2]) / 16
+        note = (
+            f"{shown.width} × {shown.height} px seen as {input_size} × {input_size}\n"
+            f"object: {across:.1f} × {down:.1f} patches of 16 px"
+        )
+        _text(figure, left, frame_height + side + 0.85, note, fontsize=SMALL, linespacing=1.5)
+    return figure
+
+
+@styled
 def view_grid(rows: Sequence[Sequence[Sample]]) -> Figure:
     """Training views with their masks, a row a frame, the scale and the turn of each above it (paper Fig. 9)."""
     need(rows, "view grid", "rows of views")
-    columns = max(len(row) for row in rows)
-    cell, head, gap = WIDTH / columns, 0.22, 0.06
+    cell, head, gap = WIDTH / max(len(row) for row in rows), 0.22, 0.06
     figure = Figure(figsize=(WIDTH, len(rows) * (cell + head)))
     for r, row in enumerate(rows):
         for c, view in enumerate(row):
             x, y = c * cell + gap, r * (cell + head) + head
             ax = _image_axes(figure, (x, y, cell - 2 * gap, cell - 2 * gap), view.image.clip(0, 255).astype(np.uint8))
             for mask in view.masks:
-                draw_mask(ax, mask, "#ffffff", width=1.0, fill=0.0)
+                draw_mask(ax, mask, "#ffffff", width=1.0, fill=0)
             (a, _, _), (b, _, _) = view.matrix
             title = f"×{np.hypot(a, b):.2f}, {np.degrees(np.arctan2(b, a)) % 360:.0f}°"
-            where = x / figure.get_figwidth(), _up(figure, y - 0.04)
-            figure.text(*where, title, fontsize=SMALL, color=INK, va="bottom")
+            _text(figure, x, y - 0.04, title, fontsize=SMALL, va="bottom")
     return figure
 
 
@@ -159,73 +168,14 @@ def draw_mask(ax: Axes, mask: np.ndarray, colour: str, *, width: float = 1.6, fi
     ax.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=width, path_effects=halo))
 
 
-def draw_box(
-    ax: Axes,
-    box_xyxy: Sequence[float],
-    colour: str = "#ffffff",
-    width: float = 1.0,
-    *,
-    dashed: bool = True,
-    halo: bool = True,
-) -> None:
+def _draw_box(ax: Axes, box_xyxy: Sequence[float], colour: str = "#ffffff", width: float = 1.0, *, dashed: bool = True,
+              halo: bool = True) -> None:  # fmt: skip
     """Draw a box given in pixel-edge coordinates."""
     x0, y0, x1, y1 = (float(v) for v in box_xyxy)
     shape = {"xy": (x0, y0), "width": x1 - x0, "height": y1 - y0, "facecolor": "none"}
     if halo:
         ax.add_patch(Rectangle(**shape, edgecolor="#000000", linewidth=width + 1.0, alpha=0.45))
     ax.add_patch(Rectangle(**shape, edgecolor=colour, linewidth=width, linestyle=(0, (3, 2)) if dashed else "-"))
-
-
-def _object_grid(views: Sequence[ObjectView], methods: Sequence[str] | None, titles: Sequence[str]) -> Figure:
-    """Rows of methods, ground truth first, columns of objects; sizes in inches."""
-    need(views, "mask figure", "objects")
-    methods = list(methods if methods is not None else views[0].masks)
-    for view in views:
-        if absent := [m for m in methods if m not in view.masks]:
-            raise RossamError(
-                f"object {view.key}", f"has no mask of {', '.join(absent)}", "predict it with all methods"
-            )
-    rows = ([TARGET] if any(v.target is not None for v in views) else []) + methods
-    margin, head, gap, caption = 1.5, 0.5, 0.08, 0.24
-    cell = min(1.9, (WIDTH - margin) / len(views) - gap)
-    width, height = margin + len(views) * (cell + gap), head + len(rows) * (cell + caption + gap)
-    figure = Figure(figsize=(width, height))
-    for c, title in enumerate(titles):
-        x = margin + c * (cell + gap) + cell / 2
-        figure.text(x / width, _up(figure, head - 0.08), title, ha="center", va="bottom", fontsize=SMALL, color=INK)
-    for r, name in enumerate(rows):
-        y = head + r * (cell + caption + gap)
-        figure.text(0, _up(figure, y + cell / 2), label(name), fontsize=BASE, weight="bold", va="center", color=INK)
-        if name != TARGET:
-            corner = (margin - 0.12) / width, _up(figure, y + cell)
-            figure.add_artist(Rectangle(corner, 0.06 / width, cell / height, color=colour(name), linewidth=0))
-        for c, view in enumerate(views):
-            _object_cell(figure, view, name, (margin + c * (cell + gap), y), cell, prompt=r == 0)
-    return figure
-
-
-def _object_cell(
-    figure: Figure,
-    view: ObjectView,
-    name: str,
-    corner: tuple[float, float],
-    side: float,
-    prompt: bool,
-) -> None:
-    """One object with one mask in a square of `side` inches, its IoU below."""
-    height, width = (length * side / max(view.image.shape[:2]) for length in view.image.shape[:2])
-    x, y = corner
-    place = (x + (side - width) / 2, y + (side - height) / 2, width, height)
-    ax = _image_axes(figure, place, view.image, "lanczos")
-    if prompt:
-        draw_box(ax, view.box_xyxy, width=0.9)
-    mask = view.target if name == TARGET else view.masks[name]
-    if mask is not None:
-        draw_mask(ax, mask, colour(name))
-    if name in view.iou:
-        text = f"IoU {100 * view.iou[name]:.1f}"
-        where = (x + side / 2) / figure.get_figwidth(), _up(figure, y + side + 0.05)
-        figure.text(*where, text, ha="center", va="top", fontsize=SMALL, color=INK)
 
 
 def _image_axes(
@@ -240,9 +190,10 @@ def _image_axes(
     return ax
 
 
+def _text(figure: Figure, x: float, y: float, text: str, va: str = "top", **style) -> None:
+    """Text at a place in inches from the figure's top left."""
+    figure.text(x / figure.get_figwidth(), 1 - y / figure.get_figheight(), text, va=va, **style)
+
+
 def _count(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def _up(figure: Figure, inches_from_top: float) -> float:
-    return 1 - inches_from_top / figure.get_figheight()

@@ -1,13 +1,13 @@
-"""Figures of scores: means with intervals beside published numbers, by size, by class, and areas.
+"""Figures of scores: means with intervals beside published numbers, by group, over training, under disturbance.
 
-In: DataFrames and `ForestRow`s. Out: a `Figure` that no global list holds on to; callers save it. Figures
-made of images come from `pictures` and can be taken from here too, so that a notebook imports one module.
+Figures made of images are in `pictures`.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,25 +18,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from rossam_core.errors import RossamError
 from rossam_kit.experiments.robustness import DISTURBANCES
 from rossam_kit.experiments.statistics import mean_interval
-from rossam_kit.report.pictures import (
-    Strategy,
-    contact_sheet,
-    crop_strategies,
-    draw_box,
-    draw_mask,
-    filmstrip,
-    mask_comparison,
-    view_grid,
-)
-from rossam_kit.report.style import BASE, COLOURS, INK, LABELS, MUTED, RULE, SMALL, WIDTH, Figure, colour, label, need
+from rossam_kit.report.style import INK, LINES, MUTED, SMALL, WIDTH, Figure, colour, label, need, styled
 from rossam_kit.report.tables import ForestRow
-
-__all__ = [
-    "COLOURS", "LABELS", "Figure", "Strategy", "area_histogram", "class_bars", "colour", "contact_sheet",
-    "crop_strategies", "draw_box", "draw_mask", "filmstrip", "forest", "label", "mask_comparison",
-    "robustness_curves", "score_by_crowding", "score_by_size", "training_curves", "view_grid",
-]  # fmt: skip
-
 
 VERDICTS = {
     "reproduced": {"color": "#2b7a6b", "fillstyle": "full"},
@@ -46,121 +29,90 @@ VERDICTS = {
     "two runs": {"color": "#a8a8a8", "fillstyle": "bottom"},
 }
 """Marks of the ledger's verdicts, told apart by their filling, too."""
+CROWDING_BINS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Lower bounds of the gap to the nearest other box, in sides of the object's own box."""
+SCORE_NAMES = {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}
 _ROUND = {"marker": "o", "markersize": 6.5, "linestyle": "none", "markerfacecoloralt": "white"}
+_DIAMOND = {"marker": "D", "markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.2,
+            "linestyle": "none", "zorder": 4}  # fmt: skip
 
 
+@styled
 def forest(rows: Sequence[ForestRow], xlabel: str = "") -> Figure:
     """Measured means with their 95% intervals, one line per row, and the published number as a hollow diamond.
 
-    Marks have the method's colour, or the verdict's colour and filling. Where a value is negative, or a row has a
-    verdict, the values are differences, and a line stands at 0; otherwise the axis runs from 0 to 100.
+    Marks have the method's colour, or the verdict's colour and filling.
 
     Args:
-        xlabel: of the axis; by default that of `tables.forest_rows`.
+        xlabel: of rows that are differences; a line then stands at 0. By default rows are IoUs, from 0 to 100.
     """
     need(rows, "forest", "rows")
-    judged, published = any(row.verdict for row in rows), any(np.isfinite(row.published) for row in rows)
+    has_published = any(np.isfinite(row.published) for row in rows)
     figure, ax = _chart(0.3 * sum(1 + row.label.count("\n") for row in rows) + 0.9)
     for y, row in enumerate(rows):
-        style = VERDICTS[row.verdict] if row.verdict else {"color": colour(row.method)}
-        found = row.interval
-        if found is None or np.isnan(found.mean):
-            text = row.reason or "not measured"
-        else:
-            ax.plot([found.low, found.high], [y, y], color=style["color"], linewidth=2.2, alpha=0.6,
-                    solid_capstyle="butt")  # fmt: skip
-            ax.plot(found.mean, y, **_ROUND, **style)
-            ends = "" if np.isnan(found.low) else f"  ({found.low:.1f} to {found.high:.1f})"
-            text = f"{found.mean:.1f}{ends}"
-        ax.text(1.012, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL, color=INK)
+        measured, text = row.interval, row.reason or "not measured"
+        if measured is not None and not np.isnan(measured.mean):
+            style = VERDICTS[row.verdict] if row.verdict else {"color": colour(row.method)}
+            _mark(ax, y, measured.low, measured.mean, measured.high, **style)
+            ends = "" if np.isnan(measured.low) else f"  ({measured.low:.1f} to {measured.high:.1f})"
+            text = f"{measured.mean:.1f}{ends}"
+        ax.text(1.012, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if np.isfinite(row.published):
-            ax.plot(row.published, y, marker="D", **_HOLLOW)
+            ax.plot(row.published, y, **_DIAMOND)
     _categories(ax, [textwrap.fill(row.label, 70) for row in rows])
     if len(rows) > 20:
         ax.tick_params(axis="y", labelsize=SMALL)
-    if judged or xlabel:
+    if xlabel:
         ax.axvline(0, color=INK, linewidth=0.9)
     else:
         ax.set_xlim(0, 100)
-    default = f"IoU, {'one score per frame' if published else 'each object'}, percent"
-    ax.set_xlabel(xlabel or default, fontsize=BASE, color=INK)
-    handles = [Line2D([], [], label=name, **_ROUND, **VERDICTS[name]) for name in dict.fromkeys(r.verdict for r in rows)
-               if name]  # fmt: skip
+    ax.set_xlabel(xlabel or f"IoU, {'one score per frame' if has_published else 'each object'}, percent")
+    verdicts = dict.fromkeys(row.verdict for row in rows if row.verdict)
+    handles = [Line2D([], [], label=name, **_ROUND, **VERDICTS[name]) for name in verdicts]
     handles = handles or [Line2D([], [], color=MUTED, linewidth=2.2, label="95% interval of the measured mean")]
-    if published:
-        handles.append(Line2D([], [], marker="D", label="published (other data or model: see notice)", **_HOLLOW))
+    if has_published:
+        handles.append(Line2D([], [], label="published (other data or model: see notice)", **_DIAMOND))
     _legend(figure, handles)
     return figure
 
 
-_HOLLOW = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.2,
-           "linestyle": "none", "zorder": 4}  # fmt: skip
-
-
 def score_by_size(table: pd.DataFrame, size_bins: Sequence[float], value: str = "iou") -> Figure:
-    """Mean score by object area, a mark per method, with 95% intervals over videos.
-
-    Args:
-        table: columns `method, area, video` and `value` (0..1); rows with NaN are left out.
-        size_bins: lower bounds of the bins, square pixels (`EvaluationConfig.size_bins`).
-    """
-    return _score_by_bins(table, "area", size_bins, "Object area, px²", value)
+    """`score_by_group` of bins of object area, whose lower bounds are given (`EvaluationConfig.size_bins`)."""
+    return score_by_group(_binned(table, "area", size_bins, "px²"), value, order=False)
 
 
-def score_by_crowding(
-    table: pd.DataFrame, bins: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0), value: str = "iou"
-) -> Figure:
-    """Mean score by distance to the nearest other box, a mark per method, with 95% intervals over videos.
-
-    Args:
-        table: columns `method, gap_in_sides, video` and `value` (0..1). Objects alone in their frame (NaN) count to
-            the last bin.
-        bins: lower bounds, in sides of the object's own box (`scoring.score`).
-    """
+def score_by_crowding(table: pd.DataFrame) -> Figure:
+    """`score_by_group` of the gap to the nearest other box; objects alone in their frame count to the last bin."""
     table = table.assign(gap_in_sides=table["gap_in_sides"].fillna(np.inf))
-    return _score_by_bins(table, "gap_in_sides", bins, "Distance to the nearest other box, in own sides", value)
+    return score_by_group(_binned(table, "gap_in_sides", CROWDING_BINS, "own sides away"), order=False)
 
 
-def _score_by_bins(table: pd.DataFrame, by: str, bounds: Sequence[float], title: str, value: str) -> Figure:
-    """Marks of each method in bins of column `by`, whose lower bounds are given."""
-    names = [_bin_name(low, high) for low, high in zip(bounds, [*bounds[1:], np.inf], strict=True)]
-    place = np.searchsorted(bounds, table[by].to_numpy(dtype=float), side="right") - 1
-    groups = pd.Series(np.array(names)[place.clip(0)], index=table.index).where((place >= 0) & table[by].notna())
-    scores = _intervals(table.assign(group=groups), value)
-    shown = [name for name in names if name in set(scores["group"])]
-    figure, ax = _chart(3.9)
-    _marks(ax, scores, shown, along="x")
-    counts = scores.groupby("group")["n"].max()
-    ax.set_xticks(range(len(shown)), [f"{g}\nn = {counts[g]:,}" for g in shown], fontsize=BASE, color=INK)
-    ax.set_xlim(-0.5, len(shown) - 0.5)
-    ax.set_ylim(0, 100)
-    ax.set_xlabel(title, fontsize=BASE, color=INK)
-    ax.set_ylabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
-    ax.grid(axis="y", color=RULE, linewidth=0.6)
-    _legend(figure, _method_handles(scores))
-    return figure
+@styled
+def score_by_group(table: pd.DataFrame, value: str = "iou", *, by: str = "category", order: bool = True) -> Figure:
+    """Mean score of each group, a mark per method, with 95% intervals over videos.
 
-
-def class_bars(table: pd.DataFrame, value: str = "iou", *, by: str = "category") -> Figure:
-    """Mean score of each class, a mark per method, with 95% intervals; classes with most objects first."""
-    scores = _intervals(table.assign(group=table[by]), value)
-    counts = scores.groupby("group")["n"].max().sort_values(ascending=False, kind="stable")
-    methods = scores["method"].nunique()
-    figure, ax = _chart((0.16 * methods + 0.14) * len(counts) + 0.9)
-    _marks(ax, scores, list(counts.index), along="y")
+    Args:
+        table: columns `method, video`, `by` and `value` (0..1); rows with NaN are left out.
+        order: groups with most objects first; else in the order of a categorical column.
+    """
+    scores = _intervals(table, by, value)
+    counts = scores.groupby("group", observed=True)["n"].max()
+    counts = counts.sort_values(ascending=False, kind="stable") if order else counts
+    methods, groups = list(dict.fromkeys(scores["method"])), list(counts.index)
+    figure, ax = _chart((0.16 * len(methods) + 0.14) * len(counts) + 0.9)
+    reach = min(0.35, 0.08 * (len(methods) - 1))
+    offsets = dict(zip(methods, np.linspace(-reach, reach, len(methods)), strict=True))
+    for row in scores.itertuples():
+        _mark(ax, groups.index(row.group) + offsets[row.method], row.low, row.mean, row.high, color=colour(row.method))
     _categories(ax, [f"{name}  (n = {n:,})" for name, n in counts.items()])
     ax.set_xlim(0, 100)
-    ax.set_xlabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
-    _legend(figure, _method_handles(scores))
+    ax.set_xlabel(f"{SCORE_NAMES.get(value, value)}, percent")
+    _legend(figure, _method_handles(methods))
     return figure
 
 
-def area_histogram(
-    areas: Mapping[str, np.ndarray],
-    *,
-    size_bins: Sequence[float],
-    marks: Mapping[str, float] | None = None,
-) -> Figure:
+@styled
+def area_histogram(areas: Mapping[str, np.ndarray], size_bins: Sequence[float], marks: Mapping[str, float]) -> Figure:
     """Share of objects by area on a logarithmic axis.
 
     Args:
@@ -170,134 +122,111 @@ def area_histogram(
     """
     need(areas, "area histogram", "sets of areas")
     values = {name: np.asarray(a, dtype=float)[np.asarray(a) > 0] for name, a in areas.items()}
-    low = min(v.min() for v in values.values())
-    high = max(v.max() for v in values.values())
-    edges = np.geomspace(low * 0.95, high * 1.05, 25)
+    low, high = min(v.min() for v in values.values()), max(v.max() for v in values.values())
     figure, ax = _chart(3.2)
-    shades = ["#3c4a57", "#b3611f", "#6f5aa8", "#2b7a6b"]
-    for i, (name, v) in enumerate(values.items()):
-        weights = np.full(len(v), 100 / len(v))
+    for shade, (name, v) in zip(LINES[3:], values.items(), strict=False):
         tag = f"{name}: {len(v):,} objects, mean {v.mean():,.0f} px², median {np.median(v):,.0f} px²"
-        form = {"histtype": "stepfilled"} if len(values) == 1 else {"histtype": "step", "linewidth": 1.6}
-        ax.hist(v, edges, weights=weights, color=shades[i % len(shades)], label=tag, **form)
+        edges, weights = np.geomspace(low * 0.95, high * 1.05, 25), np.full(len(v), 100 / len(v))
+        ax.hist(v, edges, weights=weights, color=shade, label=tag, histtype="step", linewidth=1.6)
     for bound in size_bins:
         if low < bound < high:
             ax.axvline(bound, color=MUTED, linewidth=0.9, linestyle=":")
-    for text, at in (marks or {}).items():
+    for text, at in marks.items():
         ax.plot(at, 0, marker="^", markersize=9, color=INK, linestyle="none", clip_on=False, zorder=5, label=text)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_ylim(bottom=0)
-    ax.set_xlabel("Object area, px²", fontsize=BASE, color=INK)
-    ax.set_ylabel("Objects, percent", fontsize=BASE, color=INK)
+    ax.set(ylim=(0, None), xlabel="Object area, px²", ylabel="Objects, percent")
     _legend(figure, ax.get_legend_handles_labels()[0], columns=1)
     return figure
 
 
-def training_curves(logs: Mapping[str, pd.DataFrame], window: int = 10) -> Figure:
-    """Loss of each step (running mean over `window` steps) and validation IoU, against samples seen.
+@styled
+def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss (running mean over 10 steps) and validation IoU, against samples seen.
 
     Args:
-        logs: row label → log (`training.runs.read_log`).
+        logs: row label → log (`run_folder.read_log`).
     """
     need(logs, "training curves", "logs")
-    figure, left = _chart(3.4)
-    figure.delaxes(left)
+    figure = Figure(figsize=(WIDTH * 0.82, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shades = ["#2f7fd6", "#d5412a", "#f2b01e", "#2b7a6b", "#6f5aa8", "#8fd3f4", "#3c4a57", "#b3611f", "#a8a8a8"]
     for i, (name, log) in enumerate(logs.items()):
-        steps, checks = log[log["kind"] == "step"], log[log["kind"] == "validation"]
-        smooth = steps["loss"].rolling(window, min_periods=1).mean()
-        left.plot(steps["samples"], smooth, color=shades[i % len(shades)], linewidth=1.3, label=name)
+        steps, checks, shade = log[log["kind"] == "step"], log[log["kind"] == "validation"], LINES[i % len(LINES)]
+        smooth = steps["loss"].rolling(10, min_periods=1).mean()
+        left.plot(steps["samples"], smooth, color=shade, linewidth=1.3, label=name)
         if "iou" in checks:
-            right.plot(checks["samples"], 100 * checks["iou"], color=shades[i % len(shades)], linewidth=1.3,
-                       marker="o", markersize=4)  # fmt: skip
+            right.plot(checks["samples"], 100 * checks["iou"], color=shade, linewidth=1.3, marker="o", markersize=4)
     for ax, title in ((left, "Training loss"), (right, "Validation IoU, percent")):
-        ax.set_title(title, fontsize=BASE, color=INK, loc="left")
-        ax.set_xlabel("Training views seen", fontsize=BASE, color=INK)
-        ax.grid(color=RULE, linewidth=0.6)
-        _plain(ax)
+        ax.set(title=title, xlabel="Training views seen")
+        ax.grid()
     _legend(figure, left.get_legend_handles_labels()[0], columns=3)
     return figure
 
 
-def robustness_curves(table: pd.DataFrame, value: str = "iou") -> Figure:
-    """Score against the level of each disturbance, a curve a method in a panel a disturbance, 95% intervals shaded.
+@styled
+def robustness_curves(table: pd.DataFrame) -> Figure:
+    """IoU against the level of each disturbance, a curve a method in a panel a disturbance, 95% intervals shaded.
 
     Args:
-        table: as `evaluation.robustness.robustness` makes it.
+        table: as `robustness.robustness` makes it.
     """
     need(table, "robustness curves", "scored units")
     names = list(dict.fromkeys(table["disturbance"]))
-    figure = Figure(figsize=(7.2, 2.35 * -(-len(names) // 2) + 0.4), layout="constrained")
-    panels = figure.subplots(-(-len(names) // 2), 2, sharey=True, squeeze=False).flat
+    rows = -(-len(names) // 2)
+    figure = Figure(figsize=(7.2, 2.35 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, 2, sharey=True, squeeze=False).flatten()
     for ax, name in zip(panels, names, strict=False):
         part = table[table["disturbance"] == name]
-        scores = _intervals(part.assign(group=part["level"]), value)
-        for method, curve in scores.groupby("method", sort=False):
-            at = curve["group"].astype(float)
-            ax.fill_between(at, curve["low"], curve["high"], color=colour(method), alpha=0.15, linewidth=0)
-            ax.plot(at, curve["mean"], color=colour(method), linewidth=1.8, marker="o", markersize=4)
+        for method, curve in _intervals(part, "level", "iou").groupby("method", sort=False):
+            ax.fill_between(curve["group"], curve["low"], curve["high"], color=colour(method), alpha=0.15, linewidth=0)
+            ax.plot(curve["group"], curve["mean"], color=colour(method), linewidth=1.8, marker="o", markersize=4)
         levels = sorted(part["level"].unique())
         ax.set_xticks(levels, [f"{level:g}" for level in levels])
-        ax.set_xlabel(DISTURBANCES[name].title if name in DISTURBANCES else name, fontsize=BASE, color=INK)
-        _plain(ax)
-        ax.grid(color=RULE, linewidth=0.6)
-        ax.set_ylim(0, 100)
-    for ax in list(figure.axes)[len(names) :]:
+        ax.set(xlabel=DISTURBANCES[name].title, ylim=(0, 100))
+        ax.grid()
+    for ax in panels[len(names) :]:
         figure.delaxes(ax)
-    figure.supylabel(f"{_score_name(value)}, percent", fontsize=BASE, color=INK)
-    _legend(figure, _method_handles(table))
+    figure.supylabel("IoU, percent")
+    _legend(figure, _method_handles(dict.fromkeys(table["method"])))
     return figure
 
 
-def _intervals(table: pd.DataFrame, value: str) -> pd.DataFrame:
+def _binned(table: pd.DataFrame, column: str, bounds: Sequence[float], unit: str) -> pd.DataFrame:
+    """The table with its `category` replaced by the bin of a column, in order; values under all bins are left out."""
+    names = [f"{low:,g} to {high:,g} {unit}" if low else f"under {high:,g} {unit}" for low, high in pairwise(bounds)]
+    names += [f"{bounds[-1]:,g} {unit} and more"]
+    place = np.searchsorted(bounds, table[column].to_numpy(dtype=float), side="right") - 1
+    place = np.where(table[column].isna(), -1, place)  # -1: in no bin
+    return table.assign(category=pd.Categorical.from_codes(place, names))
+
+
+def _intervals(table: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
     """One row for each method and group: mean, low, high in percent, n."""
-    table = table.dropna(subset=[value, "group"])
+    table = table.dropna(subset=[value, by])
     if table.empty:
         raise RossamError("score table", f"has no row with a value of {value!r}", "score at least one object")
     rows = []
-    for (method, group), part in table.groupby(["method", "group"], observed=True, sort=False):
-        i = mean_interval(part, value)
-        rows.append((method, str(group), 100 * i.mean, 100 * i.low, 100 * i.high, i.n))
-    return pd.DataFrame(rows, columns=["method", "group", "mean", "low", "high", "n"])
+    for (method, group), part in table.groupby(["method", by], observed=True, sort=False):
+        i = mean_interval(part, value).scaled(100)
+        rows.append((method, group, i.mean, i.low, i.high, i.n))
+    scores = pd.DataFrame(rows, columns=["method", "group", "mean", "low", "high", "n"])
+    return scores.astype({"group": table[by].dtype})
 
 
-def _marks(ax: Axes, scores: pd.DataFrame, groups: Sequence[str], along: str) -> None:
-    """A mark with its interval for each method, side by side within its group."""
-    methods = list(dict.fromkeys(scores["method"]))
-    reach = min(0.35, 0.08 * (len(methods) - 1))
-    offsets = np.linspace(-reach, reach, len(methods))
-    for row in scores.itertuples():
-        at, shade = groups.index(row.group) + offsets[methods.index(row.method)], colour(row.method)
-        span, middle = ([at, at], [row.low, row.high]), ([at], [row.mean])
-        if along == "y":
-            span, middle = span[::-1], middle[::-1]
-        ax.plot(*span, color=shade, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
-        ax.plot(*middle, marker="o", markersize=6.5, color=shade, markeredgecolor="white")
+def _mark(ax: Axes, y: float, low: float, mean: float, high: float, **style) -> None:
+    """A mean with its interval at height y."""
+    ax.plot([low, high], [y, y], color=style["color"], linewidth=2.2, alpha=0.6, solid_capstyle="butt")
+    ax.plot(mean, y, **_ROUND, **style)
 
 
-def _method_handles(scores: pd.DataFrame) -> list[Line2D]:
-    return [Line2D([], [], marker="o", linewidth=2.4, color=colour(m), markeredgecolor="white", label=label(m))
-            for m in dict.fromkeys(scores["method"])]  # fmt: skip
+def _method_handles(methods) -> list[Line2D]:
+    return [Line2D([], [], marker="o", linewidth=2.2, color=colour(m), label=label(m)) for m in methods]
 
 
-def _chart(height: float, narrow: bool = False) -> tuple[Figure, Axes]:
-    """One axes; `narrow` for figures whose text must be read in a column of 640 pixels."""
-    figure = Figure(figsize=(7.2 if narrow else WIDTH * 0.82, height + 0.3), layout="constrained")
-    ax = figure.add_subplot()
-    _plain(ax)
-    return figure, ax
-
-
-def _plain(ax: Axes) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(RULE)
-    ax.tick_params(labelsize=BASE, colors=RULE, labelcolor=INK, length=3)
-    ax.set_axisbelow(True)
+def _chart(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH * 0.82, height + 0.3), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _categories(ax: Axes, names: Sequence[str]) -> None:
@@ -307,19 +236,8 @@ def _categories(ax: Axes, names: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(10))
-    ax.grid(axis="x", color=RULE, linewidth=0.6)
+    ax.grid(axis="x")
 
 
 def _legend(figure: Figure, handles: Sequence, columns: int = 7) -> None:
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(columns, len(handles)), frameon=False,
-                  fontsize=SMALL, labelcolor=INK, handlelength=1.6, columnspacing=1.6)  # fmt: skip
-
-
-def _score_name(value: str) -> str:
-    return {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}.get(value, value)
-
-
-def _bin_name(low: float, high: float) -> str:
-    if not np.isfinite(high):
-        return f"{low:,g} and more"
-    return f"under {high:,g}" if low == 0 else f"{low:,g} to {high:,g}"
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(columns, len(handles)))

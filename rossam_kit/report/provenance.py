@@ -1,10 +1,8 @@
-"""Where numbers come from: settings, software, processor, commit, hashes, hours.
-
-In: a profile, package metadata, the operating system. Out: tables, and the mapping of the report's last page.
-"""
+"""Where numbers come from: settings, software, processor, commit, seeds."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pydantic import BaseModel
@@ -29,13 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 def versions() -> dict[str, str]:
     """Versions of what computes, Python first; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            numbers[name] = importlib.metadata.version(name)
+    return numbers
 
 
 def commit() -> str:
@@ -53,27 +49,24 @@ def commit() -> str:
 def hardware() -> dict[str, str]:
     """Processor, cores this process may use, memory, graphics processors."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"processor": _processor(), "cores": str(cores), "system": f"{platform.system()} {platform.machine()}"}
+    facts = {"processor": _processor(), "cores": str(cores), "system": f"{platform.system()} {platform.machine()}"}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+        facts["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     if shutil.which("nvidia-smi"):
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True
-        )
-        found["graphics"] = ", ".join(listed.stdout.split("\n")[:-1]) or "none"
-    return found
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        listed = subprocess.run(query, capture_output=True, text=True)
+        facts["graphics"] = ", ".join(listed.stdout.split("\n")[:-1]) or "none"
+    return facts
 
 
 def settings_table(profile: Profile) -> pd.DataFrame:
     """Every field of the profile by its dotted key, defaults included."""
-    rows = [(key, str(value)) for key, value in _flat(profile)]
-    return pd.DataFrame(rows, columns=["setting", "value"])
+    return pd.DataFrame([(key, str(value)) for key, value in _flat(profile)], columns=["setting", "value"])
 
 
 def machine_table() -> pd.DataFrame:
     """Hardware and versions, one row each."""
-    rows = [*hardware().items(), *versions().items()]
-    return pd.DataFrame(rows, columns=["what", "value"])
+    return pd.DataFrame([*hardware().items(), *versions().items()], columns=["what", "value"])
 
 
 def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
@@ -83,18 +76,12 @@ def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
     return pd.DataFrame([*rows, ("in all", sum(groups.values()))], columns=["group", "parameters"])
 
 
-def collect(profile: Profile) -> dict[str, Any]:
+def collect(profile: Profile) -> dict[str, dict[str, str]]:
     """What the report's page about its making shows."""
-    seeds = ", ".join(map(str, profile.seeds))
-    return {
-        "Run": {
-            "commit": commit(),
-            "command": "./run_all.sh " + " ".join(sys.argv[2:]),
-            "seeds": f"data {profile.data.synthetic.seed}, training {seeds}, everything else {profile.seed}",
-        },
-        "Hardware": hardware(),
-        "Versions": versions(),
-    }
+    training = ", ".join(map(str, profile.seeds))
+    seeds = f"data {profile.data.synthetic.seed}, training {training}, everything else {profile.seed}"
+    run = {"commit": commit(), "command": "./run_all.sh " + " ".join(sys.argv[2:]), "seeds": seeds}
+    return {"Run": run, "Hardware": hardware(), "Versions": versions()}
 
 
 def _processor() -> str:

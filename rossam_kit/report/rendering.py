@@ -1,13 +1,13 @@
 """A table as columns and rows of cells, rendered to HTML and CSV.
 
-In: a DataFrame, or cells. Out: text in each form, always with the notice that says what was measured on what.
-A cell without a value says why; no cell is blank.
+The notice that says what was measured on what is part of both. A cell without a value says why; no cell is blank.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -40,18 +40,10 @@ class Cell:
     value: float | str | None = None
     strong: bool = False
 
-    @property
-    def missing(self) -> bool:
-        return self.value is None
-
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows, ready to be rendered.
-
-    Attributes:
-        notice: what the numbers were measured on; shown under the table in every rendering.
-    """
+    """Columns and rows, ready to be rendered; `notice` says what was measured on what, in every rendering."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -74,13 +66,13 @@ class Table:
             labels: column name → heading.
             missing: what stands where the frame holds None or NaN: one reason, or one a column.
         """
-        labels = labels or {}
         columns, cells = [], []
         for name in frame.columns:
-            columns.append(Column(str(labels.get(name, name)), numeric=all(map(_is_number, frame[name].dropna()))))
+            heading = str((labels or {}).get(name, name))
+            columns.append(Column(heading, numeric=all(map(_is_number, frame[name].dropna()))))
             reason = missing if isinstance(missing, str) else missing.get(name, "not measured")
             whole = pd.api.types.is_float_dtype(frame[name]) and (frame[name].dropna() % 1 == 0).all()
-            cells.append([_plain_cell(value, 0 if whole else decimals, reason) for value in frame[name]])
+            cells.append([_cell(value, 0 if whole else decimals, reason) for value in frame[name]])
         return cls(tuple(columns), tuple(zip(*cells, strict=True)) if cells else (), notice=notice)
 
     def with_notice(self, notice: str) -> Table:
@@ -91,18 +83,15 @@ class Table:
         """A `<table>` whose cells carry `data-sort` values, and the notice below it; all text escaped."""
         body = "\n".join(f"<tr>{_html_cells(self.columns, row)}</tr>" for row in self.rows)
         notice = f'\n<p class="rossam-notice">{escape(self.notice)}</p>' if self.notice else ""
-        return (
-            f'<div class="rossam-scroll"><table>\n<thead>\n{_html_head(self.columns)}\n</thead>\n'
-            f"<tbody>\n{body}\n</tbody>\n</table></div>{notice}"
-        )
+        head = f"<thead>\n{_html_head(self.columns)}\n</thead>"
+        return f'<div class="rossam-scroll"><table>\n{head}\n<tbody>\n{body}\n</tbody>\n</table></div>{notice}'
 
     def to_csv(self) -> str:
         """Comma-separated values with full-precision numbers; reasons stand in missing cells, the notice below."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([column.full_label for column in self.columns])
-        for row in self.rows:
-            writer.writerow([_exact(cell) for cell in row])
+        writer.writerows([_exact(cell) for cell in row] for row in self.rows)
         if self.notice:
             writer.writerow([f"# {self.notice}"])
         return stream.getvalue()
@@ -118,7 +107,7 @@ def _exact(cell: Cell) -> str:
     return f"{cell.value:.10g}" if isinstance(cell.value, float) and shown.isdigit() else cell.text
 
 
-def _plain_cell(value: Any, decimals: int, reason: str) -> Cell:
+def _cell(value: Any, decimals: int, reason: str) -> Cell:
     if isinstance(value, (list, tuple, dict, set)):
         return Cell(str(value), str(value))
     if pd.isna(value) or value == "":
@@ -135,43 +124,33 @@ def _is_number(value: Any) -> bool:
 
 
 def _html_head(columns: Sequence[Column]) -> str:
+    """One row of headings, below one of group headings where there are groups."""
     labels = [f'<th scope="col"{_class("number" if c.numeric else "")}>{escape(c.label)}</th>' for c in columns]
     if not any(column.group for column in columns):
         return f"<tr>{''.join(labels)}</tr>"
-    groups: list[tuple[str, int]] = []
-    for column in columns:
-        if groups and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
-    spans = "".join(
-        f'<th scope="colgroup" class="group" colspan="{n}">{escape(name)}</th>' if name else f'<td colspan="{n}"></td>'
-        for name, n in groups
-    )
+    spans = ""
+    for name, members in itertools.groupby(column.group for column in columns):
+        n = len(list(members))
+        heading = f'<th scope="colgroup" class="group" colspan="{n}">{escape(name)}</th>'
+        spans += heading if name else f'<td colspan="{n}"></td>'
     return f'<tr class="groups">{spans}</tr>\n<tr>{"".join(labels)}</tr>'
 
 
 def _html_cells(columns: Sequence[Column], row: Sequence[Cell]) -> str:
     """`<td>`s of a row; neighbours missing for the same reason become one wide cell."""
-    parts: list[str] = []
-    at = 0
-    while at < len(row):
-        cell, width = row[at], 1
-        while cell.missing and at + width < len(row) and row[at + width] == cell:
-            width += 1
-        span = f' colspan="{width}"' if width > 1 else ""
-        sort = "" if cell.missing else f' data-sort="{escape(str(cell.value))}"'
-        parts.append(f"<td{span}{_class(_cell_classes(columns[at], cell))}{sort}>{escape(cell.text)}</td>")
-        at += width
-    return "".join(parts)
-
-
-def _cell_classes(column: Column, cell: Cell) -> str:
-    classes = ["number"] if column.numeric else []
-    classes += [name for name, on in (("missing", cell.missing), ("strong", cell.strong)) if on]
-    if column.label.lower() == "verdict" and cell.text in VERDICTS:
-        classes.append(VERDICTS[cell.text])
-    return " ".join(classes)
+    html = ""
+    places = itertools.groupby(range(len(row)), lambda i: row[i].text if row[i].value is None else i)
+    for _, members in places:
+        first, *others = members
+        column, cell, is_missing = columns[first], row[first], row[first].value is None
+        span = f' colspan="{1 + len(others)}"' if others else ""
+        sort = "" if is_missing else f' data-sort="{escape(str(cell.value))}"'
+        flags = {"number": column.numeric, "missing": is_missing, "strong": cell.strong}
+        classes = [name for name, is_set in flags.items() if is_set]
+        if column.label.lower() == "verdict" and cell.text in VERDICTS:
+            classes.append(VERDICTS[cell.text])
+        html += f"<td{span}{_class(' '.join(classes))}{sort}>{escape(cell.text)}</td>"
+    return html
 
 
 def _class(names: str) -> str:

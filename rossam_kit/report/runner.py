@@ -87,26 +87,24 @@ def run(
     if jobs < 1:
         raise RossamError("--jobs", f"is {jobs}, expected 1 or more", "state how many notebooks may run at a time")
     labels = {name: f"[{position}/{len(names)}] {name}" for position, name in enumerate(names, 1)}
-    metadata = {name: read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {}) for name in names}
-    outcomes = {}
+    expected, outcomes = expected_seconds or {}, {}
+    stages = [], []  # notebooks that start at once, and those that wait for all of these
     for name in names:
-        if boxes_only and metadata[name].get("needs_masks"):
+        about = read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {})
+        if boxes_only and about.get("needs_masks"):
             outcomes[name] = Outcome(name, "skipped", message="it needs masks, and the data has boxes only")
             print(f"{labels[name]}  skipped: {outcomes[name].message}", flush=True)
-    left = [name for name in names if name not in outcomes]
-    later = [name for name in left if jobs > 1 and metadata[name].get("after")]
-    for stage in ([name for name in left if name not in later], later):
-        outcomes |= _run_stage(
-            stage, labels, jobs, expected_seconds or {}, parameters, report_dir, notebooks, boxes_only
-        )
+        else:
+            stages[bool(jobs > 1 and about.get("after"))].append(name)
+    for stage in stages:
+        outcomes |= _run_stage(stage, labels, jobs, expected, parameters, report_dir, notebooks, boxes_only)
     return [outcomes[name] for name in names]
 
 
 def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
     """Run notebooks that do not wait for each other; on an interrupt no kernel is left running."""
     outcomes, running = {}, {}
-    waiting, shown = list(names), time.time()
-    terminal = sys.stdout.isatty()
+    waiting, shown, terminal = list(names), time.time(), sys.stdout.isatty()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:
@@ -115,11 +113,8 @@ def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
                     status = Path(folder) / f"{name}.json"
                     if not terminal:
                         print(f"{labels[name]}  starting", flush=True)
-                    running[pool.submit(_outcome, name, _environment(jobs, status), *arguments)] = (
-                        name,
-                        status,
-                        time.time(),
-                    )
+                    future = pool.submit(_outcome, name, _environment(jobs, status), *arguments)
+                    running[future] = name, status, time.time()
                 ended, _ = wait(running, 0.5, FIRST_COMPLETED)
                 for future in ended:
                     name, *_ = running.pop(future)
@@ -127,9 +122,8 @@ def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
                     _print_outcome(labels[name], outcomes[name], terminal)
                 if running and (terminal or time.time() - shown > 20):
                     shown = time.time()
-                    _print_progress(
-                        [_progress(labels[n], s, t, expected.get(n)) for n, s, t in running.values()], terminal
-                    )
+                    lines = [_progress(labels[n], s, t, expected.get(n)) for n, s, t in running.values()]
+                    _print_progress(lines, terminal)
         except BaseException:
             while wait(running, 0.5).not_done:
                 _kill_kernels()
@@ -209,20 +203,17 @@ def read_notebook(path: Path) -> NotebookNode:
     kernel = notebook.metadata.get("kernelspec", {})
     language = notebook.metadata.get("language_info", {}).get("name") or kernel.get("language", "python")
     if language != "python":
-        raise RossamError(
-            path, f"is in {language}, expected Python", "choose a Python kernel in JupyterLab and save it"
-        )
+        remedy = "choose a Python kernel in JupyterLab and save it"
+        raise RossamError(path, f"is in {language}, expected Python", remedy)
     python = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata |= {"kernelspec": python, "language_info": {"name": "python"}}
     return notebook
 
 
-def expected_seconds(names: Sequence[str], profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, float]:
+def expected_seconds(names: Sequence[str], profile: str) -> dict[str, float]:
     """Seconds that notebooks took on 2 cores, from their metadata (`rossam.seconds.<profile>`), where measured."""
-    seconds = {
-        name: read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {}).get("seconds", {}) for name in names
-    }
-    return {name: float(measured[profile]) for name, measured in seconds.items() if profile in measured}
+    metadata = {name: read_notebook(NOTEBOOKS / f"{name}.ipynb").metadata.get("rossam", {}) for name in names}
+    return {n: float(about["seconds"][profile]) for n, about in metadata.items() if profile in about.get("seconds", {})}
 
 
 def _without_masks(cell: NotebookNode) -> NotebookNode:
@@ -246,9 +237,7 @@ def _keep(executed: Path, target: Path) -> None:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [
-                output for output in cell.outputs if not any("widget" in mime for mime in output.get("data", ()))
-            ]
+            cell.outputs = [o for o in cell.outputs if not any("widget" in mime for mime in o.get("data", ()))]
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.metadata.tags.append("remove-cell")
     write_text(target, nbformat.writes(notebook))
@@ -263,19 +252,16 @@ def _transport(folder: Path) -> dict[str, str]:
 def _death(source: Path, status: int | None) -> RossamError:
     if status == -9:
         finding = "its kernel was killed (signal 9), which the system does when memory runs out"
-        remedy = (
-            "close other programs, use a smaller --jobs, or lower inference.batch_size in the profile, and start again"
-        )
+        remedy = "close other programs, use a smaller --jobs, or lower inference.batch_size, and start again"
         return RossamError(source, finding, remedy)
     return RossamError(source, f"its kernel ended with status {status}", "run it in JupyterLab to see in which cell")
 
 
 def _environment(jobs: int, status: Path) -> dict[str, str]:
     """Where a kernel writes its progress, and its share of the cores where the user has set none."""
-    share = (
-        {} if jobs == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(core_count() // jobs, 1))}
-    )
-    return {VARIABLE: str(status), **share}
+    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {VARIABLE: str(status)}
+    return {VARIABLE: str(status), "OMP_NUM_THREADS": str(max(core_count() // jobs, 1))}
 
 
 def _progress(label: str, status_file: Path, started: float, expected: float | None) -> str:

@@ -1,6 +1,6 @@
 """Drawings of the method: the way from frame to mask, the two decoders, the encoder with its adapters (Figures 2 to 4).
 
-In: nothing but what is trained. Out: a `Figure` each, drawn anew from the paper's text (section 3) in our own words.
+They are drawn anew from the paper's text (section 3) in our own words.
 """
 
 from __future__ import annotations

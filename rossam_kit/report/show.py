@@ -10,12 +10,12 @@ import base64
 import io
 import json
 import re
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -38,8 +38,7 @@ FRONT = ("", "hero", "ledger", "table")
 DPI, PHOTO_DPI, JPEG_QUALITY = 160, 144, 80
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What stands under every output: the profile's notice, and what made the output."""
 
     notice: str = ""
@@ -180,16 +179,8 @@ def _stamp(figure: Figure, notice: str) -> None:
     """Write the notice below the figure, so that it stays with the picture when that is copied elsewhere."""
     if not notice or any(text.get_gid() == "notice" for text in figure.texts):
         return
-    width = figure.get_figwidth()
-    lines, line = [], ""
-    for word in notice.split():
-        if line and (len(line) + len(word)) * 0.055 > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    y = -0.12 / figure.get_figheight()
-    figure.text(0.01, y, "\n".join([*lines, line]), fontsize=7, color=MUTED, va="top", gid="notice")
+    lines = textwrap.fill(notice, int(figure.get_figwidth() / 0.055))  # inches a character of this size
+    figure.text(0.01, -0.12 / figure.get_figheight(), lines, fontsize=7, color=MUTED, va="top", gid="notice")
 
 
 def _inline(markdown: str) -> str:

@@ -1,13 +1,11 @@
-"""How every figure looks: one colour and one name a method, sizes, and a `Figure` that displays itself.
-
-Nothing here touches matplotlib's global settings: sizes and colours are given to each artist.
-"""
+"""How every figure looks: one colour and one name a method, one set of matplotlib settings, and a `Figure`."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from rossam_core.errors import RossamError
@@ -34,10 +32,27 @@ LABELS = {
 }
 TARGET = "ground truth"
 OTHER = "#3c4a57"
+LINES = ["#2f7fd6", "#d5412a", "#f2b01e", "#2b7a6b", "#6f5aa8", "#8fd3f4", "#3c4a57", "#b3611f", "#a8a8a8"]
+"""Colours of lines that are no methods."""
 INK, MUTED, RULE = "#1f2328", "#6a737d", "#d0d7de"
 WIDTH = 11.0
 """Inches; the report's column is 1100 CSS pixels wide."""
 SMALL, BASE = 8.5, 9.5
+SETTINGS = {
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), BASE),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), RULE),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 3),
+    **dict.fromkeys(("legend.handlelength", "legend.columnspacing"), 1.6),
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": SMALL,
+    "legend.labelcolor": INK,
+}
+styled = matplotlib.rc_context(SETTINGS)
+"""Decorator of functions that draw: these settings hold inside the function only."""
 
 
 class Figure(MatplotlibFigure):

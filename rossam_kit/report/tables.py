@@ -1,8 +1,7 @@
-"""Tables that stand a measured number beside the published one, with its interval and its caveat.
+"""Rows of experiments as tables and forest plots: published beside measured numbers, with intervals and differences.
 
-In: rows holding `evaluation.statistics.Interval`s (means in 0..1), and `configs/published.csv`. Out: a `Table` in
-percent, for the report, a notebook or the README (`rendering`). A cell without a number says why. No table judges: the
-ledger (`results.claim_table`) does.
+Scores of rows are in 0..1, published numbers, tables and plots in percent. A cell without a number says why. No table
+judges: the ledger (`claim_table`) does.
 """
 
 from __future__ import annotations
@@ -10,29 +9,31 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_kit.config import CONFIGS
+from rossam_kit.experiments.experiments import table_specs
+from rossam_kit.experiments.statistics import mean_interval, paired_difference
 from rossam_kit.report.rendering import Cell, Column, Table
 
 if TYPE_CHECKING:
+    from rossam_kit.experiments.experiments import RowResult, RowSpec, TableSpec
     from rossam_kit.experiments.statistics import Interval
 
-__all__ = ["ComparisonRow", "ForestRow", "Published", "Table", "comparison_table", "forest_rows", "published"]
-
 NOT_PUBLISHED = "not in the paper"
-NOT_SCORED = "not scored per frame"
-FIRST_ROW = "first row"
 PROTOCOLS = (
     "Published numbers, and those under 'one score per frame', score the union of all masks in a frame, as the "
     "released code does; those under 'each object' are means over objects, which intervals and differences are about."
 )
 DATASETS = {"sat-mtb": "SAT-MTB", "isaid": "iSAID", "nwpu-vhr10": "NWPU VHR-10"}
+PUBLISHED, PER_FRAME, PER_OBJECT = "Published", "Measured, one score per frame", "Measured, each object"
+DIFFERENCE = "IoU minus first row"
 
 
 class Published(NamedTuple):
@@ -40,29 +41,6 @@ class Published(NamedTuple):
 
     iou: float
     biou: float
-
-
-def published(table: str, row: str | None = None, dataset: str | None = None) -> pd.DataFrame | Published:
-    """Numbers printed in the paper (`configs/published.csv`).
-
-    Args:
-        table: `table1` … `table6`.
-        row: name of a row, as in the file; None for the whole table, columns `row, dataset, iou, biou`.
-        dataset: `sat-mtb`, `isaid` or `nwpu-vhr10`; needed where a table has the row more than once (Table 6).
-
-    Raises:
-        RossamError: no such table, row or dataset; the nearest known name is given.
-    """
-    found = _narrow(_published_csv(), "table", table)
-    if dataset is not None:
-        found = _narrow(found, "dataset", dataset)
-    if row is None:
-        return found.drop(columns="table").reset_index(drop=True)
-    found = _narrow(found, "row", row)
-    if len(found) > 1:
-        datasets = ", ".join(found["dataset"])
-        raise RossamError(f"published {table}, row {row!r}", f"stands there for {datasets}", "name the dataset too")
-    return Published(float(found["iou"].iloc[0]), float(found["biou"].iloc[0]))
 
 
 @dataclass(frozen=True)
@@ -103,19 +81,105 @@ class ForestRow(NamedTuple):
     reason: str = ""
 
 
+# --- published numbers ------------------------------------------------------------------------------------------------
+
+
+def published(table: str, row: str | None = None, dataset: str | None = None) -> pd.DataFrame | Published:
+    """Numbers printed in the paper (`published.csv`).
+
+    Args:
+        table: `table1` … `table6`.
+        row: name of a row, as in the file; None for the whole table, columns `row, dataset, iou, biou`.
+        dataset: `sat-mtb`, `isaid` or `nwpu-vhr10`; needed where a table has the row more than once (Table 6).
+
+    Raises:
+        RossamError: no such table, row or dataset; the nearest known name is given.
+    """
+    lines = _published_csv()
+    for column, value in (("table", table), ("dataset", dataset), ("row", row)):
+        if value is None:
+            continue
+        known, lines = list(dict.fromkeys(lines[column])), lines[lines[column] == value]
+        if lines.empty:
+            near = difflib.get_close_matches(value, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            raise RossamError(CONFIGS / "published.csv", f"no {column} {value!r}", hint)
+    if row is None:
+        return lines.drop(columns="table").reset_index(drop=True)
+    if len(lines) > 1:
+        where = f"stands there for {', '.join(lines['dataset'])}"
+        raise RossamError(f"published {table}, row {row!r}", where, "name the dataset too")
+    return Published(float(lines["iou"].iloc[0]), float(lines["biou"].iloc[0]))
+
+
+@functools.cache
+def _published_csv() -> pd.DataFrame:
+    return pd.read_csv(CONFIGS / "published.csv")
+
+
+def _printed(spec: TableSpec, row: RowSpec) -> Published | None:
+    """What the paper prints for a row of a table; None where it has no such row."""
+    return published(spec.published, row.published, spec.dataset) if row.published else None
+
+
+def printed_difference(spec: TableSpec, row: RowSpec, than: RowSpec) -> float:
+    """The difference in IoU of two rows as the paper prints them, points; NaN where it does not print both."""
+    ours, theirs = _printed(spec, row), _printed(spec, than)
+    return math.nan if ours is None or theirs is None else ours.iou - theirs.iou
+
+
+# --- a table of the paper ---------------------------------------------------------------------------------------------
+
+
+def comparison_rows(
+    table: str,
+    results: Sequence[RowResult],
+    *,
+    left_out: Mapping[str, str] | None = None,
+    reference: str | None = None,
+) -> list[ComparisonRow]:
+    """Each row as published and as measured under both protocols, and its paired difference to the reference row.
+
+    Args:
+        table: name in `experiments.yaml`.
+        results: rows in order, scored on the same frames.
+        left_out: label → reason of the table's other rows (`Experiments.left_out`); they keep their place.
+        reference: label of the row that differences are to; None: the table's own.
+    """
+    spec = table_specs()[table]
+    base = next((result for result in results if result.spec.label == (reference or spec.reference)), None)
+    rows = [_measured_row(spec, result, base) for result in results]
+    for place, row in enumerate(spec.rows):
+        if reason := (left_out or {}).get(row.label):
+            absent = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
+            rows.insert(place, absent)
+    return rows
+
+
+def _measured_row(spec: TableSpec, result: RowResult, base: RowResult | None) -> ComparisonRow:
+    units, frames = result.units(), result.units("frame")
+    return ComparisonRow(
+        result.spec.label,
+        _printed(spec, result.spec),
+        iou=mean_interval(units),
+        biou=mean_interval(units, "biou"),
+        frame_iou=mean_interval(frames) if len(frames) else None,
+        frame_biou=mean_interval(frames, "biou") if len(frames) else None,
+        difference=None if base is None or result is base else paired_difference(units, base.units()),
+        method=result.spec.kind,
+        dataset=spec.dataset,
+    )
+
+
 def forest_rows(rows: Sequence[ComparisonRow]) -> list[ForestRow]:
     """Measured and published IoU of each row, percent; one score per frame where the table has published numbers."""
     protocol = "frame_iou" if any(row.published for row in rows) else "iou"
-    return [
-        ForestRow(
-            row.setting,
-            None if getattr(row, protocol) is None else getattr(row, protocol).scaled(100),
-            row.published.iou if row.published else math.nan,
-            method=row.method,
-            reason=row.reason,
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        measured, printed = getattr(row, protocol), row.published.iou if row.published else math.nan
+        interval = None if measured is None else measured.scaled(100)
+        lines.append(ForestRow(row.setting, interval, printed, row.method, reason=row.reason))
+    return lines
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -132,56 +196,41 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             problems.add(row.setting, "has no measured value and no reason for its absence")
     problems.raise_if_any("set `reason` on these rows")
     best = max((row.iou.mean for row in rows if row.iou), default=None)
-    dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "the paper's dataset")
-    columns, cells = _COMPARISON_COLUMNS, [_comparison_cells(row, rows[0], best) for row in rows]
+    cells = [_comparison_cells(row, rows[0], best) for row in rows]
+    columns = list(cells[0])
     has_published = any(row.published for row in rows)
     if not has_published:
-        shown = [i for i, column in enumerate(columns) if column not in _PUBLISHED_COLUMNS]
-        columns, *cells = (tuple(line[i] for i in shown) for line in (columns, *cells))
-    columns = [replace(c, group=f"Published, {dataset}") if c.group == "Published" else c for c in columns]
-    return Table(tuple(columns), tuple(cells), notice=PROTOCOLS if has_published else "")
+        columns = [c for c in columns if c.group not in (PUBLISHED, PER_FRAME) and c.label != "published"]
+    dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "the paper's dataset")
+    headings = [replace(c, group=f"{PUBLISHED}, {dataset}") if c.group == PUBLISHED else c for c in columns]
+    lines = tuple(tuple(line[column] for column in columns) for line in cells)
+    return Table(tuple(headings), lines, notice=PROTOCOLS if has_published else "")
 
 
-_PUBLISHED_COLUMNS = (
-    Column("IoU", "Published", numeric=True),
-    Column("BIoU", "Published", numeric=True),
-    Column("IoU", "Measured, one score per frame", numeric=True),
-    Column("BIoU", "Measured, one score per frame", numeric=True),
-    Column("published", "IoU minus first row", numeric=True),
-)
-_COMPARISON_COLUMNS = (
-    Column("Setting"),
-    *_PUBLISHED_COLUMNS[:4],
-    Column("IoU", "Measured, each object", numeric=True),
-    Column("95% interval", "Measured, each object", numeric=True),
-    Column("BIoU", "Measured, each object", numeric=True),
-    _PUBLISHED_COLUMNS[4],
-    Column("measured,\neach object", "IoU minus first row", numeric=True),
-    Column("n\n(videos, runs)", numeric=True),
-)
-
-
-def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | None) -> tuple[Cell, ...]:
+def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | None) -> dict[Column, Cell]:
+    """All cells of a row by their columns."""
     printed = [Cell(f"{value:.2f}", value) for value in row.published or ()] or [Cell(NOT_PUBLISHED)] * 2
-    return (
-        Cell(row.setting, row.setting),
-        *printed,
-        _mean_cell(row.frame_iou, row.reason or NOT_SCORED),
-        _mean_cell(row.frame_biou, row.reason or NOT_SCORED),
-        _mean_cell(row.iou, row.reason, best),
-        _range_cell(row),
-        _mean_cell(row.biou, row.reason),
-        _published_difference(row, first),
-        _measured_difference(row, first),
-        _count_cell(row),
-    )
-
-
-def _count_cell(row: ComparisonRow) -> Cell:
+    per_frame = row.reason or "not scored per frame"
     if row.iou is None:
-        return Cell(row.reason)
-    runs = {0: "", 1: ", 1 run"}.get(row.iou.seeds, f", {row.iou.seeds} runs")
-    return Cell(f"{row.iou.n:,} ({row.iou.clusters:,}{runs})", float(row.iou.n))
+        ends = count = Cell(row.reason)
+    else:
+        runs = {0: "", 1: ", 1 run"}.get(row.iou.seeds, f", {row.iou.seeds} runs")
+        count = Cell(f"{row.iou.n:,} ({row.iou.clusters:,}{runs})", float(row.iou.n))
+        low, high = 100 * row.iou.low, 100 * row.iou.high
+        ends = Cell(row.iou.note) if math.isnan(low) else Cell(f"{low:.2f} to {high:.2f}", low)
+    return {
+        Column("Setting"): Cell(row.setting, row.setting),
+        Column("IoU", PUBLISHED, numeric=True): printed[0],
+        Column("BIoU", PUBLISHED, numeric=True): printed[1],
+        Column("IoU", PER_FRAME, numeric=True): _mean_cell(row.frame_iou, per_frame),
+        Column("BIoU", PER_FRAME, numeric=True): _mean_cell(row.frame_biou, per_frame),
+        Column("IoU", PER_OBJECT, numeric=True): _mean_cell(row.iou, row.reason, best),
+        Column("95% interval", PER_OBJECT, numeric=True): ends,
+        Column("BIoU", PER_OBJECT, numeric=True): _mean_cell(row.biou, row.reason),
+        Column("published", DIFFERENCE, numeric=True): _published_difference(row, first),
+        Column("measured,\neach object", DIFFERENCE, numeric=True): _measured_difference(row, first),
+        Column("n\n(videos, runs)", numeric=True): count,
+    }
 
 
 def _mean_cell(interval: Interval | None, reason: str, best: float | None = None) -> Cell:
@@ -192,17 +241,9 @@ def _mean_cell(interval: Interval | None, reason: str, best: float | None = None
     return Cell(f"{100 * interval.mean:.2f}", 100 * interval.mean, strong=interval.mean == best)
 
 
-def _range_cell(row: ComparisonRow) -> Cell:
-    if row.iou is None:
-        return Cell(row.reason)
-    if math.isnan(row.iou.low):
-        return Cell(row.iou.note)
-    return Cell(f"{100 * row.iou.low:.2f} to {100 * row.iou.high:.2f}", 100 * row.iou.low)
-
-
 def _published_difference(row: ComparisonRow, first: ComparisonRow) -> Cell:
     if row is first:
-        return Cell(FIRST_ROW, 0.0)
+        return Cell("first row", 0.0)
     if row.published is None:
         return Cell(NOT_PUBLISHED)
     if first.published is None:
@@ -215,30 +256,82 @@ def _measured_difference(row: ComparisonRow, first: ComparisonRow) -> Cell:
     if row.iou is None:
         return Cell(row.reason)
     if row is first:
-        return Cell(FIRST_ROW, 0.0)
+        return Cell("first row", 0.0)
     if row.difference is None:
         return Cell("first row not measured")
-    mean, low, high = (100 * v for v in (row.difference.mean, row.difference.low, row.difference.high))
-    if math.isnan(mean):
-        return Cell(row.difference.note)
-    ends = "" if math.isnan(low) else f"\n({_signed(low)} to {_signed(high)})"
-    return Cell(_signed(mean) + ends, mean)
+    points = row.difference.scaled(100)
+    if math.isnan(points.mean):
+        return Cell(points.note)
+    ends = "" if math.isnan(points.low) else f"\n({_signed(points.low)} to {_signed(points.high)})"
+    return Cell(_signed(points.mean) + ends, points.mean)
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-@functools.cache
-def _published_csv() -> pd.DataFrame:
-    return pd.read_csv(CONFIGS / "published.csv")
+# --- other views of the same rows -------------------------------------------------------------------------------------
 
 
-def _narrow(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
-    found = frame[frame[column] == value]
-    if found.empty:
-        known = list(dict.fromkeys(frame[column]))
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        raise RossamError(CONFIGS / "published.csv", f"no {column} {value!r}", hint)
-    return found
+def units_by_method(results: Sequence[RowResult]) -> pd.DataFrame:
+    """All scored objects of several rows, one below the other, with a `method` column for plots."""
+    return pd.concat([r.units().assign(method=r.spec.kind) for r in results], ignore_index=True)
+
+
+def scores_by(results: Sequence[RowResult], by: str) -> pd.DataFrame:
+    """Mean IoU in percent of each group (rows) and setting (columns), with n; groups with most objects first."""
+    groups = {r.spec.label: r.units().dropna(subset=["iou"]).groupby(by, observed=True)["iou"] for r in results}
+    means = {label: 100 * group.mean() for label, group in groups.items()}
+    table = pd.DataFrame({"n": next(iter(groups.values())).size(), **means})
+    return table.sort_values("n", ascending=False, kind="stable").reset_index(names=by)
+
+
+def gains(results: Sequence[RowResult]) -> list[ForestRow]:
+    """What the inference pipeline and what fine-tuning adds to each method of Table 5, paired, in points of IoU.
+
+    The pipeline's gain is that of a row over the row of the same method and training on whole frames; the gain of
+    fine-tuning that of a fine-tuned row with the pipeline over the same method not fine-tuned, where the table has
+    it, else over SAM. Scores are one per frame, as in the published numbers. The pipeline's gains come first.
+    """
+
+    def is_direct(result: RowResult) -> bool:
+        return result.spec.inference.get("mode") == "direct"
+
+    def kin(result: RowResult) -> tuple:
+        return result.spec.method, result.spec.trains, str(result.spec.training)
+
+    whole = {kin(r): r for r in results if is_direct(r)}
+    untrained = {r.spec.method: r for r in results if not r.spec.trains and not is_direct(r)}
+    scored = [result for result in results if not is_direct(result) and result.spec.method is not None]
+    pairs = [("inference pipeline", result, whole.get(kin(result))) for result in scored]
+    trained = [result for result in scored if result.spec.trains]
+    pairs += [("fine-tuning", r, untrained.get(r.spec.method, untrained.get("sam"))) for r in trained]
+    return [
+        ForestRow(
+            f"{step}: {result.spec.label} over {base.spec.label}",
+            paired_difference(result.units("frame"), base.units("frame")).scaled(100),
+            printed_difference(table_specs()["table5"], result.spec, base.spec),
+            method=result.spec.kind,
+        )
+        for step, result, base in pairs
+        if base is not None
+    ]
+
+
+def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
+    """All measures of the same predictions, percent: a row a setting; and how often BIoU says nothing new."""
+    ratio = results[0].experiments.profile.evaluation.dilation_ratio
+    measures = {
+        "iou": "IoU",
+        "biou": f"BIoU at {ratio:g}",
+        "biou_official": "min(IoU, BIoU), official",
+        "biou_fit": "BIoU, fitted band",
+        "biou_fit_official": "min(IoU, fitted BIoU)",
+    }
+    rows = []
+    for result in results:
+        units, frames = result.units().dropna(subset=["iou"]), result.units("frame")
+        row = {"setting": result.spec.label} | {title: 100 * units[name].mean() for name, title in measures.items()}
+        row["objects whose BIoU is their IoU, percent"] = 100 * np.isclose(units["biou"], units["iou"]).mean()
+        rows.append(row | {f"{measures[name]}, per frame": 100 * frames[name].mean() for name in ("iou", "biou")})
+    return pd.DataFrame(rows)

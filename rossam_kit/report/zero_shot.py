@@ -1,8 +1,4 @@
-"""Tracking clips of datasets nobody trained on: one object over time in each, and every method's masks judged.
-
-In: the profile's zero-shot datasets, and rows of tables that say which methods answer. Out: clips chosen by rule, views
-for filmstrips (paper Figures 8 and 11), and signs of quality that need no true mask (`conversion.quality`).
-"""
+"""Tracking clips of datasets nobody trained on: one object over time in each, and every method's masks judged."""
 
 from __future__ import annotations
 
@@ -43,12 +39,9 @@ SHOWN: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One object's way through a video.
+    """One object's way through a video of a dataset.
 
     Attributes:
-        dataset: name of the data it is from.
-        category: the object's class.
-        object_id: its number in the video.
         frames: some moments of the video, evenly spaced over its track, with that object alone; the clip's own name
             stands in place of the video's, so that clips of one video stay apart.
     """
@@ -74,51 +67,45 @@ class Clip:
 
 
 def gather(experiments: Experiments, each: int = 3) -> tuple[list[Clip], pd.DataFrame]:
-    """Clips of all zero-shot datasets that the profile names, taken in turn, and an account of them.
+    """`each` clips of all zero-shot datasets that the profile names, taken in turn, and an account of them.
 
     A profile that names none is shown on its own data, and the account says so.
-
-    Args:
-        each: clips per dataset.
 
     Raises:
         RossamError: none of the datasets has a clip; every reason is told.
     """
-    named = [name for name in ZERO_SHOT if name in experiments.profile.datasets]
-    found, rows = [], []
-    for turn, name in enumerate(named or [experiments.profile.data.source]):
-        data = experiments.on(name).profile.data
-        if not is_there(data):
-            note = f"not here; ./run_all.sh --profile {experiments.profile.name} --dry-run says how to get it"
-            rows.append({"dataset": name, "frames": 0, "clips": 0, "note": note})
-            continue
-        try:
-            frames = experiments.on(name).frames
-        except RossamError as error:
-            rows.append(
-                {"dataset": name, "frames": 0, "clips": 0, "note": f"not read: {error.finding.splitlines()[0]}"}
-            )
-            continue
-        is_made = data.source == "synthetic"
-        clips = choose_clips(_standing_in(frames, name) if is_made else frames, each)
-        clips = clips[turn % len(clips) :] + clips[: turn % len(clips)] if clips else []
-        note = "a generated stand-in, so true masks are known" if is_made else "boxes of trackers, no true masks"
-        if not named:
+    profile = experiments.profile
+    named = [name for name in ZERO_SHOT if name in profile.datasets]
+    by_dataset, account = [], []
+    for turn, name in enumerate(named or [profile.data.source]):
+        frames, clips, note = _clips_of(experiments.on(name), name, each)
+        if clips and not named:
             note = "the profile names no zero-shot dataset: this is the data it is scored on"
-        found.append(clips)
-        rows.append({"dataset": name, "frames": len(frames), "clips": len(clips), "note": note})
-    taken = [clip for turn in itertools.zip_longest(*found) for clip in turn if clip is not None]
-    if not taken:
-        reasons = "; ".join(f"{row['dataset']}: {row['note'] or 'no object but cars'}" for row in rows)
+        start = turn % len(clips) if clips else 0
+        by_dataset.append(clips[start:] + clips[:start])
+        account.append({"dataset": name, "frames": frames, "clips": len(clips), "note": note})
+    clips = [clip for turn in itertools.zip_longest(*by_dataset) for clip in turn if clip is not None]
+    if not clips:
+        reasons = "; ".join(f"{row['dataset']}: {row['note'] or 'no object but cars'}" for row in account)
         raise RossamError("zero-shot clips", f"there are none ({reasons})", "run the profile's --dry-run for the steps")
-    return taken, pd.DataFrame(rows)
+    return clips, pd.DataFrame(account)
 
 
-def _standing_in(frames: FrameSet, name: str) -> FrameSet:
-    """Generated frames under a name that says what they stand in for; videos of several such sets stay apart."""
-    return FrameSet(
-        f"stand-in for {name}", [replace(frame, video=f"{name} {frame.video}") for frame in frames], frames.drops
-    )
+def _clips_of(experiments: Experiments, name: str, each: int) -> tuple[int, list[Clip], str]:
+    """Number of frames of a dataset, its clips, and a note: what is known of it, or why there are none."""
+    data = experiments.profile.data
+    if not is_there(data):
+        return 0, [], f"not here; ./run_all.sh --profile {experiments.profile.name} --dry-run says how to get it"
+    try:
+        frames = experiments.frames
+    except RossamError as error:
+        return 0, [], f"not read: {error.finding.splitlines()[0]}"
+    note = "boxes of trackers, no true masks"
+    if data.source == "synthetic":  # videos of several such sets stay apart by their names
+        note = "a generated stand-in, so true masks are known"
+        renamed = [replace(frame, video=f"{name} {frame.video}") for frame in frames]
+        frames = FrameSet(f"stand-in for {name}", renamed, frames.drops)
+    return len(frames), choose_clips(frames, each), note
 
 
 def choose_clips(frames: FrameSet, count: int = 3, moments: int = 6) -> list[Clip]:
@@ -172,19 +159,13 @@ def _clip(dataset: str, key: tuple[str, str, int], track: Sequence[Frame], momen
 
 
 def views(frames: Sequence[Frame], predictors: Mapping[str, Any]) -> list[ObjectView]:
-    """The one object of each frame with the masks of all methods, for `plots.filmstrip` and `plots.mask_comparison`."""
-    rows = pd.DataFrame(
-        {"video": f.video, "frame": f.index, "object_id": thing.object_id} for f in frames for thing in f.objects
-    )
-    return view_objects(rows, frames, predictors)
+    """The one object of each frame with the masks of all methods, for figures and the viewer."""
+    rows = [{"video": f.video, "frame": f.index, "object_id": o.object_id} for f in frames for o in f.objects]
+    return view_objects(pd.DataFrame(rows), frames, predictors)
 
 
 def judge(clips: Sequence[Clip], predictors: Mapping[str, Any], seed: int = 0) -> pd.DataFrame:
-    """Signs of every method's mask in every moment of all clips.
-
-    Args:
-        predictors: method → what answers.
-        seed: of the jittered boxes, the same for all methods.
+    """Signs of every method's mask in every moment of all clips; `seed` is that of the jittered boxes, for all methods.
 
     Returns:
         The table of `Conversion` with columns `method`, `dataset`, `in_one_piece` and `inside` (1 − leakage), and `iou`
@@ -208,17 +189,14 @@ def judge(clips: Sequence[Clip], predictors: Mapping[str, Any], seed: int = 0) -
 
 
 def long_signs(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row a mask and sign of `SHOWN`, for `plots.class_bars(…, value="share", by="sign")`."""
+    """One row a mask and sign of `SHOWN`, for `plots.score_by_group(…, "share", by="sign")`."""
     shown = [name for name in SHOWN if judged[name].notna().any()]
     long = judged.melt(["method", "dataset", "video", "frame"], shown, "sign", "share")
     return long.assign(sign=long["sign"].map(SHOWN)).dropna(subset=["share"])
 
 
 def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Mean signs of each method, a row a method and dataset, percent (but for the pieces); steadiness with intervals.
-
-    Intervals are 95% intervals over clips.
-    """
+    """Mean signs of each method, a row a method and dataset, percent (but for the pieces); intervals are over clips."""
     rows = []
     for (dataset, method), part in judged.groupby(["dataset", "method"], sort=False):
         steady = mean_interval(part, "jitter_stability").scaled(100)

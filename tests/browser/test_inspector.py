@@ -23,7 +23,7 @@ from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.segmenter import build_model
-from rossam_kit.inspector.widgets import frames_source, inspect
+from rossam_kit.inspector.widgets import Inspector, Source
 
 mask = np.zeros((200, 260), bool)
 mask[60:120, 80:160] = True
@@ -33,7 +33,8 @@ frames = FrameSet("test", [Frame("test", "v", 1, Path("frame.png"), mask.shape, 
 model = build_model("sam", "vit_t")
 model.supports_points = True
 predictor = Predictor(model, InferenceConfig(), "cpu")
-inspector = inspect(frames_source({"one frame": frames}, {"sam": predictor}), order="data")
+source = Source({"one frame": lambda: frames}, {"sam": lambda: predictor}, scores=lambda *_: None)
+inspector = Inspector(source, order="data")
 inspector
 """
 """An inspector whose model takes points, as with official weights."""

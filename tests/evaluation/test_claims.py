@@ -9,7 +9,7 @@ import pytest
 from rossam_kit.config import load_profile
 from rossam_kit.experiments import claims
 from rossam_kit.experiments.experiments import table_specs
-from rossam_kit.report.results import claim_rows, claim_table
+from rossam_kit.report.claim_table import claim_rows, claim_table
 
 VIDEOS, OBJECTS = 24, 12
 

@@ -12,8 +12,7 @@ from rossam_core.files import read_json
 from rossam_core.model.weights import SHIPPED
 from rossam_kit.config import load_profile
 from rossam_kit.experiments.experiments import Experiments, RowSpec, table_specs
-from rossam_kit.report.results import comparison_rows
-from rossam_kit.report.tables import comparison_table, published
+from rossam_kit.report.tables import comparison_rows, comparison_table, published
 
 TINY = {
     "data.limit_frames": 2,

@@ -5,7 +5,7 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.report import dataset_facts, results
+from rossam_kit.report import dataset_facts
 
 
 def frame(index, *boxes, video="a"):
@@ -28,7 +28,7 @@ def test_another_class_under_the_same_number_is_another_object():
 def test_boxes_without_masks_are_named_as_the_cause():
     for frames in ([], [frame(1, (0, 0, 2, 2))]):
         with pytest.raises(RossamError, match="no object with a mask"):
-            results.busiest_frame(frames)
+            dataset_facts.busiest_frame(frames)
 
 
 def test_neighbours_are_measured_between_centres_and_lone_objects_have_none():

@@ -11,10 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rossam_core.errors import RossamError
+from rossam_core.settings import InferenceConfig
 from rossam_kit.experiments.statistics import Interval
 from rossam_kit.report import boundary_iou_demo as bands
-from rossam_kit.report import plots, schematics
+from rossam_kit.report import pictures, plots, schematics
 from rossam_kit.report.objects import cut_object
+from rossam_kit.report.style import COLOURS, LABELS, colour
 from rossam_kit.report.tables import ForestRow
 
 SIZE_BINS = (0.0, 256.0, 1024.0, 9216.0)
@@ -60,17 +62,15 @@ LEDGER = [
 
 def all_figures(views, scores):
     frame = SimpleNamespace(video="v", index=1, size_hw=(64, 80), image=lambda: np.zeros((64, 80, 3), np.uint8),
+                            boxes_xyxy=np.array([[9.0, 9, 30, 30], [40, 9, 50, 20]]),
                             objects=[SimpleNamespace(has_mask=False, box_xyxy=(3, 3, 9, 9)),
                                      SimpleNamespace(has_mask=True, mask=lambda s: np.ones(s, bool))])  # fmt: skip
     levels = [scores.assign(disturbance=name, level=level) for name in ("jitter", "noise", "haze") for level in (0, 9)]
-    strategy = plots.Strategy(
-        np.array([[0, 0, 32, 32], [8, 8, 40, 40]]), 1, np.zeros((64, 64, 3), np.uint8), (9, 9, 30, 30)
-    )
     return {
-        "contact_sheet": plots.contact_sheet([frame] * 4),
-        "mask_comparison": plots.mask_comparison(views),
-        "filmstrip": plots.filmstrip(views, titles=["1", "2", "3"]),
-        "crop_strategies": plots.crop_strategies(frame.image(), np.array([[9, 9, 30, 30]]), {"tiled": strategy}),
+        "contact_sheet": pictures.contact_sheet([frame] * 4),
+        "mask_comparison": pictures.mask_comparison(views),
+        "filmstrip": pictures.filmstrip(views, titles=["1", "2", "3"]),
+        "crop_strategies": pictures.crop_strategies(frame, {"tiled": InferenceConfig(mode="tiled")}, 64),
         "ledger": plots.forest(LEDGER, "points"),
         "overview": schematics.overview(),
         "decoders": schematics.decoders(),
@@ -80,7 +80,7 @@ def all_figures(views, scores):
         "score_by_crowding": plots.score_by_crowding(scores),
         "robustness_curves": plots.robustness_curves(pd.concat(levels)),
         "bands": bands.band_figure(0.02),
-        "class_bars": plots.class_bars(scores),
+        "score_by_group": plots.score_by_group(scores),
         "area_histogram": plots.area_histogram({"a": scores["area"]}, size_bins=SIZE_BINS, marks={"paper": 518}),
     }
 
@@ -104,17 +104,17 @@ def test_no_two_texts_overlap(views, scores):
 
 
 def test_masks_are_compared_in_rows_with_their_iou_below(views):
-    figure = plots.mask_comparison(views)
+    figure = pictures.mask_comparison(views)
     texts = [t.get_text() for t in figure.texts]
     assert len(figure.axes) == 4 * 3, "ground truth and three methods"
     assert texts.count("IoU 100.0") == 3 and texts.count("IoU 0.0") == 3
-    assert [t for t in texts if t in plots.LABELS.values()] == ["Ground truth", "SAM", "ROS-SAM", "Filled box"]
+    assert [t for t in texts if t in LABELS.values()] == ["Ground truth", "SAM", "ROS-SAM", "Filled box"]
     with pytest.raises(RossamError, match="has no mask of sam2"):
-        plots.mask_comparison(views, ["sam2"])
+        pictures.mask_comparison(views, ["sam2"])
 
 
 def test_an_outline_lies_on_pixel_edges(views):
-    ax = plots.mask_comparison(views[:1], ["ros-sam"]).axes[0]
+    ax = pictures.mask_comparison(views[:1], ["ros-sam"]).axes[0]
     vertices = ax.patches[-1].get_path().vertices
     assert np.array_equal(vertices, vertices.round())
     assert ax.get_xlim() == (0, views[0].image.shape[1])
@@ -150,14 +150,14 @@ def test_nothing_in_a_drawing_of_the_method_overlaps_or_leaves_the_sheet():
 
 
 def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():
-    assert plots.colour("ros-sam") == plots.COLOURS["ros-sam"]
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
-    assert set(plots.COLOURS) < set(plots.LABELS)
+    assert colour("ros-sam") == COLOURS["ros-sam"]
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert set(COLOURS) < set(LABELS)
 
 
 def test_objects_alone_in_their_frame_count_to_the_least_crowded(scores):
     ax = plots.score_by_crowding(scores).axes[0]
-    counted = [int(t.get_text().split("n = ")[1]) for t in ax.get_xticklabels()]
+    counted = [int(t.get_text().split("n = ")[1].rstrip(")")) for t in ax.get_yticklabels()]
     assert len(counted) == 5 and sum(counted) == 59  # one has no score
 
 
@@ -173,7 +173,7 @@ def test_made_predictions_are_equally_wrong_by_iou_and_the_fitted_band_alone_tel
 
 def test_nothing_to_draw_is_told():
     with pytest.raises(RossamError, match="no frames"):
-        plots.contact_sheet([])
+        pictures.contact_sheet([])
     empty = pd.DataFrame({"method": ["sam"], "area": [9.0], "video": ["a"], "iou": [np.nan]})
     with pytest.raises(RossamError, match="no row with a value"):
         plots.score_by_size(empty, SIZE_BINS)

@@ -6,7 +6,8 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_kit.experiments.statistics import Interval
-from rossam_kit.report.tables import ComparisonRow, Published, Table, comparison_table, forest_rows, published
+from rossam_kit.report.rendering import Table
+from rossam_kit.report.tables import ComparisonRow, Published, comparison_table, forest_rows, published
 
 NOTICE = "Measured on generated video."
 

@@ -13,21 +13,23 @@ from rossam_core.metrics import boundary_iou
 from rossam_core.model.segmenter import build_model, load_run
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
-from rossam_kit.config import load_profile
+from rossam_kit.config import EvaluationConfig, load_profile
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.experiments import Experiments
-from rossam_kit.inspector import widget_pictures as pictures
+from rossam_kit.experiments.scoring import evaluate
+from rossam_kit.inspector import tiles
 from rossam_kit.inspector.widgets import (
     Focus,
+    Inspector,
+    Source,
     arrange,
     experiments_source,
-    frames_source,
-    inspect,
     list_objects,
     with_scores,
 )
 
 SIZE = (200, 260)
+BINS = EvaluationConfig().size_bins
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,16 @@ def predictors():
     return {m: Predictor(build_model(m, "vit_t", checkpoint=None, seed=1), config, "cpu") for m in ("sam", "hq-sam")}
 
 
+def source(sets, predictors, **options):
+    """A source over existing frames and predictors."""
+    return Source(
+        {name: lambda frames=frames: frames for name, frames in sets.items()},
+        {name: lambda predictor=predictor: predictor for name, predictor in predictors.items()},
+        lambda name, method, progress: evaluate(predictors[method], sets[name], progress=progress),
+        **options,
+    )
+
+
 class Encoder:
     """Counts what the image encoders of some predictors are asked."""
 
@@ -80,7 +92,7 @@ def encoder(predictors, monkeypatch):
 
 @pytest.fixture
 def inspector(frames, predictors, encoder):
-    made = inspect(frames_source({"few": frames, "none": FrameSet("none", [])}, predictors), order="data")
+    made = Inspector(source({"few": frames, "none": FrameSet("none", [])}, predictors), order="data")
     assert made.error.value == ""
     return made
 
@@ -104,14 +116,14 @@ def test_each_kind_of_picture_is_one_row_of_the_grid(inspector, box, tile):
 
 def scored(frames):
     scores = pd.DataFrame({"video": "v", "frame": [1, 1, 2], "object_id": [0, 1, 0], "iou": [0.5, 0.9, 0.5]})
-    return with_scores(list_objects(frames), "sam", scores)
+    return with_scores(list_objects(frames, BINS), "sam", scores)
 
 
 def test_objects_are_listed_with_area_and_size_also_where_they_have_no_mask(frames):
-    objects = list_objects(frames)
+    objects = list_objects(frames, BINS)
     assert objects["category"].tolist() == ["ship", "ship", "car", "plane"]
     assert objects["area"].fillna(-1).tolist() == [144, 1600, -1, 576]
-    assert objects["size_bin"].astype(object).fillna("-").tolist() == ["0–256", "1024–9216", "-", "256–1024"]
+    assert objects["size_bin"].fillna("-").tolist() == ["0–256", "1024–9216", "-", "256–1024"]
 
 
 def test_orders_are_those_of_the_judge_with_ties_as_in_the_data_and_unscored_last(frames):
@@ -195,7 +207,7 @@ def test_what_is_shown_is_what_the_predictor_gives(frames, predictors, mode):
     sam2 = build_model("sam2", "hiera_t", checkpoint=None, seed=1)
     made = {name: Predictor(p.model, config, "cpu") for name, p in predictors.items()}
     made["sam2"] = Predictor(sam2, config, "cpu")
-    inspector = inspect(frames_source({"few": frames}, made, inference=config), order="data")
+    inspector = Inspector(source({"few": frames}, made, inference=config), order="data")
     for place in (0, 1):
         inspector.slider.value = place
         for name, predictor in made.items():
@@ -294,7 +306,7 @@ def test_an_unexpected_error_is_shown_and_every_action_is_answered(inspector, pr
 
 
 def test_worst_first_is_judged_by_the_method_chosen(frames, predictors):
-    inspector = inspect(frames_source({"few": frames}, predictors))
+    inspector = Inspector(source({"few": frames}, predictors))
     assert inspector.error.value == ""
     ious = inspector.objects["sam"].tolist()
     assert ious[:3] == sorted(ious[:3]) and np.isnan(ious[3])
@@ -329,7 +341,7 @@ def test_ros_sam_is_among_the_methods_once_its_run_is_finished_and_nothing_is_tr
     assert all(torch.equal(found[name], value) for name, value in trained.items()) and not after.notes
     other = Experiments(load_profile("smoke", TINY | {"training.samples": 4}), tmp_path)
     assert list(experiments_source(other).methods) == ["sam", "sam2", "hq-sam"]
-    inspector = inspect(after)
+    inspector = Inspector(after)
     assert inspector.error.value == "" and list(inspector.scores) == ["sam", "sam2", "hq-sam", "ros-sam"]
 
 
@@ -340,16 +352,16 @@ def test_the_error_map_counts_what_boundary_iou_divides(rng):
     pred, target = np.zeros((2, 60, 80), bool)
     target[10:40, 20:60], pred[14:44, 18:52] = True, True
     pred[rng.random(pred.shape) < 0.02] = True
-    errors = pictures.boundary_errors(pred, target, 3)
+    errors = tiles.boundary_errors(pred, target, 3)
     counts = np.bincount(errors.ravel(), minlength=4)
     assert counts[1] / counts[1:].sum() == boundary_iou(pred, target, band_px=3)
-    assert not pictures.boundary_errors(pred & False, target & False, 3).any()
+    assert not tiles.boundary_errors(pred & False, target & False, 3).any()
 
 
 def test_tiles_keep_pixels_as_squares_and_mark_what_no_window_covers():
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
-    assert np.array_equal(pictures.outlined(image, (1, 1, 3, 3), (20, 20), {})[::10, ::10], image[1:3, 1:3])
-    heat = pictures.heat_map(np.array([[-99.0, 99.0], [0.0, np.nan]], np.float32), 50, (40, 40))
+    assert np.array_equal(tiles.outlined(image, (1, 1, 3, 3), (20, 20), {})[::10, ::10], image[1:3, 1:3])
+    heat = tiles.heat_map(np.array([[-99.0, 99.0], [0.0, np.nan]], np.float32), 50, (40, 40))
     assert heat[2, 2, 2] > heat[2, 2, 0] and heat[2, 36, 0] > heat[2, 36, 2]
-    assert tuple(heat[36, 36]) == pictures.rgb(pictures.BEYOND)
-    assert pictures.square_around([(250, 190, 262, 199)], SIZE) == (212, 152, 260, 200)
+    assert tuple(heat[36, 36]) == tiles.rgb(tiles.BEYOND)
+    assert tiles.square_around([(250, 190, 262, 199)], SIZE) == (212, 152, 260, 200)

@@ -10,7 +10,7 @@ from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.synthetic.video import generate
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 from rossam_kit.experiments.experiments import Experiments
-from rossam_kit.report import plots, zero_shot
+from rossam_kit.report import pictures, zero_shot
 
 MADE = {
     "variant": "zero-shot",
@@ -86,7 +86,7 @@ def test_clips_without_true_masks_have_signs_and_no_iou(clips):
     assert "true IoU" not in zero_shot.signs_table(judged)
     views = zero_shot.views(bare[0].frames, {"ellipse": EllipseBaseline()})
     assert all(view.target is None and np.count_nonzero(view.masks["ellipse"]) for view in views)
-    assert plots.filmstrip(views, titles=bare[0].titles).axes
+    assert pictures.filmstrip(views, titles=bare[0].titles).axes
 
 
 def test_generated_stand_ins_of_several_datasets_stay_apart(cache):

@@ -32,25 +32,19 @@ LEGENDS = (
     f"<br>{_SWATCH.format(EXTRA, 'too much')}",
 )
 """What each row of tiles shows, as HTML."""
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # halves the time for enlarged pixels, at the same size
-    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 _HEAT = (matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """`#2f7fd6` → (47, 127, 214)."""
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return tuple(bytes.fromhex(colour[1:]))
 
 
-def square_around(
-    boxes_xyxy: Sequence[Sequence[float]], size_hw: tuple[int, int], context: float = 2.0, least: int = 48
-) -> Rectangle:
-    """A square of `context` × the longer side of all boxes together, at least `least` px, kept inside the frame."""
-    boxes = np.asarray(boxes_xyxy, dtype=float)
+def square_around(boxes_xyxy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rectangle:
+    """A square twice as long as all boxes together, at least 48 px, kept inside the frame."""
+    boxes, (height, width) = np.asarray(boxes_xyxy, dtype=float), size_hw
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = int(np.ceil(max(least, context * (high - low).max())))
-    height, width = size_hw
+    side = int(np.ceil(max(48, 2 * (high - low).max())))
     left, top = ((low + high - side) / 2).round().clip(0, (max(width - side, 0), max(height - side, 0))).astype(int)
     return int(left), int(top), min(int(left) + side, width), min(int(top) + side, height)
 
@@ -60,18 +54,6 @@ def fit_size(region: Rectangle, longest: int) -> tuple[int, int]:
     width, height = region[2] - region[0], region[3] - region[1]
     scale = longest / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def part(array: np.ndarray, region: Rectangle) -> np.ndarray:
-    """The region of an H×W… array."""
-    x0, y0, x1, y1 = region
-    return array[y0:y1, x0:x1]
-
-
-def enlarge(pixels: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """Pixels as squares when enlarged, averaged when reduced."""
-    method = cv2.INTER_NEAREST if size_wh[0] >= pixels.shape[1] else cv2.INTER_AREA
-    return cv2.resize(np.ascontiguousarray(pixels), size_wh, interpolation=method)
 
 
 def outlined(
@@ -90,20 +72,22 @@ def outlined(
         boxes: rectangles (xyxy, frame pixels), each with its colour.
         points: (x, y, label), frame pixels; label 1 is positive, 0 negative.
     """
-    canvas = enlarge(part(image, region), size_wh)
+    canvas = _enlarged(_part(image, region), size_wh)
     for method, mask in masks.items():
-        contours = _contours(part(mask, region), size_wh)
+        contours = _contours(_part(mask, region), size_wh)
         for width, line in ((4, (0, 0, 0)), (2, rgb(colour(method)))):
             cv2.drawContours(canvas, contours, -1, line, width)
     scale = np.array(size_wh) / (region[2] - region[0], region[3] - region[1])
+
+    def place(points_xy) -> list:
+        return ((np.asarray(points_xy) - region[:2]) * scale).round().astype(int).tolist()
+
     for box, line in boxes:
-        low, high = ((np.reshape(box, (2, 2)) - region[:2]) * scale).round().astype(int).tolist()
         for width, shade in ((3, (0, 0, 0)), (1, rgb(line))):
-            cv2.rectangle(canvas, low, high, shade, width)
+            cv2.rectangle(canvas, *place(np.reshape(box, (2, 2))), shade, width)
     for x, y, positive in points:
-        centre = ((np.array([x, y]) - region[:2]) * scale).round().astype(int).tolist()
-        cv2.circle(canvas, centre, 7, (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(canvas, centre, 5, rgb(POSITIVE if positive else NEGATIVE), -1, cv2.LINE_AA)
+        cv2.circle(canvas, place((x, y)), 7, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, place((x, y)), 5, rgb(POSITIVE if positive else NEGATIVE), -1, cv2.LINE_AA)
     return canvas
 
 
@@ -111,30 +95,19 @@ def heat_map(logits: np.ndarray, threshold: float, size_wh: tuple[int, int]) -> 
     """Logits (h×w, NaN outside the window) blue below and red above 0, with a black line at the threshold."""
     inside = ~np.isnan(logits)
     steps = np.nan_to_num(logits.astype(np.float32) * (127.5 / LOGIT_RANGE) + 127.5).clip(0, 255).astype(np.uint8)
-    canvas = enlarge(np.where(inside[..., None], _HEAT[steps], np.array(rgb(BEYOND), dtype=np.uint8)), size_wh)
-    above = np.greater(logits, threshold, where=inside, out=np.zeros(logits.shape, dtype=bool))
+    canvas = _enlarged(np.where(inside[..., None], _HEAT[steps], np.array(rgb(BEYOND), dtype=np.uint8)), size_wh)
+    above = inside & (np.nan_to_num(logits) > threshold)
     cv2.drawContours(canvas, _contours(above, size_wh), -1, (0, 0, 0), 1)
     return canvas
 
 
-def boundary_errors(pred: np.ndarray, target: np.ndarray, band_px: int, region: Rectangle | None = None) -> np.ndarray:
+def boundary_errors(pred: np.ndarray, target: np.ndarray, band_px: int) -> np.ndarray:
     """Where two masks' inner boundary bands agree: 0 no boundary, 1 of both, 2 of the target alone, 3 of `pred` alone.
 
-    Boundary IoU is the number of ones over the number of ones, twos and threes. Both bool H×W; returns uint8 h×w of
-    `region`, by default of the whole frame.
+    Boundary IoU is the number of ones over the number of ones, twos and threes. All are H×W; masks bool, codes uint8.
     """
-    region = region or (0, 0, *pred.shape[::-1])
     codes = np.array([[0, 2], [3, 1]], dtype=np.uint8)
-    return codes[part(_band(pred, band_px), region).view(np.uint8), part(_band(target, band_px), region).view(np.uint8)]
-
-
-def error_map(image: np.ndarray, errors: np.ndarray, region: Rectangle, size_wh: tuple[int, int]) -> np.ndarray:
-    """`boundary_errors` of a region in colour over the grey image."""
-    gray = cv2.cvtColor(np.ascontiguousarray(part(image, region)), cv2.COLOR_RGB2GRAY)
-    canvas = np.repeat((gray // 3 + 60)[..., None], 3, axis=2)
-    for code, shade in ((1, SHARED), (2, MISSED), (3, EXTRA)):
-        canvas[errors == code] = rgb(shade)
-    return enlarge(canvas, size_wh)
+    return codes[_band(pred, band_px).view(np.uint8), _band(target, band_px).view(np.uint8)]
 
 
 def method_tiles(
@@ -147,15 +120,12 @@ def method_tiles(
     side: int,
     points: Sequence[Sequence[float]] = (),
 ) -> list[np.ndarray]:
-    """Outline, logits and, where there is a target, boundary errors of one answer.
+    """Outline, logits and, where there is a target, boundary errors of one answer, `side` pixels on the longer side.
 
     Args:
-        image: uint8 H×W×3 RGB.
         answer: its `logit_crop` covers the logits to show.
         target: bool H×W.
         band_px: width of the boundary band.
-        side: longer side of a tile, pixels.
-        points: as in `outlined`.
     """
     size, mask = fit_size(region, side), answer.full()
     logits = np.full(mask.shape, np.nan, dtype=np.float32)
@@ -164,10 +134,14 @@ def method_tiles(
     masks = {method: mask} if target is None else {TARGET: target, method: mask}
     tiles = [
         outlined(image, region, size, masks, [(answer.box_xyxy, "#ffffff")], points),
-        heat_map(part(logits, region), answer.threshold, size),
+        heat_map(_part(logits, region), answer.threshold, size),
     ]
     if target is not None:
-        tiles.append(error_map(image, boundary_errors(mask, target, band_px, region), region, size))
+        gray = cv2.cvtColor(np.ascontiguousarray(_part(image, region)), cv2.COLOR_RGB2GRAY)
+        canvas, errors = np.repeat((gray // 3 + 60)[..., None], 3, axis=2), boundary_errors(mask, target, band_px)
+        for code, shade in ((1, SHARED), (2, MISSED), (3, EXTRA)):
+            canvas[_part(errors, region) == code] = rgb(shade)
+        tiles.append(_enlarged(canvas, size))
     return tiles
 
 
@@ -202,23 +176,34 @@ def problem_html(problem: Exception) -> str:
     """An error and its remedy as HTML."""
     if not isinstance(problem, RossamError):
         problem = RossamError(type(problem).__name__, str(problem), "choose other settings, or run this cell again")
-    where, finding, remedy = problem.where, problem.finding, problem.remedy
-    return f"<div class='rossam-error'><b>{escape(where)}</b>: {escape(finding)}<br>Remedy: {escape(remedy)}</div>"
+    where, finding, remedy = map(escape, map(str, (problem.where, problem.finding, problem.remedy)))
+    return f"<div class='rossam-error'><b>{where}</b>: {finding}<br>Remedy: {remedy}</div>"
 
 
 def png(canvas: np.ndarray) -> bytes:
     """uint8 H×W×3 RGB → PNG with little compression, for a browser on the same machine."""
-    return cv2.imencode(".png", canvas[..., ::-1], _PNG)[1].tobytes()
+    return cv2.imencode(".png", canvas[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _part(array: np.ndarray, region: Rectangle) -> np.ndarray:
+    x0, y0, x1, y1 = region
+    return array[y0:y1, x0:x1]
+
+
+def _enlarged(pixels: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Pixels as squares when enlarged, averaged when reduced."""
+    method = cv2.INTER_NEAREST if size_wh[0] >= pixels.shape[1] else cv2.INTER_AREA
+    return cv2.resize(np.ascontiguousarray(pixels), size_wh, interpolation=method)
 
 
 def _contours(mask: np.ndarray, size_wh: tuple[int, int]) -> Sequence[np.ndarray]:
-    return cv2.findContours(enlarge(mask.astype(np.uint8), size_wh), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
+    return cv2.findContours(_enlarged(mask.astype(np.uint8), size_wh), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
 
 
 def _band(mask: np.ndarray, band_px: int) -> np.ndarray:
     """The mask's boundary band, computed on the rectangle that holds the mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    band = np.zeros_like(mask)
+    band, inner = np.zeros_like(mask), np.s_[y : y + height, x : x + width]
     if width:
-        band[y : y + height, x : x + width] = boundary_band(mask[y : y + height, x : x + width], band_px)
+        band[inner] = boundary_band(mask[inner], band_px)
     return band
