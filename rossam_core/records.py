@@ -58,7 +58,7 @@ class ObjectAnnotation:
         segmentation: COCO run-length encoding `{"size": [h, w], "counts": str}`, or a list of polygons
             `[x0, y0, x1, y1, …]`, or None where there is only a box.
         attributes: further properties (occluded, truncated, …), JSON-serialisable.
-        source: `annotation_id` and `category_id` in the source, where it has them.
+        source: `annotation_id`, `category_id` and, of a track with a name, `track_id` in the source, where it has them.
     """
 
     object_id: int

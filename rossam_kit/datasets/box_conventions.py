@@ -61,9 +61,9 @@ def other_convention(
     """The convention that N boxes are likelier written in than in the one they are read by; None: none is.
 
     With the extents of the boxes' masks, it is the one whose boxes agree clearly better with them (mean IoU, 1 where no
-    side differs by more than `TOLERANCE`). Without,
-    it is one by which the boxes lie inside their frames where, as they are read, at least half of them have no area or
-    more than a quarter of it outside. Boxes of which no number is above 1 are fractions of the frame.
+    side differs by more than `TOLERANCE`). Without, it is one by which the boxes lie inside their frames where, as they
+    are read, at least half of them (a quarter, if it is two corners) have no area or more than a quarter of it outside.
+    Boxes of which no number is above 1 are fractions of the frame.
     """
     values = np.asarray(values, dtype=np.float64).reshape(-1, 4)
     finite = np.isfinite(values).all(axis=1)
@@ -92,7 +92,8 @@ def other_convention(
     best = max(others, key=others.__getitem__)
     if extents is not None:
         return best if others[best] >= max(0.75, own + 0.1) else None
-    return best if own <= 0.5 and others[best] >= 0.95 else None
+    most = 0.75 if best.startswith("xyxy") else 0.5  # boxes of corner and sides hardly ever fit as two corners
+    return best if own <= most and others[best] >= 0.95 else None
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:

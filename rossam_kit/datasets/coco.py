@@ -184,9 +184,10 @@ def read_coco(
     Image files are looked up and their headers compared with the JSON; no pixel and no mask is decoded.
     An image without `video_id` is a video of one frame, named by its file. In a video, frames are numbered by
     `frame_index` or `frame_id` as the file has them, else from 1 in the order of their names. `object_id` is
-    `track_id` where given (in a video also `instance_id` or `object_id`), else the annotation's id. Numbers written as
-    text or with a decimal point are read as the whole numbers they are. A `segmentation` that is empty, absent or of no
-    pixel means that only the box is known. Ids, class list and file names of the file are kept (`source`, `classes`).
+    `track_id` where given (in a video also `instance_id` or `object_id`), else the annotation's id; a name gets a
+    number. Numbers written as text or with a decimal point are read as the whole numbers they are. A `segmentation`
+    that is empty, absent or of no pixel means that only the box is known. Ids, class list and file names of the file
+    are kept (`source`, `classes`).
 
     Every annotation of the file becomes an object or leaves a `Drop`: regions (`iscrowd`), boxes that are not around
     their own mask, and annotations of images that are not asked for.
@@ -270,6 +271,7 @@ class _Item:
     segmentation: Any = None
     extent: np.ndarray | None = None
     object_id: int = 0
+    track_name: str = ""
 
     @property
     def is_usable(self) -> bool:
@@ -277,7 +279,7 @@ class _Item:
 
     @property
     def place_in_file(self) -> str:
-        return f"{self.image['file_name']} {self.place}" if self.image else self.place
+        return f"{self.image['file_name']} {self.place}" if self.image and "file_name" in self.image else self.place
 
     def read(self, size_hw: tuple[int, int]) -> None:
         """Take box and mask as they stand, with the faults of each."""
@@ -304,6 +306,7 @@ class _Item:
         attributes, box = self.entry.get("attributes"), tuple(self.box.tolist())
         attributes = attributes if isinstance(attributes, dict) else {}
         source = {"annotation_id": self.entry["id"], "category_id": self.category["id"]}
+        source |= {"track_id": self.track_name} if self.track_name else {}
         return ObjectAnnotation(
             self.object_id, _name(self.category).lower(), box, self.segmentation, attributes, source
         )
@@ -328,7 +331,9 @@ def _items(content: Json, images: dict, categories: dict, keep: set[str], keep_c
         crowd = item.entry.get("iscrowd") or 0
         if _whole(int(crowd) if isinstance(crowd, bool) else crowd) not in (0, 1):
             item.faults.append(f"iscrowd is {crowd!r}, expected 0 or 1")
-        if item.image is not None and item.image.get("file_name") not in keep:
+        if item.image is not None and not _is_name(item.image.get("file_name")):
+            item.faults.append("its image has no file_name")
+        elif item.image is not None and item.image["file_name"] not in keep:
             item.drop = NOT_ASKED_FOR
         elif crowd not in (0, "0") and not keep_crowd and not item.faults:
             item.drop = "iscrowd: a region, not one object"
@@ -350,7 +355,7 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
             item, bbox = group[fits.argmin()], values[fits.argmin()].tolist()
             finding = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
             if not has_mask:
-                finding = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
+                finding = f"many of {len(group)} boxes lie largely outside their images; as {other} they do not"
                 finding = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else finding
             own = "" if has_mask else f", or --box-convention {read_as} if they are right"
             problems.add(item.place, f"bbox {bbox} is read as {read_as}: {finding}: use --box-convention {other}{own}")
@@ -371,25 +376,31 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
 
 
 def _number_objects(frames: list[list[_Item]]) -> None:
-    """Object ids: tracks as the file has them; in a video, objects without one get numbers that no track has."""
-    untracked, taken = [], defaultdict(set)
+    """Object ids: the file's numbers of tracks; tracks with a name, and objects of a video without a track, get numbers
+    that no track has."""
+    taken, others = defaultdict(set), []
     for item in (item for of_frame in frames for item in of_frame):
         video = _identity(item.image.get("video_id"))
         keys = TRACK_KEYS if video is not None else TRACK_KEYS[:1]
         key = next((key for key in keys if item.entry.get(key) is not None), "id")
-        number = _whole(item.entry[key])
-        if number is None:
-            item.faults.append(f"track_id or id is {item.entry[key]!r}, expected a whole number")
-            continue
-        item.object_id = number
-        if key == "id" and video is not None:
-            untracked.append((video, item))
+        value = _identity(item.entry[key])
+        scope = ("image", _identity(item.image["id"])) if video is None else ("video", video)
+        if value is None:
+            item.faults.append(f"track_id or id is {item.entry[key]!r}, expected a whole number or a name")
+        elif isinstance(value, str) or (key == "id" and video is not None):
+            others.append(((scope, key, value), item))
         else:
-            taken[video].add(number)
-    for video, item in untracked:
-        if item.object_id in taken[video]:
-            item.object_id = max(taken[video]) + 1
-        taken[video].add(item.object_id)
+            item.object_id = value
+            taken[scope].add(value)
+    numbers = {}
+    for place, item in others:
+        scope, key, value = place
+        if place not in numbers:
+            is_free = isinstance(value, int) and value not in taken[scope]
+            numbers[place] = value if is_free else max(taken[scope], default=0) + 1
+            taken[scope].add(numbers[place])
+        item.object_id = numbers[place]
+        item.track_name = value if key != "id" else ""
     for of_frame in frames:
         seen = set()
         for item in of_frame:
@@ -417,8 +428,7 @@ def _entries(content: Json, section: str, key: str, problems: ProblemList) -> di
     entries = {}
     for position, entry in enumerate(content[section]):
         value = entry.get(key) if isinstance(entry, dict) else None
-        number = value if key == "file_name" and isinstance(value, str) and value else None
-        number = _identity(value) if key != "file_name" else number
+        number = _identity(value) if key != "file_name" else value if _is_name(value) else None
         if number is None:
             problems.add(f"{section}[{position}]", NO_ID.format(key, value))
         elif number in entries:
@@ -426,6 +436,10 @@ def _entries(content: Json, section: str, key: str, problems: ProblemList) -> di
         else:
             entries[number] = entry
     return entries
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _whole(value: Any) -> int | None:
@@ -459,7 +473,8 @@ def _numbering(
     images: dict[int | str, Json], videos: dict[int | str, Json], problems: ProblemList
 ) -> dict[int | str, tuple[str, int]]:
     """Image id → name of its video and its number there."""
-    named = {i: image for i, image in images.items() if isinstance(image.get("file_name"), str)}
+    named = {i: image for i, image in images.items() if _is_name(image.get("file_name"))}
+    titles = Counter(map(_name, videos.values()))
     stems = Counter(os.path.splitext(image["file_name"])[0] for image in named.values())
     numbering, counts, is_numbered = {}, Counter(), {}
     for image_id, image in sorted(named.items(), key=lambda entry: _natural(entry[1]["file_name"])):
@@ -478,7 +493,8 @@ def _numbering(
                     f"of the frames of video {_name(video)} some have a number ({FRAME_KEYS[0]}), others none"
                 )
             else:
-                numbering[image_id] = (_name(video), number)
+                title = _name(video)
+                numbering[image_id] = (title if titles[title] == 1 else f"{title} ({video['id']})", number)
         problems.extend((f"image {file}", fault) for fault in faults)
     repeated = [place for place, n in Counter(numbering.values()).items() if n > 1]
     problems.extend((f"video {video}", f"two images are frame {number}") for video, number in repeated)
@@ -507,7 +523,7 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     numbers = [_whole(side) if side is not None else own for side, own in zip(stated, size_hw, strict=True)]
     if tuple(numbers) == tuple(size_hw):
         return path, size_hw, ""
-    turned = "; the annotations seem to have been made on the image turned by its EXIF tag"
+    turned = "; the two are exchanged, as where annotations are made on an image turned by its EXIF tag"
     hint = turned if tuple(numbers) == size_hw[::-1] else ""
     finding = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
     return path, size_hw, finding
@@ -517,7 +533,7 @@ def _find_image(folder: Path, file: str) -> Path | None:
     """The file of that name, in any Unicode form and with any slashes; None where it is outside `folder`."""
     names = [file, file.replace("\\", "/")]
     names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
-    path = next((folder / name for name in names if (folder / name).is_file()), folder / file)
+    path = next((folder / name for name in names if os.path.isfile(folder / name)), folder / file)
     inside = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     return path if inside else None
 

@@ -49,6 +49,8 @@ BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
 """Of sensors; beyond, every number of bits counts as one."""
 BLOCK = 2**21
 """Pixels converted at once: the memory a large scene takes beside its result."""
+USUAL_NODATA = (-9999, -32768, -99999, float(np.finfo(np.float32).min))
+"""Values that stand for missing pixels in many files; they take the contrast where a file does not say so."""
 SAMPLE = 2**24
 """Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
 Limits = tuple[float, float]
@@ -387,6 +389,8 @@ def _notes(source: ImageSource, reading: DatasetReading, bands: Sequence[int], l
         depth = (int(high) + 1).bit_length() - 1
         is_depth = reading.stretch_kind == "full" and source.dtype.kind == "u" and low == 0 and high == 2**depth - 1
         yield f"{source.dtype} values [{low:g}, {high:g}] to [0, 255]" + (f", taken as {depth}-bit" if is_depth else "")
+    if reading.stretch_kind == "full" and low in USUAL_NODATA:
+        yield f"where {low:g} means a missing pixel, let the file say so: `gdal_edit.py -a_nodata {low:g} FILE`"
     if len(bands) == 1:
         yield "gray copied to three channels"
 
@@ -398,9 +402,11 @@ def _check_finite(values: np.ndarray, missing: np.ndarray | None, where: str | P
     if missing is not None:
         faults &= ~missing
     if faults.any():
-        raise RossamError(
-            where,
-            f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite",
+        finding = f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite"
+        remedy = (
             "declare them as missing (`gdal_edit.py -a_nodata nan FILE`), or fill them with a number first, "
-            "e.g. np.nan_to_num(image)",
+            "e.g. np.nan_to_num(image)"
         )
+        if missing is not None:
+            finding, remedy = f"{finding}, besides those that are missing", "fill them with the file's nodata value"
+        raise RossamError(where, finding, remedy)

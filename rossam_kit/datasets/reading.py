@@ -163,7 +163,7 @@ def usable_boxes(
         values = boxes.copy()
         values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
         if (other := other_convention(values, convention, size_hw)) is not None:
-            finding = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            finding = f"many of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
             report.problem(path, f"boxes are expected as {convention}: {finding}", places[0])
     return usable
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rossam_core.errors import RossamError
 from rossam_kit.config import DataConfig, ImageOptions
-from rossam_kit.datasets import images
+from rossam_kit.datasets import image_sources, images
 from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
 from rossam_kit.datasets.images import (
     ImageConversionWarning,
@@ -259,6 +259,29 @@ def test_16_bit_colour_with_alpha_is_composited(tmp_path, rng):
     cv2.imwrite(str(tmp_path / "a.png"), values[..., [2, 1, 0, 3]])
     expected = np.rint(np.rint(values[..., :3] * 255.0 / 65535) * (values[..., 3:] / 65535))
     np.testing.assert_array_equal(read_with_warning(tmp_path / "a.png", "16-bit", "alpha"), expected)
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_a_portable_pixmap_of_deep_colour_keeps_its_low_bytes(tmp_path, rng, largest):
+    values = rng.integers(0, 1024, (5, 7, 3)).astype(np.uint16)
+    values[0, 0, 0] = 1023
+    (tmp_path / "a.ppm").write_bytes(f"P6 7 5 {largest}\n".encode() + values.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_with_warning(tmp_path / "a.ppm", "10-bit"), np.rint(values * 255.0 / 1023))
+
+
+def test_jpeg_2000_of_deep_colour_is_read_by_rasterio_or_refused(tmp_path, rng, monkeypatch):
+    rasterio = pytest.importorskip("rasterio")
+    values = rng.integers(0, 1024, (64, 48, 3)).astype(np.uint16)
+    values[0, 0, 0] = 1023
+    shape = {"driver": "JP2OpenJPEG", "height": 64, "width": 48, "count": 3, "dtype": "uint16"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.jp2", "w", QUALITY="100", REVERSIBLE="YES", **shape) as file:
+            file.write(np.moveaxis(values, -1, 0))
+    np.testing.assert_array_equal(read_with_warning(tmp_path / "a.jp2", "10-bit"), np.rint(values * 255.0 / 1023))
+    monkeypatch.setattr(image_sources, "rasterio_if_installed", lambda: None)
+    with pytest.raises(RossamError, match=r"is JPEG 2000 of more than 8 bits, which rasterio reads(?s:.)*\[geo\]"):
+        read_image(tmp_path / "a.jp2")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])

@@ -246,17 +246,39 @@ def test_alpha_is_no_part_of_nodata(tmp_path, scene, reader, dtype):
 def test_a_nodata_value_that_no_sample_can_have_hides_nothing(tmp_path, scene, reader):
     tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "-9999", True)])
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
-    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "none", True)])
-    with pytest.raises(RossamError, match=r"GDAL_NODATA is 'none', which is no number(?s:.)*Remedy: .*a_nodata"):
-        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "", True)])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
+    for text in ("none", "-9999 0"):
+        tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, text, True)])
+        with pytest.raises(RossamError, match=rf"GDAL_NODATA is '{text}', which is no number(?s:.)*Remedy: .*a_nodata"):
+            read_image(tmp_path / "a.tif")
+
+
+def test_a_nodata_value_may_be_repeated_for_each_band(tmp_path, scene, reader):
+    scene[:, :8] = 7
+    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "7 7 7", True)])
+    assert not read(tmp_path / "a.tif", "missing pixels")[:, :8].any()
 
 
 def test_nan_is_refused_unless_the_file_says_that_it_means_nothing(tmp_path, scene, reader):
     values = scene.astype(np.float32)
     values[3, 4, 1] = np.nan
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=[(42113, "s", 0, "-9999", True)])
+    with pytest.raises(RossamError, match=rf"1 of {values.size} pixel .* besides those(?s:.)*the file's nodata value"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
     with pytest.raises(RossamError, match=rf"1 of {values.size} pixel values are NaN(?s:.)*Remedy: .*a_nodata nan"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("int16", -9999), ("int16", -32768), ("float32", -9999), ("float32", np.finfo("f4").min)]
+)
+def test_a_usual_nodata_value_that_the_file_does_not_declare_is_pointed_out(tmp_path, scene, reader, dtype, value):
+    values = scene.astype(dtype)
+    values[:, :8] = value
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    read(tmp_path / "a.tif", f"where {value:g} means a missing pixel", f"-a_nodata {value:g} FILE")
 
 
 @pytest.mark.parametrize("tiled", [False, True])
