@@ -9,7 +9,7 @@ own. The format has no classes: one is taken from the stem's beginning (`airplan
 else it is `object`.
 
 Coordinates: boxes are taken as pixel-edge coordinates as they stand; nothing states whether the first pixel is 0
-or 1: see `FIRST_PIXEL`.
+or 1.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import numpy as np
 
 from rossam_core import masks
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.datasets.box_conventions import are_around, other_convention
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
+    Entry,
     Report,
+    entries_around_masks,
     find_folder,
     indexed,
     list_files,
@@ -36,8 +37,6 @@ from rossam_kit.datasets.reading import (
 )
 
 NAME = "authors-format"
-FIRST_PIXEL = 0.0
-"""What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
 CLASSES = ("airplane", "plane", "ship", "train", "car")
 NAMES = list(enumerate((*CLASSES, "object"), start=1))
 FRAME_NAME = re.compile(r"(.*?)[_-]*(\d+)")
@@ -54,16 +53,9 @@ REMEDY = "write these files anew; each image needs one array of boxes and one of
 
 
 def read_authors_format(root: str | PathLike, split: str, cache: Path | None = None) -> FrameSet:
-    """The images of a split, sorted by video and frame number. An object's id is its row, from 1.
+    """The images of a split, sorted by video and frame number; arguments and errors: `reading`.
 
-    Args:
-        root: the folder that holds the splits, or one at most two levels above it.
-        split: name of the split's folder, such as `train` or `test`.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: the split is not there, or a list of all problems with their files: an image, its boxes
-            or its masks missing or unreadable; arrays of another shape or kind; counts or sizes that differ.
+    An object's id is its row, from 1. `split` is the name of a folder, such as `train` or `test`.
     """
     root = find_folder(root, lambda folder: (folder / split / "img").is_dir(), LAYOUT, HOW_TO_GET)
     folder = root / split
@@ -117,9 +109,10 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
     if stack.dtype.kind not in "uib" or (stack.shape != expected and not len(boxes) == stack.size == 0):
         report.problem(mask_path, f"is {stack.dtype} of shape {stack.shape}, expected integers of shape {expected}")
         return []
-    boxes = boxes.astype(np.float64) - FIRST_PIXEL
+    boxes = boxes.astype(np.float64)
     names = [f"object {row}" for row in range(1, len(boxes) + 1)]
-    objects, extents = [], {}
+    entries = []
+    category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
     for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report, "xyxy")):
         plane = np.asarray(stack[row])
         mask = plane != 0
@@ -130,19 +123,9 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
         elif not (plane[mask] == plane.max()).all() or plane.max() not in (1, 255):
             report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", names[row])
         else:
-            extents[row] = masks.box_of(mask)
-            if not are_around(boxes[row][None], np.array([extents[row]]), size_hw)[0]:
-                finding = (
-                    f"its mask {list(extents[row])} lies outside its box {boxes[row].tolist()} or fills little of it"
-                )
-                report.drop(mask_path, finding, names[row], boxes=1)
-                continue
-            category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
-            objects.append(ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask)))
-    other = other_convention(boxes[list(extents)], "xyxy", size_hw, np.array([*extents.values()])) if extents else None
-    if other is not None:
-        report.problem(box_path, f"boxes are x0, y0, x1, y1 in this format, these fit their masks as {other}")
-    return objects
+            item = ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask))
+            entries.append(Entry(1, names[row], item))
+    return [entry.item for entry in entries_around_masks(entries, size_hw, box_path, report)]
 
 
 def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rossam_core.records import Box
+
 CONVENTIONS = ("xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised")
 """What four numbers of a box may be: corner and sides, two corners, centre and sides; in pixels, or in fractions of the
 frame's width and height."""
@@ -25,6 +27,16 @@ def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
     boxes = np.array(boxes_xywh, dtype=np.float64)
     boxes[..., 2:] += boxes[..., :2]
     return boxes
+
+
+def xywh_box(values: ArrayLike) -> Box:
+    """x, y, width, height of one box → x0, y0, x1, y1."""
+    return tuple(xywh_to_xyxy(values).tolist())
+
+
+def upright_box(corners: np.ndarray) -> Box:
+    """The smallest upright box around corners, N×2."""
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
 
 
 def to_xyxy(values: np.ndarray, convention: str, size_hw: ArrayLike) -> np.ndarray:

@@ -25,7 +25,7 @@ from rossam_core.files import read_json, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import are_around, other_convention, to_xyxy
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.datasets.images import DatasetReading, image_size_hw, reading_entry, with_reading
+from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
 
 FORMAT = "rossam-index-1"
 FAR_OUTSIDE = 10
@@ -70,7 +70,7 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
                 "attributes": dict(frame.attributes),
             }
             | ({"source": dict(frame.source)} if frame.source else {})
-            | reading_entry(frame.reading)
+            | frame.reading.as_entry()
         )
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
@@ -294,10 +294,8 @@ class _Item:
             segmentation = [segmentation]  # one polygon without the list around it
         if segmentation is None:
             return
-        try:
-            check_segmentation(segmentation, size_hw)
-        except ValueError as fault:
-            self.faults.append(str(fault))
+        if fault := segmentation_fault(segmentation, size_hw):
+            self.faults.append(fault)
             return
         self.extent = masks.extent(segmentation, size_hw)
         self.segmentation = None if self.extent is None else segmentation
@@ -538,20 +536,24 @@ def _find_image(folder: Path, file: str) -> Path | None:
     return path if inside else None
 
 
-def check_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> None:
-    """`ValueError` with what keeps a segmentation from being decoded; decodes nothing."""
+def segmentation_fault(segmentation: Any, size_hw: tuple[int, int]) -> str:
+    """What keeps a segmentation from being decoded, empty where nothing does; decodes nothing."""
     if isinstance(segmentation, dict):
-        return masks.check_rle(segmentation, size_hw)
-    if not isinstance(segmentation, list):
-        raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or a run-length encoding")
-    for number, polygon in enumerate(segmentation, start=1):
+        try:
+            masks.check_rle(segmentation, size_hw)
+        except ValueError as fault:
+            return str(fault)
+    elif not isinstance(segmentation, list):
+        return f"segmentation is {type(segmentation).__name__}, expected polygons or a run-length encoding"
+    for number, polygon in enumerate(segmentation if isinstance(segmentation, list) else [], start=1):
         values = _numbers(polygon)
         if values is None or not np.isfinite(values).all():
-            raise ValueError(f"polygon {number} is not a flat list of finite numbers")
+            return f"polygon {number} is not a flat list of finite numbers"
         if values.size < 6 or values.size % 2:
-            raise ValueError(f"polygon {number} has {values.size / 2:g} points, expected whole points, three or more")
+            return f"polygon {number} has {values.size / 2:g} points, expected whole points, three or more"
         if np.abs(values).max() > FAR_OUTSIDE * max(size_hw):
-            raise ValueError(f"polygon {number} has coordinate {np.abs(values).max():g}, the image is {list(size_hw)}")
+            return f"polygon {number} has coordinate {np.abs(values).max():g}, the image is {list(size_hw)}"
+    return ""
 
 
 def _numbers(values: Any) -> np.ndarray | None:

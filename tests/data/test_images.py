@@ -19,7 +19,6 @@ from rossam_kit.datasets.images import (
     ImageConversionWarning,
     image_size_hw,
     read_image,
-    read_window,
     resolve_reading,
     to_rgb8,
 )
@@ -297,7 +296,7 @@ def test_bands_of_any_file_may_be_named(tmp_path, rgb, suffix):
 
 def test_windows_of_any_file_are_parts_of_it(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_window(tmp_path / "a.png", 2, 1, 6, 4), rgb[1:4, 2:6])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", window=(2, 1, 6, 4)), rgb[1:4, 2:6])
 
 
 def test_only_a_tiff_may_be_above_pillow_s_limit(tmp_path, rgb, monkeypatch):
