@@ -58,20 +58,11 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
     images, annotations = [], []
     for image_id, frame in enumerate(frames, start=1):
         height, width = frame.size_hw
-        images.append(
-            {
-                "id": image_id,
-                "video_id": video_ids[frame.video],
-                "frame_index": int(frame.index),
-                "file_name": _relative_or_absolute(frame.image_path, root),
-                "height": int(height),
-                "width": int(width),
-                "dataset": frame.dataset,
-                "attributes": dict(frame.attributes),
-            }
-            | ({"source": dict(frame.source)} if frame.source else {})
-            | frame.reading.as_entry()
-        )
+        file = _relative_or_absolute(frame.image_path, root)
+        image = {"id": image_id, "video_id": video_ids[frame.video], "frame_index": int(frame.index), "file_name": file}
+        image |= {"height": int(height), "width": int(width), "dataset": frame.dataset}
+        image |= {"attributes": dict(frame.attributes)} | ({"source": dict(frame.source)} if frame.source else {})
+        images.append(image | frame.reading.as_entry())
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
             ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": class_id}
@@ -107,30 +98,15 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
         categories = {category["id"]: category["name"] for category in content["categories"]}
         objects = defaultdict(list)
         for item in content["annotations"]:
-            objects[item["image_id"]].append(
-                ObjectAnnotation(
-                    object_id=item["track_id"],
-                    category=item.get("category_name", categories[item["category_id"]]),
-                    box_xyxy=tuple(item["box_xyxy"]),
-                    segmentation=item["segmentation"],
-                    attributes=item["attributes"],
-                    source=item.get("source", {}),
-                )
-            )
-        frames = [
-            Frame(
-                dataset=image["dataset"],
-                video=videos[image["video_id"]],
-                index=image["frame_index"],
-                image_path=root / image["file_name"],
-                size_hw=(image["height"], image["width"]),
-                objects=tuple(objects[image["id"]]),
-                attributes=image["attributes"],
-                reading=DatasetReading.of_entry(image),
-                source=image.get("source", {}),
-            )
-            for image in content["images"]
-        ]
+            category = item.get("category_name", categories[item["category_id"]])
+            known = (item["track_id"], category, tuple(item["box_xyxy"]), item["segmentation"], item["attributes"])
+            objects[item["image_id"]].append(ObjectAnnotation(*known, item.get("source", {})))
+        frames = []
+        for image in content["images"]:
+            place = (image["dataset"], videos[image["video_id"]], image["frame_index"], root / image["file_name"])
+            size_hw, of_image = (image["height"], image["width"]), tuple(objects[image["id"]])
+            more = (image["attributes"], DatasetReading.of_entry(image), image.get("source", {}))
+            frames.append(Frame(*place, size_hw, of_image, *more))
         classes = [(category["id"], category["name"]) for category in content["categories"]]
         return FrameSet(info["name"], frames, [Drop(**drop) for drop in content["drops"]], classes)
     except (KeyError, TypeError) as error:
@@ -153,15 +129,9 @@ def _object_to_json(item: ObjectAnnotation, size_hw: tuple[int, int]) -> Json:
         area = int(coco_mask.area(masks.to_rle(segmentation, size_hw)))
         is_rle = isinstance(segmentation, Mapping)
         segmentation = dict(segmentation) if is_rle else [[float(v) for v in polygon] for polygon in segmentation]
-    return {
-        "track_id": int(item.object_id),
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "box_xyxy": box,
-        "area": area,
-        "iscrowd": 0,
-        "segmentation": segmentation,
-        "attributes": dict(item.attributes),
-    } | ({"source": dict(item.source)} if item.source else {})
+    entry = {"track_id": int(item.object_id), "bbox": [x0, y0, x1 - x0, y1 - y0], "box_xyxy": box, "area": area}
+    entry |= {"iscrowd": 0, "segmentation": segmentation, "attributes": dict(item.attributes)}
+    return entry | ({"source": dict(item.source)} if item.source else {})
 
 
 def _relative_or_absolute(path: Path, folder: Path) -> str:
@@ -279,18 +249,19 @@ class _Item:
 
     @property
     def place_in_file(self) -> str:
-        return f"{self.image['file_name']} {self.place}" if self.image and "file_name" in self.image else self.place
+        file = (self.image or {}).get("file_name")
+        return f"{file} {self.place}" if _is_name(file) else self.place
 
     def read(self, size_hw: tuple[int, int]) -> None:
         """Take box and mask as they stand, with the faults of each."""
         if self.faults or self.drop:
             return
-        self.size_hw, self.box = size_hw, _numbers(self.entry.get("bbox"))
+        self.size_hw, self.box = size_hw, flat_numbers(self.entry.get("bbox"))
         if self.box is None or len(self.box) != 4:
             self.faults.append(f"bbox is {self.entry.get('bbox')!r}, expected four numbers")
             self.box = None
         segmentation = self.entry.get("segmentation") or None
-        if isinstance(segmentation, list) and _numbers(segmentation) is not None:
+        if isinstance(segmentation, list) and flat_numbers(segmentation) is not None:
             segmentation = [segmentation]  # one polygon without the list around it
         if segmentation is None:
             return
@@ -546,7 +517,7 @@ def segmentation_fault(segmentation: Any, size_hw: tuple[int, int]) -> str:
     elif not isinstance(segmentation, list):
         return f"segmentation is {type(segmentation).__name__}, expected polygons or a run-length encoding"
     for number, polygon in enumerate(segmentation if isinstance(segmentation, list) else [], start=1):
-        values = _numbers(polygon)
+        values = flat_numbers(polygon)
         if values is None or not np.isfinite(values).all():
             return f"polygon {number} is not a flat list of finite numbers"
         if values.size < 6 or values.size % 2:
@@ -556,7 +527,7 @@ def segmentation_fault(segmentation: Any, size_hw: tuple[int, int]) -> str:
     return ""
 
 
-def _numbers(values: Any) -> np.ndarray | None:
+def flat_numbers(values: Any) -> np.ndarray | None:
     """A flat JSON list of numbers as float64, None where it is anything else."""
     try:
         array = np.array(values, dtype=np.float64) if isinstance(values, list) else None

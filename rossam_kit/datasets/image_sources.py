@@ -37,8 +37,8 @@ class ArrayImage:
 
     premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
 
-    def __init__(self, where: str | PathLike, array: np.ndarray, notes: Sequence[str] = ()):
-        self.where, self.notes = where, list(notes)
+    def __init__(self, where: str | PathLike, array: np.ndarray):
+        self.where, self.notes = where, []
         if array.dtype.kind == "b":
             self.notes.append("false and true to 0 and 255")
             array = array.astype(np.uint8) * np.uint8(255)

@@ -35,7 +35,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import upright_box, xywh_box
-from rossam_kit.datasets.coco import segmentation_fault
+from rossam_kit.datasets.coco import flat_numbers, segmentation_fault
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     Entry,
@@ -259,13 +259,13 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
         own_names = (item.get("supercategory"), item.get("name"))
         coarse, fine = names.get(class_id, own_names) if isinstance(class_id, int | str | None) else (None, class_id)
         category = _coarse(coarse, fine)
-        polygons, box = item.get("segmentation"), _finite(item.get("bbox"), 4)
+        polygons, box = item.get("segmentation"), flat_numbers(item.get("bbox"))
         fault = segmentation_fault(polygons, size_hw)
         if category is None:
             report.problem(path, f"class is {fine!r} of {coarse!r}, expected one of {', '.join(CATEGORIES)}", place)
         elif not isinstance(item.get("id"), int):
             report.problem(path, f"id is {item.get('id')!r}, expected a whole number", place)
-        elif box is None:
+        elif box is None or len(box) != 4:
             report.problem(path, f"bbox is {item.get('bbox')!r}, expected four numbers", place)
         elif fault:
             report.problem(path, fault, place)
@@ -350,11 +350,3 @@ def _coarse(*names: Any) -> str | None:
     """The class that the first known of `names` belongs to."""
     classes = [COARSE.get(str(name).strip().lower().replace(" ", "_")) for name in names if name]
     return next((category for category in classes if category), None)
-
-
-def _finite(values: Any, count: int) -> np.ndarray | None:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    return array if array.shape == (count,) else None
