@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from rossam_kit.datasets.reading import (
     indexed,
     list_files,
     size_or_problem,
-    usable_boxes,
+    usable_entries,
 )
 
 NAME = "authors-format"
@@ -109,23 +110,23 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
     if stack.dtype.kind not in "uib" or (stack.shape != expected and not len(boxes) == stack.size == 0):
         report.problem(mask_path, f"is {stack.dtype} of shape {stack.shape}, expected integers of shape {expected}")
         return []
-    boxes = boxes.astype(np.float64)
-    names = [f"object {row}" for row in range(1, len(boxes) + 1)]
-    entries = []
     category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
-    for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report, "xyxy")):
-        plane = np.asarray(stack[row])
+    items = [
+        ObjectAnnotation(row, category, tuple(box))
+        for row, box in enumerate(boxes.astype(np.float64).tolist(), start=1)
+    ]
+    entries = [Entry(1, f"object {item.object_id}", item) for item in items]
+    masked = []
+    for entry in usable_entries(entries, size_hw, box_path, report, "xyxy"):
+        plane = np.asarray(stack[entry.item.object_id - 1])
         mask = plane != 0
-        if not good:
-            continue
         if not mask.any():
-            report.drop(mask_path, "its mask is empty", names[row], boxes=1)
+            report.drop(mask_path, "its mask is empty", entry.place, boxes=1)
         elif not (plane[mask] == plane.max()).all() or plane.max() not in (1, 255):
-            report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", names[row])
+            report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", entry.place)
         else:
-            item = ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask))
-            entries.append(Entry(1, names[row], item))
-    return [entry.item for entry in entries_around_masks(entries, size_hw, box_path, report)]
+            masked.append(entry._replace(item=replace(entry.item, segmentation=masks.encode(mask))))
+    return [entry.item for entry in entries_around_masks(masked, size_hw, box_path, report)]
 
 
 def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | None:

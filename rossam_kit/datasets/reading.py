@@ -146,48 +146,28 @@ def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
         return None
 
 
-def usable_boxes(
-    boxes_xyxy: Sequence,
-    size_hw: tuple[int, int],
-    path: Path,
-    places: Sequence[int | str],
-    report: Report,
-    convention: str = "xywh",
-) -> np.ndarray:
-    """Which boxes of a file hold a pixel of the frame, bool N; the others are logged, or a problem if they are most.
+def usable_entries(
+    entries: Sequence[Entry], size_hw: tuple[int, int], path: Path, report: Report, convention: str = "xywh"
+) -> list[Entry]:
+    """Those of a file whose box holds a pixel of the frame; the others are logged, or a problem if they are most.
 
-    Boxes that look like another convention's than the file's are a problem, too.
-
-    Args:
-        boxes_xyxy: N boxes in pixel-edge coordinates.
-        path: the file they are from.
-        places: line number or name of each.
-        convention: what the file holds (`boxes.CONVENTIONS`).
+    Boxes that look like another convention's than the file's (one of `box_conventions.CONVENTIONS`) are a problem, too.
     """
-    usable, boxes = np.ones(len(boxes_xyxy), bool), np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    faults = box_problems(boxes, size_hw)
-    for index, fault in faults:
-        usable[index] = False
-        report.drop(path, f"box {fault}", places[index], boxes=1)
+    boxes = np.array([entry.item.box_xyxy for entry in entries], dtype=np.float64).reshape(-1, 4)
+    faults = dict(box_problems(boxes, size_hw))
+    for index, fault in faults.items():
+        report.drop(path, f"box {fault}", entries[index].place, boxes=1)
     if len(faults) > max(1, MOSTLY * len(boxes)):
-        index, fault = faults[0]
-        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used", places[index])
+        index, fault = next(iter(faults.items()))
+        finding = f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used"
+        report.problem(path, finding, entries[index].place)
     elif len(boxes) >= FEW_BOXES:
         values = boxes.copy()
         values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
         if (other := other_convention(values, convention, size_hw)) is not None:
             finding = f"many of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
-            report.problem(path, f"boxes are expected as {convention}: {finding}", places[0])
-    return usable
-
-
-def usable_entries(
-    entries: Sequence[Entry], size_hw: tuple[int, int], path: Path, report: Report, convention: str = "xywh"
-) -> list[Entry]:
-    """Those whose box can be used, see `usable_boxes`."""
-    boxes, places = [entry.item.box_xyxy for entry in entries], [entry.place for entry in entries]
-    usable = usable_boxes(boxes, size_hw, path, places, report, convention)
-    return [entry for entry, good in zip(entries, usable, strict=True) if good]
+            report.problem(path, f"boxes are expected as {convention}: {finding}", entries[0].place)
+    return [entry for index, entry in enumerate(entries) if index not in faults]
 
 
 def entries_around_masks(entries: Sequence[Entry], size_hw: tuple[int, int], path: Path, report: Report) -> list[Entry]:
