@@ -58,5 +58,5 @@ def test_boxes_and_masks_that_contradict_each_other_are_left_out_or_refused(tmp_
     assert [o.object_id for f in frames for o in f.objects] == [1] and frames.input_boxes == 2
     assert "is not around its mask" in frames.drops[0].reason
     write(tmp_path, "ship_1", [[20, 10, 30, 20], [60, 40, 15, 15]], stack, (80, 60))
-    with pytest.raises(RossamError, match=r"ship_1\.npy: .*"):
+    with pytest.raises(RossamError, match=r"ship_1\.npy object 1: boxes are expected as xyxy: as xywh they fit"):
         read_authors_format(tmp_path, "train", tmp_path / "cache")
