@@ -258,13 +258,14 @@ def _frames(options: Options, profile: config.Profile) -> FrameSet:
 def _refuse_misplaced(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are about another kind of input, all at once."""
     from rossam_kit.convert.geo import ignored_options
+    from rossam_kit.datasets.loading import COCO_OPTIONS
 
     problems = ProblemList("options")
     problems.extend(ignored_options(options))
     if options.boxes:
         ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
         problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
-        about_coco = [key for key in ("box_convention", "keep_crowd", "skip_bad") if getattr(profile.data, key)]
+        about_coco = [key for key in COCO_OPTIONS if getattr(profile.data, key)]
         problems.extend((f"data.{key}", "has no effect with --boxes: it is about COCO files") for key in about_coco)
         if profile.data.source != "sat-mtb" or options.annotations:
             problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
