@@ -401,7 +401,7 @@ def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, 
 
 def test_8_bit_images_are_not_decoded_for_their_stretch(tmp_path, rgb, monkeypatch):
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_Statistics", None)
+    monkeypatch.setattr(images, "_add_values", None)
     assert resolve_reading(ImageOptions(), [tmp_path / "a.png"]).limits == {}
 
 
