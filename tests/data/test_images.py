@@ -393,7 +393,7 @@ def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, 
     first = resolve_reading(options, paths, tmp_path / "cache")
     assert first.limits == {"uint16": (values.min(), 4095)}
     with monkeypatch.context() as patch:
-        patch.setattr(images, "_Statistics", None)
+        patch.setattr(images, "_add_values", None)
         assert resolve_reading(options, paths, tmp_path / "cache") == first
     cv2.imwrite(str(paths[0]), np.full((5, 7), 5000, np.uint16))
     assert resolve_reading(options, paths, tmp_path / "cache").limits["uint16"][1] == 5000
