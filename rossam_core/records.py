@@ -45,7 +45,7 @@ AS_STORED = ImageReading()
 @dataclass(frozen=True)
 class ObjectAnnotation:
     """One object in one frame. Further properties in `attributes` (occluded, truncated, …) are JSON-serialisable;
-    `source` has its `annotation_id` and `category_id` there."""
+    `source` has its `annotation_id`, `category_id` and, of a track with a name, `track_id` there."""
 
     object_id: int  # unique within its frame; in a video, the same number in every frame (its track)
     category: str  # class name, lower case

@@ -31,7 +31,7 @@ from rossam_kit.datasets import isaid, nwpu_vhr10, ootb, sat_mtb, viso
 from rossam_kit.datasets.coco import write_coco_index
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import subfolders
-from rossam_kit.datasets.spreadsheet import read_xlsx
+from rossam_kit.datasets.sat_mtb import read_xlsx
 
 JPEG_QUALITY = 95
 TRACKED = {name: {"airplane": "plane"}.get(name, name) for name in ("airplane", *viso.CATEGORIES)}

@@ -191,6 +191,10 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
         (["--minutes", "0"], "--minutes: expected more than 0"),
         (["--set", "training.samples=8"], "use --views"),
         (["--set", "seeds=[1]"], "--set seeds: has no effect on training"),
+        (["--set", "notice=mine"], "--set notice: has no effect on training"),
+        (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
+        (["--set", "inference.mask_source=sam"], "inference.mask_source: has no effect: the mask that is trained"),
+        (["--recipe", "released", "--set", "recipe_changes.warmup=0.1"], "it changes the recipe paper, not released"),
         (["--set", "training.sampels=8"], "did you mean 'samples'"),
         (["--source", "viso"], "--source: has no effect with --annotations"),
         (["--checkpoint", "weights.pth"], "add --backbone"),
@@ -293,6 +297,10 @@ def test_names_are_escaped_on_the_page(data, tmp_path):
         (["--annotations", "val.json"], "give --checkpoint RUN, or --method NAME"),
         (["--annotations", "val.json", "--data", "images", "--method", "box", "--checkpoint", "r"], "has no network"),
         (["--annotations", "val.json", "--method", "sam", "--set", "training.samples=2"], "has no effect here"),
+        (
+            ["--annotations", "val.json", "--method", "box", "--set", "evaluation.protocols=[frame]"],
+            "evaluation.protocols: has no effect: each object is scored alone",
+        ),
         (["--annotations", "boxes.json", "--data", "images", "--method", "box"], "has a mask to score against"),
     ],
 )

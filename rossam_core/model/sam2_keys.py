@@ -16,6 +16,17 @@ VIDEO_MEMORY = (
 POINTS = "prompt_encoder.point_embed.weight"
 """The point embeddings: one tensor here, four in official checkpoints."""
 OFFICIAL_POINTS = [f"sam_prompt_encoder.point_embeddings.{label}.weight" for label in range(4)]
+SHARED_NAMES = {
+    ".mask_embed.conv1.": ".mask_downscaling.0.",
+    ".mask_embed.layer_norm1.": ".mask_downscaling.1.",
+    ".mask_embed.conv2.": ".mask_downscaling.3.",
+    ".mask_embed.layer_norm2.": ".mask_downscaling.4.",
+    ".mask_embed.conv3.": ".mask_downscaling.6.",
+    ".upscale_conv1.": ".output_upscaling.0.",
+    ".upscale_layer_norm.": ".output_upscaling.1.",
+    ".upscale_conv2.": ".output_upscaling.3.",
+}
+"""Parts of names in transformers → in official checkpoints, the same in SAM and SAM2."""
 _MLP = r"\.(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)"
 _RENAMED = (  # ours -> official, applied in this order
     (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
@@ -23,15 +34,8 @@ _RENAMED = (  # ours -> official, applied in this order
     (r"^vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
     (r"^prompt_encoder\.", "sam_prompt_encoder."),
     (r"\.shared_embedding\.positional_embedding$", ".pe_layer.positional_encoding_gaussian_matrix"),
-    (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
-    (r"\.mask_embed\.layer_norm1\.", ".mask_downscaling.1."),
-    (r"\.mask_embed\.conv2\.", ".mask_downscaling.3."),
-    (r"\.mask_embed\.layer_norm2\.", ".mask_downscaling.4."),
-    (r"\.mask_embed\.conv3\.", ".mask_downscaling.6."),
     (r"^mask_decoder\.", "sam_mask_decoder."),
-    (r"\.upscale_conv1\.", ".output_upscaling.0."),
-    (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
-    (r"\.upscale_conv2\.", ".output_upscaling.3."),
+    *((re.escape(ours), official) for ours, official in SHARED_NAMES.items()),
     (rf"{_MLP}\.layers\.0\.", r".\1.layers.1."),
     (rf"{_MLP}\.proj_in\.", r".\1.layers.0."),
     (rf"{_MLP}\.proj_out\.", r".\1.layers.2."),

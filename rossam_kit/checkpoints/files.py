@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import datetime
 import pathlib
 import pickle
 import re
@@ -36,7 +37,8 @@ HUGGING_FACE = (
 )
 """The weights in a folder that transformers' `save_pretrained` makes; an index names the files of a split one."""
 HARMLESS = [
-    *(argparse.Namespace, types.SimpleNamespace, collections.defaultdict, list, dict),
+    *(argparse.Namespace, types.SimpleNamespace, collections.defaultdict, list, dict, frozenset),
+    *(datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone, slice, range),
     *((pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
     *((pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
     *(np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"]}),
@@ -94,6 +96,9 @@ def _files_in(folder: Path) -> list[Path]:
     file = next((folder / name for name in HUGGING_FACE if (folder / name).is_file()), None)
     if file is None:
         holds = sorted(path.name for path in folder.iterdir())
+        if "adapter_config.json" in holds:
+            remedy = "join them with their network (`merge_and_unload()` of peft) and save that"
+            raise RossamError(folder, "holds adapters of peft alone, without their network", remedy)
         if ".metadata" in holds:  # torch.distributed.checkpoint, DeepSpeed's and FSDP's
             remedy = "join it with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR weights.pth`"
             raise RossamError(folder, "is a distributed checkpoint, whose weights are split over processes", remedy)
@@ -105,7 +110,10 @@ def _files_in(folder: Path) -> list[Path]:
         )
     if file.suffix != ".json":
         return [file]
-    return [folder / name for name in sorted(set(read_json(file).get("weight_map", {}).values()))]
+    names = sorted(set(read_json(file).get("weight_map", {}).values()))
+    if missing := [name for name in names if not (folder / name).is_file()] or ([] if names else ["all files"]):
+        raise RossamError(file, f"the weights that it names are not there: {', '.join(missing)}", "fetch them as well")
+    return [folder / name for name in names]
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -179,6 +187,8 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]
     if not isinstance(content, Mapping):
         remedy = f"save the weights alone {SAVE}"
         raise RossamError(path, f"holds a {type(content).__name__}, expected tensors by name", remedy)
+    if {"state", "param_groups"} <= content.keys():
+        raise RossamError(path, "is the state of an optimizer, not weights", "name the weights saved beside it")
     nested = {key: value for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)}
     named = [key for key in WEIGHTS_KEYS if key in nested]
     if not named and set(nested) & set(PARTS):  # each part's own state dict
@@ -208,10 +218,15 @@ def _without_wrappers(
     What does not share the prefix, such as a loss's buffers in a Lightning checkpoint, is left aside and noted.
     """
     plain = {".".join(s for s in name.split(".") if s not in WRAPPERS): value for name, value in state.items()}
+    plain.pop("n_averaged", None)  # torch's AveragedModel counts its updates in it
     prefixes = list(dict.fromkeys(match[1] for match in map(_PREFIX.match, plain) if match))
     if len(prefixes) > 1:
         found = f"holds {len(prefixes)} networks, below {', '.join(prefix or '(no prefix)' for prefix in prefixes)}"
         raise RossamError(path, found, f"save one of them alone {SAVE}")
+    if not prefixes:
+        names = ", ".join(list(plain)[:3]) or "nothing"
+        found = f"holds another kind of network than SAM, HQ-SAM and SAM2: its tensors are {names}"
+        raise RossamError(path, f"{found}{', …' if len(plain) > 3 else ''}", "name weights of such a network")
     if not any(prefixes):
         return plain, dict(notes)
     prefix = prefixes[0]

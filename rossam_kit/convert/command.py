@@ -258,12 +258,15 @@ def _frames(options: Options, profile: config.Profile) -> FrameSet:
 def _refuse_misplaced(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are about another kind of input, all at once."""
     from rossam_kit.convert.geo import ignored_options
+    from rossam_kit.datasets.loading import COCO_OPTIONS
 
     problems = ProblemList("options")
     problems.extend(ignored_options(options))
     if options.boxes:
         ignored = [key for key in ("data.sample", "data.limit_frames") if any(k.startswith(key) for k in overrides)]
         problems.extend((f"--set {key}", "has no effect with --boxes, which takes all frames") for key in ignored)
+        about_coco = [key for key in COCO_OPTIONS if getattr(profile.data, key)]
+        problems.extend((f"data.{key}", "has no effect with --boxes: it is about COCO files") for key in about_coco)
         if profile.data.source != "sat-mtb" or options.annotations:
             problems.add(f"--boxes {options.boxes}", "is about the dataset sat-mtb: name it with --source sat-mtb")
         if options.split == "val":
@@ -299,17 +302,19 @@ def refuse_without_effect(
     reasons = config.without_effect(profile, overrides)
     for key in overrides:
         is_read = key.partition(".")[0] in (*READ_GROUPS, *also_read)
-        reason = reasons.get(key) or (_not_for(method, key, options.checkpoint) if is_read else "has no effect here")
+        reason = reasons.get(key) or (not_for(method, key, options.checkpoint) if is_read else "has no effect here")
         if reason:
             problems.add(f"--set {key}", reason)
     remedy = "leave these out" if source != "synthetic" else "leave these out, or name the data's reader with --source"
     problems.raise_if_any(remedy)
 
 
-def _not_for(method: str, key: str, checkpoint: str | None) -> str:
+def not_for(method: str, key: str, checkpoint: str | None) -> str:
     """Why a method does not look at a profile key; empty where it does."""
     group, _, name = key.partition(".")
     name = name.split(".")[0]
+    if key == "evaluation.protocols":
+        return "has no effect: each object is scored alone"
     if method in BASELINES:
         return f"has no effect: {method} has no network" if group in ("model", "inference", "device") else ""
     if group != "model":

@@ -30,7 +30,7 @@ from PIL import Image
 from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, write_bytes, write_json
+from rossam_core.files import atomic_path, stable_hash, write_bytes, write_json
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import is_hole, outlines
 from rossam_kit.datasets.frame_set import Drop, FrameSet, class_finder
@@ -85,13 +85,14 @@ class _Names:
         parts = {key: PurePosixPath(file.replace("\\", "/")).parts for key, file in self.file_of.items()}
         files = {key: "/".join(p for p in path if p not in ("/", "..", ".")) for key, path in parts.items()}
         stems = {key: os.path.splitext(file)[0] for key, file in files.items()}
-        return _distinct(stems, files)
+        return {key: _shortened(stem) for key, stem in _distinct(stems, files).items()}
 
     @cached_property
     def sequence_of(self) -> dict[str, str]:
         """Video → its name as one part of a path, without blanks, slashes and what some systems refuse."""
         videos = {frame_key.rpartition("/")[0]: None for frame_key in self.file_of}
-        return _distinct({v: re.sub(r'[\s/\\:*?"<>|,\x00-\x1f]+', "_", v).lstrip(".") or "_" for v in videos}, {})
+        plain = {v: re.sub(r'[\s/\\:*?"<>|,\x00-\x1f]+', "_", v).lstrip(".") or "_" for v in videos}
+        return _distinct({video: _shortened(name, 200) for video, name in plain.items()}, {})
 
     def row(self, frame: FrameRecord, record: MaskRecord) -> tuple:
         """Columns of `annotations.csv`: what joins a mask to the input's annotation."""
@@ -123,6 +124,15 @@ def _root(files: list[tuple[str, Path]]) -> Path:
         depth = len(pure.parts) - pure.is_absolute()
         roots.add(Path("/") if pure.is_absolute() else path.parents[min(depth, len(path.parents)) - 1])
     return roots.pop() if len(roots) == 1 else Path(os.path.commonpath([path.parent for _, path in files] or ["."]))
+
+
+def _shortened(name: str, most: int = 250) -> str:
+    """The name, or, where its last part is more than `most` bytes, as much as fits with a hash that tells it apart."""
+    folder, slash, last = name.rpartition("/")
+    data = os.fsencode(last)
+    if len(data) > most:
+        last = f"{os.fsdecode(data[: most - 12]).encode('utf-8', 'ignore').decode('utf-8')}-{stable_hash(name)[:8]}"
+    return folder + slash + last
 
 
 def _distinct(names: Mapping[str, str], fuller: Mapping[str, str]) -> dict[str, str]:
@@ -196,7 +206,7 @@ def _coco_annotations(
                 "id": names.annotation_ids[frame.key, record.object_id],
                 "image_id": names.image_ids[frame.key],
                 "category_id": names.class_of(record)[0],
-                "track_id": record.object_id,
+                "track_id": record.source.get("track_id", record.object_id),
                 "bbox": _xywh(record),
                 "area": record.area,
                 "iscrowd": 0,
@@ -250,6 +260,7 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
     places = {}
     videos: dict[str, dict[str, Any]] = {}
     tracks: dict[tuple, dict[str, Any]] = {}
+    named: dict[tuple, int | str] = {}
     for frame in conversion:
         places[frame.key] = lengths[frame.video]
         lengths[frame.video] += 1
@@ -266,7 +277,8 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
                 continue
             class_id, length = names.class_of(record)[0], lengths[frame.video]
             lists = {key: [None] * length for key in ("segmentations", "bboxes", "areas", "annotation_ids")}
-            track = tracks.setdefault((frame.video, record.object_id, class_id), lists)
+            key = (frame.video, record.object_id, class_id)
+            track, named[key] = tracks.setdefault(key, lists), record.source.get("track_id", record.object_id)
             place, annotation_id = places[frame.key], names.annotation_ids[frame.key, record.object_id]
             rle = {"size": list(frame.size_hw), "counts": record.runs(frame.size_hw)}  # readers take lists only
             values = (rle, _xywh(record), record.area, annotation_id)
@@ -275,9 +287,9 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
     ids = _ids((key, key[1]) for key in tracks)
     annotations = []
     for key, lists in tracks.items():
-        video, track_id, class_id = key
+        video, _, class_id = key
         size = {"height": videos[video]["height"], "width": videos[video]["width"], "length": lengths[video]}
-        place = {"id": ids[key], "video_id": video_ids[video], "category_id": class_id, "track_id": track_id}
+        place = {"id": ids[key], "video_id": video_ids[video], "category_id": class_id, "track_id": named[key]}
         annotations.append(place | size | {"iscrowd": 0} | lists)
     content = {
         "info": {"description": conversion.manifest["data"]["name"], "image_root": names.root.as_posix()},

@@ -27,7 +27,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Box, Frame
 from rossam_kit.datasets.frame_set import Drop
-from rossam_kit.datasets.images import AS_IT_IS, DatasetReading, reading_entry
+from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
 FORMAT = "rossam-masks-2"
@@ -168,7 +168,7 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
     place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
-    return place | reading_entry(frame.reading) | {"objects": objects}
+    return place | frame.reading.as_entry() | {"objects": objects}
 
 
 def _from_json(line: dict[str, Any]) -> FrameRecord:

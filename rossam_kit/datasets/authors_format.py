@@ -9,13 +9,14 @@ own. The format has no classes: one is taken from the stem's beginning (`airplan
 else it is `object`.
 
 Coordinates: boxes are taken as pixel-edge coordinates as they stand; nothing states whether the first pixel is 0
-or 1: see `FIRST_PIXEL`.
+or 1.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -23,21 +24,20 @@ import numpy as np
 
 from rossam_core import masks
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.datasets.box_conventions import are_around, other_convention
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
+    Entry,
     Report,
+    entries_around_masks,
     find_folder,
     indexed,
     list_files,
     size_or_problem,
-    usable_boxes,
+    usable_entries,
 )
 
 NAME = "authors-format"
-FIRST_PIXEL = 0.0
-"""What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
 CLASSES = ("airplane", "plane", "ship", "train", "car")
 NAMES = list(enumerate((*CLASSES, "object"), start=1))
 FRAME_NAME = re.compile(r"(.*?)[_-]*(\d+)")
@@ -54,16 +54,9 @@ REMEDY = "write these files anew; each image needs one array of boxes and one of
 
 
 def read_authors_format(root: str | PathLike, split: str, cache: Path | None = None) -> FrameSet:
-    """The images of a split, sorted by video and frame number. An object's id is its row, from 1.
+    """The images of a split, sorted by video and frame number; arguments and errors: `reading`.
 
-    Args:
-        root: the folder that holds the splits, or one at most two levels above it.
-        split: name of the split's folder, such as `train` or `test`.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: the split is not there, or a list of all problems with their files: an image, its boxes
-            or its masks missing or unreadable; arrays of another shape or kind; counts or sizes that differ.
+    An object's id is its row, from 1. `split` is the name of a folder, such as `train` or `test`.
     """
     root = find_folder(root, lambda folder: (folder / split / "img").is_dir(), LAYOUT, HOW_TO_GET)
     folder = root / split
@@ -117,32 +110,23 @@ def _read_objects(folder: Path, stem: str, size_hw: tuple[int, int], report: Rep
     if stack.dtype.kind not in "uib" or (stack.shape != expected and not len(boxes) == stack.size == 0):
         report.problem(mask_path, f"is {stack.dtype} of shape {stack.shape}, expected integers of shape {expected}")
         return []
-    boxes = boxes.astype(np.float64) - FIRST_PIXEL
-    names = [f"object {row}" for row in range(1, len(boxes) + 1)]
-    objects, extents = [], {}
-    for row, good in enumerate(usable_boxes(boxes, size_hw, box_path, names, report, "xyxy")):
-        plane = np.asarray(stack[row])
+    category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
+    items = [
+        ObjectAnnotation(row, category, tuple(box))
+        for row, box in enumerate(boxes.astype(np.float64).tolist(), start=1)
+    ]
+    entries = [Entry(1, f"object {item.object_id}", item) for item in items]
+    masked = []
+    for entry in usable_entries(entries, size_hw, box_path, report, "xyxy"):
+        plane = np.asarray(stack[entry.item.object_id - 1])
         mask = plane != 0
-        if not good:
-            continue
         if not mask.any():
-            report.drop(mask_path, "its mask is empty", names[row], boxes=1)
+            report.drop(mask_path, "its mask is empty", entry.place, boxes=1)
         elif not (plane[mask] == plane.max()).all() or plane.max() not in (1, 255):
-            report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", names[row])
+            report.problem(mask_path, "mask holds other values than 0 and 255 (or 1)", entry.place)
         else:
-            extents[row] = masks.box_of(mask)
-            if not are_around(boxes[row][None], np.array([extents[row]]), size_hw)[0]:
-                finding = (
-                    f"its mask {list(extents[row])} lies outside its box {boxes[row].tolist()} or fills little of it"
-                )
-                report.drop(mask_path, finding, names[row], boxes=1)
-                continue
-            category = next((name for name in CLASSES if stem.lower().startswith(name)), "object")
-            objects.append(ObjectAnnotation(row + 1, category, tuple(boxes[row].tolist()), masks.encode(mask)))
-    other = other_convention(boxes[list(extents)], "xyxy", size_hw, np.array([*extents.values()])) if extents else None
-    if other is not None:
-        report.problem(box_path, f"boxes are x0, y0, x1, y1 in this format, these fit their masks as {other}")
-    return objects
+            masked.append(entry._replace(item=replace(entry.item, segmentation=masks.encode(mask))))
+    return [entry.item for entry in entries_around_masks(masked, size_hw, box_path, report)]
 
 
 def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rossam_core.records import Box
+
 CONVENTIONS = ("xywh", "xyxy", "cxcywh", "xywh-normalised", "xyxy-normalised", "cxcywh-normalised")
 """What four numbers of a box may be: corner and sides, two corners, centre and sides; in pixels, or in fractions of the
 frame's width and height."""
@@ -25,6 +27,16 @@ def xywh_to_xyxy(boxes_xywh: ArrayLike) -> np.ndarray:
     boxes = np.array(boxes_xywh, dtype=np.float64)
     boxes[..., 2:] += boxes[..., :2]
     return boxes
+
+
+def xywh_box(values: ArrayLike) -> Box:
+    """x, y, width, height of one box → x0, y0, x1, y1."""
+    return tuple(xywh_to_xyxy(values).tolist())
+
+
+def upright_box(corners: np.ndarray) -> Box:
+    """The smallest upright box around corners, N×2."""
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
 
 
 def to_xyxy(values: np.ndarray, convention: str, size_hw: ArrayLike) -> np.ndarray:
@@ -61,9 +73,9 @@ def other_convention(
     """The convention that N boxes are likelier written in than in the one they are read by; None: none is.
 
     With the extents of the boxes' masks, it is the one whose boxes agree clearly better with them (mean IoU, 1 where no
-    side differs by more than `TOLERANCE`). Without,
-    it is one by which the boxes lie inside their frames where, as they are read, at least half of them have no area or
-    more than a quarter of it outside. Boxes of which no number is above 1 are fractions of the frame.
+    side differs by more than `TOLERANCE`). Without, it is one by which the boxes lie inside their frames where, as they
+    are read, at least half of them (a quarter, if it is two corners) have no area or more than a quarter of it outside.
+    Boxes of which no number is above 1 are fractions of the frame.
     """
     values = np.asarray(values, dtype=np.float64).reshape(-1, 4)
     finite = np.isfinite(values).all(axis=1)
@@ -92,7 +104,8 @@ def other_convention(
     best = max(others, key=others.__getitem__)
     if extents is not None:
         return best if others[best] >= max(0.75, own + 0.1) else None
-    return best if own <= 0.5 and others[best] >= 0.95 else None
+    most = 0.75 if best.startswith("xyxy") else 0.5  # boxes of corner and sides hardly ever fit as two corners
+    return best if own <= most and others[best] >= 0.95 else None
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:

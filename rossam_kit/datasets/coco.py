@@ -25,7 +25,7 @@ from rossam_core.files import read_json, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import are_around, other_convention, to_xyxy
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.datasets.images import DatasetReading, image_size_hw, reading_entry, with_reading
+from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
 
 FORMAT = "rossam-index-1"
 FAR_OUTSIDE = 10
@@ -58,20 +58,11 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
     images, annotations = [], []
     for image_id, frame in enumerate(frames, start=1):
         height, width = frame.size_hw
-        images.append(
-            {
-                "id": image_id,
-                "video_id": video_ids[frame.video],
-                "frame_index": int(frame.index),
-                "file_name": _relative_or_absolute(frame.image_path, root),
-                "height": int(height),
-                "width": int(width),
-                "dataset": frame.dataset,
-                "attributes": dict(frame.attributes),
-            }
-            | ({"source": dict(frame.source)} if frame.source else {})
-            | reading_entry(frame.reading)
-        )
+        file = _relative_or_absolute(frame.image_path, root)
+        image = {"id": image_id, "video_id": video_ids[frame.video], "frame_index": int(frame.index), "file_name": file}
+        image |= {"height": int(height), "width": int(width), "dataset": frame.dataset}
+        image |= {"attributes": dict(frame.attributes)} | ({"source": dict(frame.source)} if frame.source else {})
+        images.append(image | frame.reading.as_entry())
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
             ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": class_id}
@@ -107,30 +98,15 @@ def read_coco_index(path: str | os.PathLike) -> FrameSet:
         categories = {category["id"]: category["name"] for category in content["categories"]}
         objects = defaultdict(list)
         for item in content["annotations"]:
-            objects[item["image_id"]].append(
-                ObjectAnnotation(
-                    object_id=item["track_id"],
-                    category=item.get("category_name", categories[item["category_id"]]),
-                    box_xyxy=tuple(item["box_xyxy"]),
-                    segmentation=item["segmentation"],
-                    attributes=item["attributes"],
-                    source=item.get("source", {}),
-                )
-            )
-        frames = [
-            Frame(
-                dataset=image["dataset"],
-                video=videos[image["video_id"]],
-                index=image["frame_index"],
-                image_path=root / image["file_name"],
-                size_hw=(image["height"], image["width"]),
-                objects=tuple(objects[image["id"]]),
-                attributes=image["attributes"],
-                reading=DatasetReading.of_entry(image),
-                source=image.get("source", {}),
-            )
-            for image in content["images"]
-        ]
+            category = item.get("category_name", categories[item["category_id"]])
+            known = (item["track_id"], category, tuple(item["box_xyxy"]), item["segmentation"], item["attributes"])
+            objects[item["image_id"]].append(ObjectAnnotation(*known, item.get("source", {})))
+        frames = []
+        for image in content["images"]:
+            place = (image["dataset"], videos[image["video_id"]], image["frame_index"], root / image["file_name"])
+            size_hw, of_image = (image["height"], image["width"]), tuple(objects[image["id"]])
+            more = (image["attributes"], DatasetReading.of_entry(image), image.get("source", {}))
+            frames.append(Frame(*place, size_hw, of_image, *more))
         classes = [(category["id"], category["name"]) for category in content["categories"]]
         return FrameSet(info["name"], frames, [Drop(**drop) for drop in content["drops"]], classes)
     except (KeyError, TypeError) as error:
@@ -153,15 +129,9 @@ def _object_to_json(item: ObjectAnnotation, size_hw: tuple[int, int]) -> Json:
         area = int(coco_mask.area(masks.to_rle(segmentation, size_hw)))
         is_rle = isinstance(segmentation, Mapping)
         segmentation = dict(segmentation) if is_rle else [[float(v) for v in polygon] for polygon in segmentation]
-    return {
-        "track_id": int(item.object_id),
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "box_xyxy": box,
-        "area": area,
-        "iscrowd": 0,
-        "segmentation": segmentation,
-        "attributes": dict(item.attributes),
-    } | ({"source": dict(item.source)} if item.source else {})
+    entry = {"track_id": int(item.object_id), "bbox": [x0, y0, x1 - x0, y1 - y0], "box_xyxy": box, "area": area}
+    entry |= {"iscrowd": 0, "segmentation": segmentation, "attributes": dict(item.attributes)}
+    return entry | ({"source": dict(item.source)} if item.source else {})
 
 
 def _relative_or_absolute(path: Path, folder: Path) -> str:
@@ -184,9 +154,10 @@ def read_coco(
     Image files are looked up and their headers compared with the JSON; no pixel and no mask is decoded.
     An image without `video_id` is a video of one frame, named by its file. In a video, frames are numbered by
     `frame_index` or `frame_id` as the file has them, else from 1 in the order of their names. `object_id` is
-    `track_id` where given (in a video also `instance_id` or `object_id`), else the annotation's id. Numbers written as
-    text or with a decimal point are read as the whole numbers they are. A `segmentation` that is empty, absent or of no
-    pixel means that only the box is known. Ids, class list and file names of the file are kept (`source`, `classes`).
+    `track_id` where given (in a video also `instance_id` or `object_id`), else the annotation's id; a name gets a
+    number. Numbers written as text or with a decimal point are read as the whole numbers they are. A `segmentation`
+    that is empty, absent or of no pixel means that only the box is known. Ids, class list and file names of the file
+    are kept (`source`, `classes`).
 
     Every annotation of the file becomes an object or leaves a `Drop`: regions (`iscrowd`), boxes that are not around
     their own mask, and annotations of images that are not asked for.
@@ -270,6 +241,7 @@ class _Item:
     segmentation: Any = None
     extent: np.ndarray | None = None
     object_id: int = 0
+    track_name: str = ""
 
     @property
     def is_usable(self) -> bool:
@@ -277,25 +249,24 @@ class _Item:
 
     @property
     def place_in_file(self) -> str:
-        return f"{self.image['file_name']} {self.place}" if self.image else self.place
+        file = (self.image or {}).get("file_name")
+        return f"{file} {self.place}" if _is_name(file) else self.place
 
     def read(self, size_hw: tuple[int, int]) -> None:
         """Take box and mask as they stand, with the faults of each."""
         if self.faults or self.drop:
             return
-        self.size_hw, self.box = size_hw, _numbers(self.entry.get("bbox"))
+        self.size_hw, self.box = size_hw, flat_numbers(self.entry.get("bbox"))
         if self.box is None or len(self.box) != 4:
             self.faults.append(f"bbox is {self.entry.get('bbox')!r}, expected four numbers")
             self.box = None
         segmentation = self.entry.get("segmentation") or None
-        if isinstance(segmentation, list) and _numbers(segmentation) is not None:
+        if isinstance(segmentation, list) and flat_numbers(segmentation) is not None:
             segmentation = [segmentation]  # one polygon without the list around it
         if segmentation is None:
             return
-        try:
-            check_segmentation(segmentation, size_hw)
-        except ValueError as fault:
-            self.faults.append(str(fault))
+        if fault := segmentation_fault(segmentation, size_hw):
+            self.faults.append(fault)
             return
         self.extent = masks.extent(segmentation, size_hw)
         self.segmentation = None if self.extent is None else segmentation
@@ -304,6 +275,7 @@ class _Item:
         attributes, box = self.entry.get("attributes"), tuple(self.box.tolist())
         attributes = attributes if isinstance(attributes, dict) else {}
         source = {"annotation_id": self.entry["id"], "category_id": self.category["id"]}
+        source |= {"track_id": self.track_name} if self.track_name else {}
         return ObjectAnnotation(
             self.object_id, _name(self.category).lower(), box, self.segmentation, attributes, source
         )
@@ -328,7 +300,9 @@ def _items(content: Json, images: dict, categories: dict, keep: set[str], keep_c
         crowd = item.entry.get("iscrowd") or 0
         if _whole(int(crowd) if isinstance(crowd, bool) else crowd) not in (0, 1):
             item.faults.append(f"iscrowd is {crowd!r}, expected 0 or 1")
-        if item.image is not None and item.image.get("file_name") not in keep:
+        if item.image is not None and not _is_name(item.image.get("file_name")):
+            item.faults.append("its image has no file_name")
+        elif item.image is not None and item.image["file_name"] not in keep:
             item.drop = NOT_ASKED_FOR
         elif crowd not in (0, "0") and not keep_crowd and not item.faults:
             item.drop = "iscrowd: a region, not one object"
@@ -350,7 +324,7 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
             item, bbox = group[fits.argmin()], values[fits.argmin()].tolist()
             finding = f"it is not around its mask; as {other} it is, as are most of {len(group)} boxes with masks"
             if not has_mask:
-                finding = f"half or more of {len(group)} boxes lie largely outside their images; as {other} they do not"
+                finding = f"many of {len(group)} boxes lie largely outside their images; as {other} they do not"
                 finding = "numbers within 0 to 1 are fractions of the image" if values.max() <= 1 else finding
             own = "" if has_mask else f", or --box-convention {read_as} if they are right"
             problems.add(item.place, f"bbox {bbox} is read as {read_as}: {finding}: use --box-convention {other}{own}")
@@ -371,25 +345,31 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
 
 
 def _number_objects(frames: list[list[_Item]]) -> None:
-    """Object ids: tracks as the file has them; in a video, objects without one get numbers that no track has."""
-    untracked, taken = [], defaultdict(set)
+    """Object ids: the file's numbers of tracks; tracks with a name, and objects of a video without a track, get numbers
+    that no track has."""
+    taken, others = defaultdict(set), []
     for item in (item for of_frame in frames for item in of_frame):
         video = _identity(item.image.get("video_id"))
         keys = TRACK_KEYS if video is not None else TRACK_KEYS[:1]
         key = next((key for key in keys if item.entry.get(key) is not None), "id")
-        number = _whole(item.entry[key])
-        if number is None:
-            item.faults.append(f"track_id or id is {item.entry[key]!r}, expected a whole number")
-            continue
-        item.object_id = number
-        if key == "id" and video is not None:
-            untracked.append((video, item))
+        value = _identity(item.entry[key])
+        scope = ("image", _identity(item.image["id"])) if video is None else ("video", video)
+        if value is None:
+            item.faults.append(f"track_id or id is {item.entry[key]!r}, expected a whole number or a name")
+        elif isinstance(value, str) or (key == "id" and video is not None):
+            others.append(((scope, key, value), item))
         else:
-            taken[video].add(number)
-    for video, item in untracked:
-        if item.object_id in taken[video]:
-            item.object_id = max(taken[video]) + 1
-        taken[video].add(item.object_id)
+            item.object_id = value
+            taken[scope].add(value)
+    numbers = {}
+    for place, item in others:
+        scope, key, value = place
+        if place not in numbers:
+            is_free = isinstance(value, int) and value not in taken[scope]
+            numbers[place] = value if is_free else max(taken[scope], default=0) + 1
+            taken[scope].add(numbers[place])
+        item.object_id = numbers[place]
+        item.track_name = value if key != "id" else ""
     for of_frame in frames:
         seen = set()
         for item in of_frame:
@@ -417,8 +397,7 @@ def _entries(content: Json, section: str, key: str, problems: ProblemList) -> di
     entries = {}
     for position, entry in enumerate(content[section]):
         value = entry.get(key) if isinstance(entry, dict) else None
-        number = value if key == "file_name" and isinstance(value, str) and value else None
-        number = _identity(value) if key != "file_name" else number
+        number = _identity(value) if key != "file_name" else value if _is_name(value) else None
         if number is None:
             problems.add(f"{section}[{position}]", NO_ID.format(key, value))
         elif number in entries:
@@ -426,6 +405,10 @@ def _entries(content: Json, section: str, key: str, problems: ProblemList) -> di
         else:
             entries[number] = entry
     return entries
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _whole(value: Any) -> int | None:
@@ -459,7 +442,8 @@ def _numbering(
     images: dict[int | str, Json], videos: dict[int | str, Json], problems: ProblemList
 ) -> dict[int | str, tuple[str, int]]:
     """Image id → name of its video and its number there."""
-    named = {i: image for i, image in images.items() if isinstance(image.get("file_name"), str)}
+    named = {i: image for i, image in images.items() if _is_name(image.get("file_name"))}
+    titles = Counter(map(_name, videos.values()))
     stems = Counter(os.path.splitext(image["file_name"])[0] for image in named.values())
     numbering, counts, is_numbered = {}, Counter(), {}
     for image_id, image in sorted(named.items(), key=lambda entry: _natural(entry[1]["file_name"])):
@@ -478,7 +462,8 @@ def _numbering(
                     f"of the frames of video {_name(video)} some have a number ({FRAME_KEYS[0]}), others none"
                 )
             else:
-                numbering[image_id] = (_name(video), number)
+                title = _name(video)
+                numbering[image_id] = (title if titles[title] == 1 else f"{title} ({video['id']})", number)
         problems.extend((f"image {file}", fault) for fault in faults)
     repeated = [place for place, n in Counter(numbering.values()).items() if n > 1]
     problems.extend((f"video {video}", f"two images are frame {number}") for video, number in repeated)
@@ -507,7 +492,7 @@ def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str
     numbers = [_whole(side) if side is not None else own for side, own in zip(stated, size_hw, strict=True)]
     if tuple(numbers) == tuple(size_hw):
         return path, size_hw, ""
-    turned = "; the annotations seem to have been made on the image turned by its EXIF tag"
+    turned = "; the two are exchanged, as where annotations are made on an image turned by its EXIF tag"
     hint = turned if tuple(numbers) == size_hw[::-1] else ""
     finding = f"height×width is {stated[0]}×{stated[1]}, the file's is {size_hw[0]}×{size_hw[1]}{hint}"
     return path, size_hw, finding
@@ -517,28 +502,32 @@ def _find_image(folder: Path, file: str) -> Path | None:
     """The file of that name, in any Unicode form and with any slashes; None where it is outside `folder`."""
     names = [file, file.replace("\\", "/")]
     names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
-    path = next((folder / name for name in names if (folder / name).is_file()), folder / file)
+    path = next((folder / name for name in names if os.path.isfile(folder / name)), folder / file)
     inside = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     return path if inside else None
 
 
-def check_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> None:
-    """`ValueError` with what keeps a segmentation from being decoded; decodes nothing."""
+def segmentation_fault(segmentation: Any, size_hw: tuple[int, int]) -> str:
+    """What keeps a segmentation from being decoded, empty where nothing does; decodes nothing."""
     if isinstance(segmentation, dict):
-        return masks.check_rle(segmentation, size_hw)
-    if not isinstance(segmentation, list):
-        raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or a run-length encoding")
-    for number, polygon in enumerate(segmentation, start=1):
-        values = _numbers(polygon)
+        try:
+            masks.check_rle(segmentation, size_hw)
+        except ValueError as fault:
+            return str(fault)
+    elif not isinstance(segmentation, list):
+        return f"segmentation is {type(segmentation).__name__}, expected polygons or a run-length encoding"
+    for number, polygon in enumerate(segmentation if isinstance(segmentation, list) else [], start=1):
+        values = flat_numbers(polygon)
         if values is None or not np.isfinite(values).all():
-            raise ValueError(f"polygon {number} is not a flat list of finite numbers")
+            return f"polygon {number} is not a flat list of finite numbers"
         if values.size < 6 or values.size % 2:
-            raise ValueError(f"polygon {number} has {values.size / 2:g} points, expected whole points, three or more")
+            return f"polygon {number} has {values.size / 2:g} points, expected whole points, three or more"
         if np.abs(values).max() > FAR_OUTSIDE * max(size_hw):
-            raise ValueError(f"polygon {number} has coordinate {np.abs(values).max():g}, the image is {list(size_hw)}")
+            return f"polygon {number} has coordinate {np.abs(values).max():g}, the image is {list(size_hw)}"
+    return ""
 
 
-def _numbers(values: Any) -> np.ndarray | None:
+def flat_numbers(values: Any) -> np.ndarray | None:
     """A flat JSON list of numbers as float64, None where it is anything else."""
     try:
         array = np.array(values, dtype=np.float64) if isinstance(values, list) else None

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from rossam_core.records import Frame, ObjectAnnotation
+from rossam_kit.datasets.box_conventions import upright_box
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
+    Entry,
     Report,
     find_folder,
     indexed,
     list_files,
     size_or_problem,
     subfolders,
-    usable_boxes,
+    usable_entries,
 )
 from rossam_kit.datasets.tracking_text import parse_numbers, parse_whole, read_rows
 
@@ -40,16 +42,7 @@ REMEDY = "correct these files, or move them away with their images"
 
 
 def read_dota(root: str | PathLike, cache: Path | None = None) -> FrameSet:
-    """All images that have a label file, sorted by name.
-
-    Args:
-        root: the folder of one split, or one at most two levels above it.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: no such folder, or a list of all problems with file and line: images missing or unreadable, rows
-            without eight numbers and a class.
-    """
+    """All images in the folder of one split that have a label file, sorted by name; arguments and errors: `reading`."""
     root = find_folder(root, lambda folder: _labels(folder) is not None, LAYOUT, HOW_TO_GET)
     return indexed(NAME, root, [root / "images", _labels(root)], {}, cache, lambda: _read(root))
 
@@ -79,7 +72,7 @@ def _read(root: Path) -> FrameSet:
 
 def _objects(path: Path, size_hw: tuple[int, int], report: Report) -> list[ObjectAnnotation]:
     rows = [] if path.stat().st_size == 0 else read_rows(path, report)[0]
-    objects, lines = [], []
+    entries = []
     for line, fields in rows:
         values = parse_numbers(fields[:8])
         if not fields or fields[0].lower().startswith(("imagesource:", "gsd:")):
@@ -88,10 +81,8 @@ def _objects(path: Path, size_hw: tuple[int, int], report: Report) -> list[Objec
             report.problem(path, f"is {' '.join(fields)!r}, expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult", line)
             continue
         corners = np.array(values).reshape(4, 2)
-        box = tuple(np.concatenate([corners.min(axis=0), corners.max(axis=0)]).tolist())
         attributes = {"oriented_box": corners.tolist()}
         attributes |= {"difficult": parse_whole(fields[9])} if len(fields) == 10 else {}
-        objects.append(ObjectAnnotation(line, fields[8].lower(), box, attributes=attributes))
-        lines.append(line)
-    usable = usable_boxes([item.box_xyxy for item in objects], size_hw, path, lines, report, "xyxy")
-    return [item for item, good in zip(objects, usable, strict=True) if good]
+        item = ObjectAnnotation(line, fields[8].lower(), upright_box(corners), attributes=attributes)
+        entries.append(Entry(1, line, item))
+    return [entry.item for entry in usable_entries(entries, size_hw, path, report, "xyxy")]

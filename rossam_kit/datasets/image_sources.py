@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import struct
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from rossam_kit.datasets.tiff import Pixels, TiffImage, Window, rasterio_if_inst
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 VRT_SIGNATURE = b"<VRT"
+JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 INSTALL_GEO = "install the extra for Earth observation files: pip install 'rossam-core[geo]'"
 ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
 
@@ -35,8 +37,8 @@ class ArrayImage:
 
     premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
 
-    def __init__(self, where: str | PathLike, array: np.ndarray, notes: Sequence[str] = ()):
-        self.where, self.notes = where, list(notes)
+    def __init__(self, where: str | PathLike, array: np.ndarray):
+        self.where, self.notes = where, []
         if array.dtype.kind == "b":
             self.notes.append("false and true to 0 and 255")
             array = array.astype(np.uint8) * np.uint8(255)
@@ -48,23 +50,25 @@ class ArrayImage:
         return _part(self._array, window, bands, alpha)
 
 
-class VrtImage(contextlib.ExitStack):
-    """A virtual raster of GDAL (VRT), read by rasterio; offers what `TiffImage` does."""
+class RasterioImage(contextlib.ExitStack):
+    """A virtual raster (VRT) or JPEG 2000 of deep colour, read by rasterio; offers what `TiffImage` does."""
 
     premultiplied, alpha_is_doubtful, bits = False, False, None
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, driver: str):
         super().__init__()
         self.where, self.notes = path, []
+        kind = {"VRT": "a virtual raster (VRT)", "JP2OpenJPEG": "JPEG 2000 of more than 8 bits"}[driver]
         if (rasterio := rasterio_if_installed()) is None:
-            raise RossamError(path, "is a virtual raster (VRT), which rasterio reads", INSTALL_GEO)
+            raise RossamError(path, f"is {kind}, which rasterio reads", INSTALL_GEO)
         self._failures = rasterio.errors.RasterioError
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                source = self._source = self.enter_context(rasterio.open(path, driver="VRT"))
+                source = self._source = self.enter_context(rasterio.open(path, driver=driver))
         except self._failures as error:
-            raise RossamError(path, f"cannot be opened as a VRT ({error})", "build it anew (gdalbuildvrt)") from error
+            remedy = "build it anew (gdalbuildvrt)" if driver == "VRT" else ANOTHER_FILE
+            raise RossamError(path, f"cannot be opened as {kind} ({error})", remedy) from error
         self.size_hw, self.band_count = source.shape, source.count
         self.dtype, self.block_rows = np.dtype(source.dtypes[0]), source.block_shapes[0][0]
         kinds = [kind.name for kind in source.colorinterp]
@@ -100,7 +104,7 @@ class PillowImage(contextlib.ExitStack):
         super().__init__()
         self.where, self.notes = path, []
         self._image = image = self.enter_context(_opened(path))
-        self._is_deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
+        self._is_deep = image.mode in ("RGB", "RGBA") and any(map(_is_16_bit, image.tile))
         is_gray16 = image.mode.startswith("I;16")
         self._transparent = image.info.get("transparency") if is_gray16 else None
         is_plain = image.mode in COLOUR_MODES and not image.has_transparency_data
@@ -159,10 +163,23 @@ def _opened(path: Path) -> Image.Image:
     return image
 
 
-def open_image(path: str | PathLike) -> TiffImage | VrtImage | PillowImage:
+def _is_16_bit(tile: tuple) -> bool:
+    """Whether Pillow would decode this part of an image to its high bytes alone."""
+    decoder, _, _, arguments = tile
+    return ";16" in str(arguments) or (decoder == "ppm" and arguments[1] > 255)
+
+
+def _is_deep_jpeg2000(head: bytes) -> bool:
+    """Whether a JPEG 2000 file has three or more components of more than 8 bits: its marker SIZ says so."""
+    start = head.find(b"\xff\x51") + 2
+    count, depth = int.from_bytes(head[start + 36 : start + 38]), int.from_bytes(head[start + 38 : start + 39]) & 127
+    return head.startswith(JPEG2000_SIGNATURES) and count >= 3 and depth > 7  # the depth is stored less one
+
+
+def open_image(path: str | PathLike) -> TiffImage | RasterioImage | PillowImage:
     """The file's header, for a `with` block; pixels are decoded by `read`. Errors as `read_image`."""
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False also for names that are too long
         raise RossamError(path, "no such image file", "check the path and the folder the dataset was extracted to")
     if path.is_dir():
         raise RossamError(path, "is a folder, expected an image file", "name a file in it")
@@ -170,12 +187,14 @@ def open_image(path: str | PathLike) -> TiffImage | VrtImage | PillowImage:
         raise RossamError(path, "is empty (0 bytes)", ANOTHER_FILE)
     try:
         with path.open("rb") as stream:
-            signature = stream.read(4)
+            head = stream.read(4096)
     except OSError as error:
         raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
-    if signature == VRT_SIGNATURE:
-        return VrtImage(path)
-    if signature in TIFF_SIGNATURES:
+    if head.startswith(VRT_SIGNATURE):
+        return RasterioImage(path, "VRT")
+    if _is_deep_jpeg2000(head):
+        return RasterioImage(path, "JP2OpenJPEG")
+    if head.startswith(TIFF_SIGNATURES):
         image = TiffImage(path)
         if image.is_supported:
             return image
@@ -183,5 +202,5 @@ def open_image(path: str | PathLike) -> TiffImage | VrtImage | PillowImage:
     return PillowImage(path)
 
 
-ImageSource = TiffImage | VrtImage | PillowImage | ArrayImage
+ImageSource = TiffImage | RasterioImage | PillowImage | ArrayImage
 """What pixels are read from."""

@@ -49,6 +49,8 @@ BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
 """Of sensors; beyond, every number of bits counts as one."""
 BLOCK = 2**21
 """Pixels converted at once: the memory a large scene takes beside its result."""
+USUAL_NODATA = (-9999, -32768, -99999, float(np.finfo(np.float32).min))
+"""Values that stand for missing pixels in many files; they take the contrast where a file does not say so."""
 SAMPLE = 2**24
 """Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
 Limits = tuple[float, float]
@@ -71,7 +73,7 @@ class DatasetReading(ImageOptions, ImageReading):
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
-        """The reading of an entry that `reading_entry` was merged into."""
+        """The reading of an entry that `as_entry` was merged into."""
         values = entry.get("reading")
         return AS_IT_IS if values is None else (TileReading if "window" in values else cls)(**values)
 
@@ -86,26 +88,22 @@ class TileReading(DatasetReading):
     """x0, y0, x1, y1 in pixels of the file; x1 and y1 exclusive."""
 
     def read(self, path: Path) -> np.ndarray:
-        """See `read_window`."""
+        """See `read_image`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImageConversionWarning)
-            return read_window(path, *self.window, self)
+            return read_image(path, self, self.window)
 
 
 AS_IT_IS = DatasetReading()
 
 
-def reading_entry(reading: ImageReading) -> dict[str, Any]:
-    """`{"reading": …}`, to be stored with a frame; empty for the default."""
-    values = reading.model_dump(mode="json", exclude_defaults=True)
-    return {"reading": values} if values else {}
-
-
-def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS) -> np.ndarray:
-    """Decode an image file.
+def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS, window: Window | None = None) -> np.ndarray:
+    """Decode an image file or a part of it.
 
     Args:
         reading: bands and stretch; for frames of one dataset from `resolve_reading`, which `Frame.reading` holds.
+        window: the part to read, default all. Of a TIFF only the strips or tiles that it touches are read. Without
+            limits in `reading` the stretch is that of the whole image, which is determined on each call.
 
     Returns:
         uint8 H×W×3, RGB, in stored pixel order.
@@ -119,19 +117,7 @@ def read_image(path: str | PathLike, reading: DatasetReading = AS_IT_IS) -> np.n
     """
     with open_image(path) as source:
         height, width = source.size_hw
-        return _read(source, (0, 0, width, height), reading)
-
-
-def read_window(
-    path: str | PathLike, x0: int, y0: int, x1: int, y1: int, reading: DatasetReading = AS_IT_IS
-) -> np.ndarray:
-    """Columns x0 to x1 and rows y0 to y1 (exclusive) of an image file, uint8 (y1-y0)×(x1-x0)×3; else as `read_image`.
-
-    Of a TIFF only the strips or tiles that the window touches are read. Without limits in `reading` its stretch is
-    determined from the whole image on each call: take `resolve_reading(options, [path])` once instead.
-    """
-    with open_image(path) as source:
-        height, width = source.size_hw
+        x0, y0, x1, y1 = window or (0, 0, width, height)
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             finding = f"window x {x0} to {x1}, y {y0} to {y1} is empty or outside of the image ({height}×{width}, H×W)"
             raise RossamError(path, finding, "clip the window to the image")
@@ -222,11 +208,11 @@ def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[P
     key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
 
     def compute() -> Limits:
-        statistics = _Statistics(reading, SAMPLE // len(paths))
+        values: list[np.ndarray] = []
         for path in paths:
             with contextlib.suppress(RossamError), open_image(path) as source:
-                statistics.add(source)
-        return statistics.limits(np.dtype(dtype), bits)
+                _add_values(values, source, reading, SAMPLE // len(paths))
+        return _limits_of(values, reading, np.dtype(dtype), bits)
 
     def load(path: Path) -> Limits:
         low, high = read_json(path)
@@ -235,48 +221,39 @@ def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[P
     return cached((cache or cache_dir()) / "stretches" / f"{key}.json", compute, load=load, save=write_json)
 
 
-class _Statistics:
-    """Range, or percentiles, of the values of several images of one dtype."""
+def _add_values(parts: list[np.ndarray], source: ImageSource, reading: DatasetReading, sample: int) -> None:
+    """Append what limits are computed from, block by block: the range of valid values, or a sample for percentiles."""
+    height, width = source.size_hw
+    bands = _bands(source, reading)
+    step = max(1, height * width * len(bands[0]) // max(sample, 4096))
+    while step > 1 and math.gcd(step, width) > 1:  # else only some columns would be looked at
+        step += 1
+    for window in _blocks((0, 0, width, height), source.block_rows):
+        values, missing, alpha = source.read(window, *bands)
+        valid = np.isfinite(values)
+        valid &= True if missing is None else ~missing
+        valid &= True if alpha is None else alpha[..., None] > 0
+        if reading.stretch_kind == "percentiles":
+            values, valid = (array.reshape(-1, array.shape[2])[::step] for array in (values, valid))
+            parts.append(values[valid])
+        elif valid.any():
+            chosen = values[valid]
+            parts.append(np.array([chosen.min(), chosen.max()]))
 
-    def __init__(self, reading: DatasetReading, sample: int):
-        self._reading, self._sample = reading, max(sample, 4096)
-        self._ranges: list[Limits] = []
-        self._parts: list[np.ndarray] = []
 
-    def add(self, source: ImageSource) -> None:
-        height, width = source.size_hw
-        bands = _bands(source, self._reading)
-        step = max(1, height * width * len(bands[0]) // self._sample)
-        while step > 1 and math.gcd(step, width) > 1:  # else only some columns would be looked at
-            step += 1
-        for window in _blocks((0, 0, width, height), source.block_rows):
-            values, missing, alpha = source.read(window, *bands)
-            valid = np.isfinite(values)
-            valid &= True if missing is None else ~missing
-            valid &= True if alpha is None else alpha[..., None] > 0
-            if self._reading.stretch_kind == "percentiles":
-                values, valid = (array.reshape(-1, array.shape[2])[::step] for array in (values, valid))
-                self._parts.append(values[valid])
-            elif valid.any():
-                chosen = values[valid]
-                self._ranges.append((chosen.min().item(), chosen.max().item()))
-
-    def limits(self, dtype: np.dtype, bits: int) -> Limits:
-        low, high = self._limits(dtype, bits)
+def _limits_of(parts: list[np.ndarray], reading: DatasetReading, dtype: np.dtype, bits: int) -> Limits:
+    """Limits from what `_add_values` collected of images of one dtype."""
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    if reading.stretch_kind == "percentiles":
+        low, high = np.percentile(values, reading.stretch_values) if len(values) else (0, 1)
         return float(low), float(high)
-
-    def _limits(self, dtype: np.dtype, bits: int) -> Limits:
-        if self._reading.stretch_kind == "percentiles":
-            values = np.concatenate(self._parts) if self._parts else np.zeros(0)
-            return np.percentile(values, self._reading.stretch_values) if len(values) else (0, 1)
-        low = min((low for low, _ in self._ranges), default=0)
-        high = max((high for _, high in self._ranges), default=0)
-        if low < 0:
-            return low, high
-        if dtype.kind == "f":
-            return next(((0, top) for top in (1, 255) if high <= top), (low, high))
+    low, high = (values.min().item(), values.max().item()) if len(values) else (0, 0)
+    if low >= 0 and dtype.kind == "f":
+        low, high = next(((0, top) for top in (1, 255) if high <= top), (low, high))
+    elif low >= 0:
         depth = bits or next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
-        return 0, 2**depth - 1
+        low, high = 0, 2**depth - 1
+    return float(low), float(high)
 
 
 def _limits(source: ImageSource, reading: DatasetReading) -> Limits:
@@ -286,9 +263,9 @@ def _limits(source: ImageSource, reading: DatasetReading) -> Limits:
     if reading.stretch_kind == "full" and source.dtype == np.uint8:
         return 0, 255
     if (limits := reading.limits.get(source.dtype.name)) is None:
-        statistics = _Statistics(reading, SAMPLE)
-        statistics.add(source)
-        limits = statistics.limits(source.dtype, source.bits or 0)
+        values: list[np.ndarray] = []
+        _add_values(values, source, reading, SAMPLE)
+        limits = _limits_of(values, reading, source.dtype, source.bits or 0)
     return limits
 
 
@@ -387,6 +364,8 @@ def _notes(source: ImageSource, reading: DatasetReading, bands: Sequence[int], l
         depth = (int(high) + 1).bit_length() - 1
         is_depth = reading.stretch_kind == "full" and source.dtype.kind == "u" and low == 0 and high == 2**depth - 1
         yield f"{source.dtype} values [{low:g}, {high:g}] to [0, 255]" + (f", taken as {depth}-bit" if is_depth else "")
+    if reading.stretch_kind == "full" and low in USUAL_NODATA:
+        yield f"where {low:g} means a missing pixel, let the file say so: `gdal_edit.py -a_nodata {low:g} FILE`"
     if len(bands) == 1:
         yield "gray copied to three channels"
 
@@ -398,9 +377,11 @@ def _check_finite(values: np.ndarray, missing: np.ndarray | None, where: str | P
     if missing is not None:
         faults &= ~missing
     if faults.any():
-        raise RossamError(
-            where,
-            f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite",
+        finding = f"{np.count_nonzero(faults)} of {values.size} pixel values are NaN or infinite"
+        remedy = (
             "declare them as missing (`gdal_edit.py -a_nodata nan FILE`), or fill them with a number first, "
-            "e.g. np.nan_to_num(image)",
+            "e.g. np.nan_to_num(image)"
         )
+        if missing is not None:
+            finding, remedy = f"{finding}, besides those that are missing", "fill them with the file's nodata value"
+        raise RossamError(where, finding, remedy)

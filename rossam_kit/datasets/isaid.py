@@ -33,6 +33,7 @@ from rossam_core.files import cache_dir, stable_hash, write_bytes
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import FrameSet
+from rossam_kit.datasets.image_sources import open_image
 from rossam_kit.datasets.images import read_image
 from rossam_kit.datasets.reading import Report, find_folder, indexed, list_files
 from rossam_kit.progress import track
@@ -81,17 +82,9 @@ def read_isaid(
     split: Literal["train", "val"],
     cache: Path | None = None,
 ) -> FrameSet:
-    """The patches of a split that hold an object, sorted by image, row and column.
+    """The patches of a split that hold an object, sorted by image, row and column; arguments and errors: `reading`.
 
-    Args:
-        root: the dataset's folder, or one at most two levels above it.
-        split: `train` or `val`.
-        cache: folder for patches and index; None = `files.cache_dir()`. Patches take about as much disk as the
-            images.
-
-    Raises:
-        RossamError: the dataset is not there, or a list of all problems with their files: images or masks
-            missing or damaged, of different sizes, or with colours that are no class.
+    The cache holds the patches as well, which take about as much disk as the images.
     """
     if split not in ("train", "val"):
         raise RossamError(NAME, f"has no split {split!r} with masks", "use 'train' or 'val'")
@@ -151,8 +144,10 @@ def _read_files(files: list[Path], report: Report) -> tuple[np.ndarray, np.ndarr
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images reach 13,000 pixels a side
-                if path != files[0] and (mode := _mode(path)) != "RGB":
-                    report.problem(path, f"is an image of mode {mode}, expected 8-bit RGB")
+                with open_image(path) as source:
+                    bands, dtype = source.band_count, source.dtype
+                if path != files[0] and (bands, dtype) != (3, np.uint8):
+                    report.problem(path, f"has {bands} bands of {dtype}, expected 8-bit RGB")
                     return None
                 arrays.append(read_image(path))
         except RossamError as error:
@@ -174,15 +169,6 @@ def _read_files(files: list[Path], report: Report) -> tuple[np.ndarray, np.ndarr
         )
         return None
     return image, classes, _code(ids)
-
-
-def _mode(path: Path) -> str:
-    """Pillow's name of an image's kind; RGB where it cannot be told, for `read_image` to say why."""
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except (OSError, SyntaxError, ValueError):
-        return "RGB"
 
 
 def _code(rgb: np.ndarray) -> np.ndarray:

@@ -45,6 +45,10 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 tenth video of train, which train then lacks."""
 
 
+COCO_OPTIONS = ("box_convention", "keep_crowd", "skip_bad")
+"""Fields of a `DataConfig` that are about one's own COCO file."""
+
+
 def load_frames(data: DataConfig, split: Split, cache: Path | None = None) -> FrameSet:
     """Frames of one split, generated once or read where they lie.
 
@@ -64,7 +68,7 @@ def load_frames(data: DataConfig, split: Split, cache: Path | None = None) -> Fr
 
 def read_annotations(data: DataConfig, *files: Path) -> list[FrameSet]:
     """COCO files anywhere, with the images in `data.root`; the stretch is the same for all of them."""
-    options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
+    options = {key: getattr(data, key) for key in COCO_OPTIONS}
     sets = [read_coco(file, data.root, name=file.stem, **options) for file in files]
     paths = [frame.image_path for frames in sets for frame in frames]
     return [with_reading(frames, data, paths) for frames in sets]
@@ -74,7 +78,7 @@ def _read_split(data: DataConfig, split: Split, cache: Path | None) -> FrameSet:
     if split not in SPLITS[data.source]:
         offered = ", ".join(SPLITS[data.source])
         raise RossamError(data.source, f"has no split {split!r}", f"it offers {offered}")
-    options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
+    options = {key: getattr(data, key) for key in COCO_OPTIONS}
     if data.source != "coco" and any(options.values()):
         named = ", ".join(f"data.{key}" for key, value in options.items() if value)
         raise RossamError(data.source, f"has no use for {named}", "leave it out: it is about one's own COCO file")

@@ -58,22 +58,11 @@ HOW_TO_GET = (
 
 
 def read_nwpu_vhr10(root: str | PathLike, split: Literal["train", "val"] | None = None) -> FrameSet:
-    """The positive images with their objects.
+    """The positive images with their objects, None: all 650; `root` may be the image folder, too. Errors: `read_coco`.
 
-    The split is the one that ships with this package (520 train, 130 val), whatever lies in `root`, so that
-    numbers compare everywhere. An object's id is its annotation's; odd annotations carry a `note` among their
-    attributes.
-
-    Args:
-        root: the dataset's folder, or one above it, or the image folder itself.
-        split: `train`, `val`, or None for all 650 images.
-
-    Raises:
-        RossamError: the dataset is not there (says what layout is expected and where to get it), images of
-            the split are missing, or the annotations are damaged (`read_coco`).
-
-    Warns:
-        UserWarning: `annotations.json` is not the known file.
+    The split is the one that ships with this package (520 train, 130 val), whatever lies in `root`, so that numbers
+    compare everywhere. An object's id is its annotation's; odd annotations carry a `note` among their attributes. A
+    `UserWarning` says where `annotations.json` is not the known file.
     """
     if split not in ("train", "val", None):
         raise RossamError(NAME, f"has no split {split!r}", "use 'train', 'val', or None for all images")
@@ -89,12 +78,12 @@ def read_nwpu_vhr10(root: str | PathLike, split: Literal["train", "val"] | None 
             stacklevel=2,
         )
         return frames
-    objects = [[replace(o, attributes=_attributes(o)) for o in frame.objects] for frame in frames]
-    return frames.subset([frame.with_objects(new) for frame, new in zip(frames, objects, strict=True)])
+    return frames.subset([frame.with_objects([_with_note(item) for item in frame.objects]) for frame in frames])
 
 
-def _attributes(item: ObjectAnnotation) -> dict:
-    return dict(item.attributes) | ({"note": NOTES[item.object_id]} if item.object_id in NOTES else {})
+def _with_note(item: ObjectAnnotation) -> ObjectAnnotation:
+    note = NOTES.get(item.object_id)
+    return replace(item, attributes=dict(item.attributes) | {"note": note}) if note else item
 
 
 def _find(root: Path) -> tuple[Path, Path]:

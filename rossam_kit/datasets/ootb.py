@@ -5,7 +5,7 @@ video. Chen et al., ISPRS J. Photogramm. 210 (2024).
 
 Coordinates: rows of eight numbers, x and y of the four corners in turn. The box is the smallest upright one that
 holds them; the corners stay in the object's attribute `oriented_box`, [[x, y], …], in the same pixel-edge
-coordinates. Nothing states whether the first pixel is 0 or 1: see `FIRST_PIXEL`. The sixteen flags of a
+coordinates. Nothing states whether the first pixel is 0 or 1; it is taken for 0. The sixteen flags of a
 sequence are in its frames' attribute `flags`.
 """
 
@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rossam_kit.datasets.box_conventions import upright_box
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import Report, find_folder, indexed, subfolders
 from rossam_kit.datasets.tracking_text import SEQUENCE, parse_whole, read_rows, single_object_set
 
 NAME = "ootb"
-FIRST_PIXEL = 0.0
-"""What the source calls the first pixel's left edge; 1.0 would move every corner by one pixel to the left and up."""
 FLAGS = 16
 FLAG_FOLDER = "anno"
 LAYOUT = """\
@@ -34,17 +33,7 @@ HOW_TO_GET = "follow the download link in the README of the GitHub repository YZ
 
 
 def read_ootb(root: str | PathLike, cache: Path | None = None) -> FrameSet:
-    """All sequences, sorted by class and number. The dataset has no splits.
-
-    Args:
-        root: the dataset's folder, or one at most two levels above it.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: the dataset is not there, or a list of all problems with file and line: images missing,
-            unreadable or of several sizes; rows that are no eight numbers; row and frame counts that differ;
-            flags that are not sixteen of 0 and 1.
-    """
+    """All sequences, sorted by class and number (`reading` describes arguments and errors). There are no splits."""
     root = find_folder(root, _is_dataset, LAYOUT, HOW_TO_GET)
     return indexed(
         NAME, root, [root], {}, cache, lambda: single_object_set(NAME, root, 8, _to_object, _flags, [FLAG_FOLDER])
@@ -69,10 +58,10 @@ def _flags(folder: Path, report: Report) -> dict[str, list[int]]:
 
 
 def _to_object(values: list[float]):
-    corners = np.array(values).reshape(4, 2) - FIRST_PIXEL
+    corners = np.array(values).reshape(4, 2)
     sides = np.roll(corners, -1, axis=0) - corners
     following = np.roll(sides, -1, axis=0)
     turns = sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0]  # of one sign around a convex outline
     if (turns > 0).sum() == (turns < 0).sum() and np.isfinite(corners).all():
         raise ValueError(f"the corners {corners.tolist()} do not follow each other around a box")
-    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()), {"oriented_box": corners.tolist()}
+    return upright_box(corners), {"oriented_box": corners.tolist()}

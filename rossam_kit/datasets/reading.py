@@ -1,7 +1,9 @@
 """Common parts of the readers of real datasets: finding the folder, reporting all problems at once, caching the result.
 
-A dataset is read from its files once, and from a COCO index in the cache afterwards, as long as no file below its
-folder has changed.
+All readers take `root`, the dataset's folder or one at most two levels above it, and `cache`, the folder for the index
+(None: `files.cache_dir()`). A dataset is read from its files once, and from a COCO index in the cache afterwards, as
+long as no file below its folder has changed. A `RossamError` says that the dataset is not there, what its layout is and
+where to get it; or lists all problems with file and line.
 
 Problems and drops: a fault of a whole file (unreadable, wrong columns, unknown class, sizes or
 counts that disagree) stops the reading with one error that lists all of them. A single object that cannot be
@@ -18,14 +20,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, stable_hash
+from rossam_core.records import ObjectAnnotation
 from rossam_kit.cache import cached
-from rossam_kit.datasets.box_conventions import FEW_BOXES, other_convention
+from rossam_kit.datasets.box_conventions import FEW_BOXES, are_around, other_convention
 from rossam_kit.datasets.coco import read_whole_index, write_coco_index
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.images import image_size_hw, with_reading
@@ -40,6 +45,14 @@ READERS_VERSION = 2
 """To be raised with any change of a reader that moves its frames: cached indices of older versions are not used."""
 MOSTLY = 0.5
 """Where a larger share of a file's boxes is unusable, the file and not the box is at fault."""
+
+
+class Entry(NamedTuple):
+    """An object that could be read from a file: its frame number, its line or name there, and itself."""
+
+    number: int
+    place: int | str
+    item: ObjectAnnotation
 
 
 def is_litter(name: str) -> bool:
@@ -95,20 +108,20 @@ def find_folder(root: str | os.PathLike, is_dataset: Callable[[Path], bool], lay
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders in `folder`, sorted by name; none where it does not exist. Litter is passed over."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
-    return [folder / name for name in names]
+    return [folder / entry.name for entry in _listed(folder) if entry.is_dir()]
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these suffixes in `folder`, sorted by name; none where it does not exist."""
+    """Files of these suffixes in `folder`, sorted by name; none where it does not exist. Litter is passed over."""
+    return [folder / entry.name for entry in _listed(folder) if os.path.splitext(entry.name)[1].lower() in suffixes]
+
+
+def _listed(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, but litter, sorted by name; nothing where there is no such folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if os.path.splitext(e.name)[1].lower() in suffixes)
-    return [folder / name for name in names if not is_litter(name)]
+        return sorted((entry for entry in entries if not is_litter(entry.name)), key=lambda entry: entry.name)
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], report: Report) -> dict[int, Path]:
@@ -133,39 +146,51 @@ def size_or_problem(path: Path, report: Report) -> tuple[int, int] | None:
         return None
 
 
-def usable_boxes(
-    boxes_xyxy: Sequence,
-    size_hw: tuple[int, int],
-    path: Path,
-    places: Sequence[int | str],
-    report: Report,
-    convention: str = "xywh",
-) -> np.ndarray:
-    """Which boxes of a file hold a pixel of the frame, bool N; the others are logged, or a problem if they are most.
+def usable_entries(
+    entries: Sequence[Entry], size_hw: tuple[int, int], path: Path, report: Report, convention: str = "xywh"
+) -> list[Entry]:
+    """Those of a file whose box holds a pixel of the frame; the others are logged, or a problem if they are most.
 
-    Boxes that look like another convention's than the file's are a problem, too.
-
-    Args:
-        boxes_xyxy: N boxes in pixel-edge coordinates.
-        path: the file they are from.
-        places: line number or name of each.
-        convention: what the file holds (`boxes.CONVENTIONS`).
+    Boxes that look like another convention's than the file's (one of `box_conventions.CONVENTIONS`) are a problem, too.
     """
-    usable, boxes = np.ones(len(boxes_xyxy), bool), np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    faults = box_problems(boxes, size_hw)
-    for index, fault in faults:
-        usable[index] = False
-        report.drop(path, f"box {fault}", places[index], boxes=1)
+    boxes = np.array([entry.item.box_xyxy for entry in entries], dtype=np.float64).reshape(-1, 4)
+    faults = dict(box_problems(boxes, size_hw))
+    for index, fault in faults.items():
+        report.drop(path, f"box {fault}", entries[index].place, boxes=1)
     if len(faults) > max(1, MOSTLY * len(boxes)):
-        index, fault = faults[0]
-        report.problem(path, f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used", places[index])
+        index, fault = next(iter(faults.items()))
+        finding = f"box {fault}; {len(faults)} of {len(boxes)} boxes cannot be used"
+        report.problem(path, finding, entries[index].place)
     elif len(boxes) >= FEW_BOXES:
         values = boxes.copy()
         values[:, 2:] -= boxes[:, :2] if convention == "xywh" else 0
         if (other := other_convention(values, convention, size_hw)) is not None:
-            finding = f"half or more of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
-            report.problem(path, f"boxes are expected as {convention}: {finding}", places[0])
-    return usable
+            finding = f"many of {len(boxes)} boxes lie largely outside the frame; as {other} they do not"
+            report.problem(path, f"boxes are expected as {convention}: {finding}", entries[0].place)
+    return [entry for index, entry in enumerate(entries) if index not in faults]
+
+
+def entries_around_masks(entries: Sequence[Entry], size_hw: tuple[int, int], path: Path, report: Report) -> list[Entry]:
+    """Those whose box (in the file: two corners) fits their mask, and those without one; the others are logged.
+
+    It is a problem where they are most, or where the boxes fit as another convention.
+    """
+    extents = [masks.extent(e.item.segmentation, size_hw) if e.item.has_mask else None for e in entries]
+    boxes = np.array([entry.item.box_xyxy for entry in entries], dtype=np.float64).reshape(-1, 4)
+    is_box = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    masked = [i for i, extent in enumerate(extents) if extent is not None and is_box[i]]
+    if not masked:
+        return list(entries)
+    boxes, around = boxes[masked], np.array([extents[i] for i in masked])
+    wrong = [i for i, fits in zip(masked, are_around(boxes, around, size_hw), strict=True) if not fits]
+    for i in wrong:
+        box, extent = list(entries[i].item.box_xyxy), extents[i].tolist()
+        report.drop(path, f"box {box} is not around its mask {extent}", entries[i].place, boxes=1)
+    other = other_convention(boxes, "xyxy", size_hw, around)
+    if other is not None or len(wrong) > max(1, len(masked) / 2):
+        finding = "most are not around their masks" if other is None else f"as {other} they fit their masks"
+        report.problem(path, f"boxes are expected as xyxy: {finding}", entries[masked[0]].place)
+    return [entry for i, entry in enumerate(entries) if i not in wrong]
 
 
 def indexed(
@@ -229,14 +254,12 @@ def _collector_paused() -> Iterator[None]:
 def _file_states(paths: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, size, and time of change of every file in or below `paths`."""
     for path in paths:
-        if path.is_dir():
-            with os.scandir(path) as entries:
-                for entry in (entry for entry in entries if not is_litter(entry.name)):
-                    if entry.is_dir():
-                        yield from _file_states([Path(entry.path)])
-                    else:
-                        state = entry.stat()
-                        yield entry.path, state.st_size, state.st_mtime_ns
-        elif path.exists():
+        for entry in _listed(path):
+            if entry.is_dir():
+                yield from _file_states([Path(entry.path)])
+            else:
+                state = entry.stat()
+                yield entry.path, state.st_size, state.st_mtime_ns
+        if path.is_file():
             state = path.stat()
             yield str(path), state.st_size, state.st_mtime_ns

@@ -17,40 +17,31 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import read_json, sha256_of, stable_hash, write_json
 from rossam_core.records import Frame
+from rossam_core.settings import Config, parse_config
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.progress import track
 
-FORMAT = "rossam-sampling-1"
-WRITE_ANEW = "draw and write the manifest anew, or take it from where it came once more"
 
-
-@dataclass(frozen=True)
-class SampledFrame:
-    """One drawn frame.
-
-    Attributes:
-        key: `video/index`, as `Frame.key`.
-        file: the image, relative to the folder all images of the set share; for the reader's eye.
-        image_sha256: of the image file's bytes.
-        annotation_sha256: of the objects as read: ids, categories, boxes, masks.
-        objects: how many there are.
-    """
+class SampledFrame(Config):
+    """One drawn frame."""
 
     key: str
+    """`video/index`, as `Frame.key`."""
     file: str
+    """The image, relative to the folder all images of the set share; for the reader's eye."""
     image_sha256: str
     annotation_sha256: str
+    """Of the objects as read: ids, categories, boxes, masks."""
     objects: int
 
 
-@dataclass(frozen=True)
-class Exclusion:
+class Exclusion(Config):
     """Frames of one video that the draw did not consider, and why."""
 
     video: str
@@ -58,10 +49,10 @@ class Exclusion:
     reason: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Config):
     """A draw, complete enough to repeat and to check it."""
 
+    format: Literal["rossam-sampling-1"] = "rossam-sampling-1"
     dataset: str
     fraction: float
     seed: int
@@ -72,18 +63,11 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Hash of all that the manifest says."""
-        return stable_hash([FORMAT, asdict(self)])
-
-    def excluded(self) -> dict[str, dict[str, int]]:
-        """By reason: how many videos, and how many frames of them, were left out."""
-        table: dict[str, Counter] = defaultdict(Counter)
-        for exclusion in self.exclusions:
-            table[exclusion.reason].update(videos=1, frames=exclusion.frames)
-        return {reason: dict(counts) for reason, counts in sorted(table.items())}
+        return stable_hash([self.format, self.model_dump(exclude={"format"})])
 
     def write(self, path: str | os.PathLike) -> None:
         """Write as JSON."""
-        write_json(path, {"format": FORMAT, **asdict(self), "digest": self.digest})
+        write_json(path, self.model_dump() | {"digest": self.digest})
 
 
 def draw_manifest(
@@ -116,30 +100,24 @@ def draw_manifest(
             drawn += sorted(sorted(usable, key=lambda frame: _rank(frame, seed))[:count], key=lambda frame: frame.index)
     root = _common_folder(drawn)
     sampled = [_sampled(frame, root) for frame in track(drawn, desc="hash sampled frames")]
-    return Manifest(frames.name, fraction, seed, tuple(exclude_categories), tuple(sampled), tuple(exclusions))
+    return Manifest(
+        dataset=frames.name,
+        fraction=fraction,
+        seed=seed,
+        exclude_categories=tuple(exclude_categories),
+        frames=tuple(sampled),
+        exclusions=tuple(exclusions),
+    )
 
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
     """Read what `Manifest.write` wrote; a changed or truncated one is a `RossamError`."""
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        format_name = content.get("format") if isinstance(content, dict) else content
-        raise RossamError(path, f"format is {format_name!r}, expected {FORMAT!r}", WRITE_ANEW)
-    try:
-        manifest = Manifest(
-            dataset=content["dataset"],
-            fraction=content["fraction"],
-            seed=content["seed"],
-            exclude_categories=tuple(content["exclude_categories"]),
-            frames=tuple(SampledFrame(**row) for row in content["frames"]),
-            exclusions=tuple(Exclusion(**exclusion) for exclusion in content["exclusions"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RossamError(path, f"lacks or misspells a field ({error!r})", WRITE_ANEW) from error
+    values = {key: value for key, value in content.items() if key != "digest"} if isinstance(content, dict) else content
+    manifest = parse_config(Manifest, values, where=path)
     if manifest.digest != content.get("digest"):
-        raise RossamError(
-            path, f"its {len(manifest.frames):,} frames do not fit its digest: it was changed", WRITE_ANEW
-        )
+        finding = f"its {len(manifest.frames):,} frames do not fit its digest: it was changed"
+        raise RossamError(path, finding, "draw and write the manifest anew, or take it from where it came once more")
     return manifest
 
 
@@ -190,8 +168,10 @@ def _exclusions(video: str, members: Sequence[Frame], exclude_categories: Sequen
     """One entry a reason; a video without any usable frame gets one, with its commonest reason."""
     reasons = Counter(_reason_against(frame, exclude_categories) for frame in members)
     if None not in reasons:
-        return [Exclusion(video, len(members), f"whole video: {reasons.most_common(1)[0][0]}")]
-    return [Exclusion(video, count, f"single frames: {reason}") for reason, count in reasons.items() if reason]
+        counts = {f"whole video: {reasons.most_common(1)[0][0]}": len(members)}
+    else:
+        counts = {f"single frames: {reason}": count for reason, count in reasons.items() if reason}
+    return [Exclusion(video=video, frames=count, reason=reason) for reason, count in counts.items()]
 
 
 def _sampled(frame: Frame, root: Path) -> SampledFrame:
@@ -202,7 +182,13 @@ def _sampled(frame: Frame, root: Path) -> SampledFrame:
             frame.image_path, f"cannot be read ({error.strerror})", "check the dataset's folder; `rossam fetch --check`"
         ) from error
     file = Path(os.path.relpath(frame.image_path, root)).as_posix()
-    return SampledFrame(frame.key, file, digest, _annotation_hash(frame), len(frame.objects))
+    return SampledFrame(
+        key=frame.key,
+        file=file,
+        image_sha256=digest,
+        annotation_sha256=_annotation_hash(frame),
+        objects=len(frame.objects),
+    )
 
 
 def _annotation_hash(frame: Frame) -> str:

@@ -15,12 +15,13 @@ The split is the workbook's own, a sheet a kind: the header names classes, colum
 the rows below it), cells are sequence numbers. There is no val split.
 
 Coordinates: polygons and corners are read as pixel-edge coordinates as they stand; xmax, ymax, x + w and y + h
-are taken as outer edges. Nothing states whether the first pixel is 0 or 1: see `FIRST_PIXEL`.
+are taken as outer edges. Nothing states whether the first pixel is 0 or 1; it is taken for 0.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -28,21 +29,33 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 
-from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.datasets.box_conventions import are_around, other_convention
-from rossam_kit.datasets.coco import check_segmentation
+from rossam_kit.datasets.box_conventions import upright_box, xywh_box
+from rossam_kit.datasets.coco import flat_numbers, segmentation_fault
 from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.datasets.reading import Report, find_folder, indexed, numbered_files, subfolders, usable_boxes
-from rossam_kit.datasets.spreadsheet import read_xlsx
-from rossam_kit.datasets.tracking_text import Clip, parse_numbers, parse_whole, read_clip, read_rows
+from rossam_kit.datasets.reading import (
+    Entry,
+    Report,
+    entries_around_masks,
+    find_folder,
+    indexed,
+    numbered_files,
+    subfolders,
+    usable_entries,
+)
+from rossam_kit.datasets.tracking_text import (
+    Clip,
+    parse_numbers,
+    parse_whole,
+    read_clip,
+    read_rows,
+)
 
 NAME = "sat-mtb"
-FIRST_PIXEL = 0.0
-"""What the source calls the first pixel's left edge; 1.0 would move everything by one pixel to the left and up."""
 CATEGORIES = ("airplane", "car", "ship", "train")
 MOT_CLASSES = ("car", "airplane", "ship", "train")
 """By the number in column 8 of the track files."""
@@ -77,20 +90,11 @@ def read_sat_mtb(
     annotations: Kind = "seg",
     cache: Path | None = None,
 ) -> FrameSet:
-    """The sequences of a split with one kind of annotation, sorted by class and number.
+    """The sequences of a split with one kind of annotation, by class and number; arguments and errors: `reading`.
 
     A frame without a file of that kind is left out and logged. With `seg`, an object's id is that of its
     annotation; whether it is the same in all frames is not known. The kind of a ship or airplane stands in the
-    attribute `kind`.
-
-    Args:
-        root: the dataset's folder, or one at most two levels above it.
-        split: `train`, `test`, or None for all sequences that are annotated, the workbook not asked.
-        annotations: `seg`, `hbb`, `obb` or `mot`.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: the dataset is not there, or a list of all problems with file and line.
+    attribute `kind`. With `split` None, all sequences that are annotated are read, whatever the workbook says.
     """
     if split not in ("train", "test", None):
         raise RossamError(NAME, f"has no split {split!r}", "use 'train', 'test', or None for all sequences")
@@ -112,9 +116,8 @@ def _read(root: Path, split: str | None, annotations: Kind) -> FrameSet:
     for folder in _sequences(root, split, annotations, report):
         clip = read_clip(folder / "img", report, contiguous=False)
         if clip is not None:
-            objects = _read_tracks(folder, clip, report) if annotations == "mot" else {}
-            if annotations != "mot":
-                objects = _read_files(folder, clip, annotations, report)
+            is_mot = annotations == "mot"
+            objects = _read_tracks(folder, clip, report) if is_mot else _read_files(folder, clip, annotations, report)
             video = folder.relative_to(root).as_posix()
             frames += [
                 Frame(NAME, video, number, path, clip.size_hw, tuple(objects[number]))
@@ -155,6 +158,23 @@ def _sequences(root: Path, split: str | None, annotations: Kind, report: Report)
         elif not (folders[category, number] / FOLDERS[annotations]).is_dir():
             report.problem(folders[category, number] / FOLDERS[annotations], f"no such folder, but {split} lists it")
     return [folders[key] for key in wanted if key in folders]
+
+
+def read_xlsx(path: str | PathLike) -> dict[str, list[list[str]]]:
+    """Rows of cells by sheet name; an empty cell is "", numbers are text (`3`, `4.5`), formulas their last value.
+
+    Raises:
+        RossamError: no such file, or not a readable workbook.
+    """
+    try:
+        sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str, na_filter=False, engine="openpyxl")
+    except FileNotFoundError as error:
+        raise RossamError(path, "no such file", "check the path, or download the workbook again") from error
+    except Exception as error:  # damage makes zipfile, the XML parser and openpyxl raise whatever they meet
+        raise RossamError(path, f"is not a readable .xlsx workbook ({error})", "download it again") from error
+    return {
+        name: [[cell.strip() for cell in row] for row in sheet.to_numpy().tolist()] for name, sheet in sheets.items()
+    }
 
 
 def _read_split(path: Path, sheet_name: str, report: Report) -> dict[tuple[str, int], str]:
@@ -209,14 +229,11 @@ def _read_files(folder: Path, clip: Clip, annotations: Kind, report: Report) -> 
 
 def _usable(objects: Objects, size_hw: tuple[int, int], path: Path, report: Report) -> Objects:
     """Those whose box can be used; an id twice is a problem."""
-    seen: set[int] = set()
-    for item in objects:
-        if item.object_id in seen:
-            report.problem(path, "this object occurs twice", f"object {item.object_id}")
-        seen.add(item.object_id)
-    names = [f"object {item.object_id}" for item in objects]
-    usable = usable_boxes([item.box_xyxy for item in objects], size_hw, path, names, report, "xyxy")
-    return [item for item, good in zip(objects, usable, strict=True) if good]
+    entries = [Entry(1, f"object {item.object_id}", item) for item in objects]
+    for place, count in Counter(entry.place for entry in entries).items():
+        if count > 1:
+            report.problem(path, "this object occurs twice", place)
+    return [entry.item for entry in usable_entries(entries, size_hw, path, report, "xyxy")]
 
 
 def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
@@ -235,45 +252,30 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
     if stated != size_hw:
         report.problem(path, f"height×width is {stated}, the image's is {size_hw}")
         return []
-    objects, boxes, extents, contradictions = [], [], [], 0
+    entries = []
     for position, item in enumerate(items):
         place = f"annotations[{position}]"
         class_id = item.get("category_id")
         own_names = (item.get("supercategory"), item.get("name"))
         coarse, fine = names.get(class_id, own_names) if isinstance(class_id, int | str | None) else (None, class_id)
         category = _coarse(coarse, fine)
-        polygons, box = item.get("segmentation"), _finite(item.get("bbox"), 4)
+        polygons, box = item.get("segmentation"), flat_numbers(item.get("bbox"))
+        fault = segmentation_fault(polygons, size_hw)
         if category is None:
             report.problem(path, f"class is {fine!r} of {coarse!r}, expected one of {', '.join(CATEGORIES)}", place)
         elif not isinstance(item.get("id"), int):
             report.problem(path, f"id is {item.get('id')!r}, expected a whole number", place)
-        elif box is None:
+        elif box is None or len(box) != 4:
             report.problem(path, f"bbox is {item.get('bbox')!r}, expected four numbers", place)
+        elif fault:
+            report.problem(path, fault, place)
         else:
-            try:
-                check_segmentation(polygons, size_hw)
-            except ValueError as fault:
-                report.problem(path, str(fault), place)
-                continue
-            extent = masks.extent(polygons, size_hw) if polygons else None
-            if extent is not None and np.isfinite(box).all() and (box[2:] > box[:2]).all():
-                boxes.append(box)
-                extents.append(extent)
-                if not are_around(box[None], extent[None], size_hw)[0]:
-                    contradictions += 1
-                    finding = f"bbox {box.tolist()} is not around its polygon {extent.tolist()}"
-                    report.drop(path, finding, place, boxes=1)
-                    continue
-            shifted = [[v - FIRST_PIXEL for v in p] for p in polygons] if isinstance(polygons, list) else polygons
+            polygons = [[float(v) for v in p] for p in polygons] if isinstance(polygons, list) else polygons
             kind = {"kind": str(fine)} if fine and str(fine).lower() != category else {}
-            objects.append(
-                ObjectAnnotation(item["id"], category, tuple((box - FIRST_PIXEL).tolist()), shifted or None, kind)
+            entries.append(
+                Entry(1, place, ObjectAnnotation(item["id"], category, tuple(box.tolist()), polygons or None, kind))
             )
-    other = other_convention(np.array(boxes), "xyxy", size_hw, np.array(extents)) if boxes else None
-    if other is not None or contradictions > max(1, len(boxes) / 2):
-        finding = {None: "another box", "xywh": "x, y, width, height"}.get(other, other)
-        report.problem(path, f"bbox holds {finding}, expected xmin, ymin, xmax, ymax of its polygon")
-    return objects
+    return [entry.item for entry in entries_around_masks(entries, size_hw, path, report)]
 
 
 def _read_xml(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
@@ -303,12 +305,12 @@ def _read_xml(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
         elif values is None:
             report.problem(path, f"{box_tag} does not hold the numbers {parts}", place)
         else:
-            points = np.array(values).reshape(-1, 2) - FIRST_PIXEL
-            box = points.ravel() if not is_oriented else np.concatenate([points.min(axis=0), points.max(axis=0)])
+            points = np.array(values).reshape(-1, 2)
+            box = upright_box(points) if is_oriented else tuple(values)
             kinds = [name for name in names if name and name.lower() != category]
             attributes = {"kind": kinds[0]} if kinds else {}
             attributes |= {"oriented_box": points.tolist()} if is_oriented else {}
-            objects.append(ObjectAnnotation(object_id, category, tuple(box.tolist()), attributes=attributes))
+            objects.append(ObjectAnnotation(object_id, category, box, attributes=attributes))
     return objects
 
 
@@ -317,7 +319,7 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
     candidates = [p for p in (folder / "mot" / folder.name, folder / "mot" / f"{folder.name}.txt") if p.is_file()]
     path = candidates[0] if candidates else folder / "mot" / f"{folder.name}.txt"
     class_of: dict[int, int] = {}
-    by_frame: dict[int, dict[int, tuple[int, ObjectAnnotation]]] = {number: {} for number in clip.images}
+    by_frame: dict[int, dict[int, Entry]] = {number: {} for number in clip.images}
     for line, fields in read_rows(path, report)[0]:
         values = parse_numbers(fields)
         whole = [parse_whole(fields[i]) for i in (0, 1, 7)] if len(fields) == MOT_COLUMNS else [None]
@@ -335,25 +337,16 @@ def _read_tracks(folder: Path, clip: Clip, report: Report) -> dict[int, Objects]
         elif object_id in by_frame[number]:
             report.problem(path, f"object {object_id} has a box in frame {number} already", line)
         else:
-            x, y, w, h = values[2:6]
-            box = (x - FIRST_PIXEL, y - FIRST_PIXEL, x - FIRST_PIXEL + w, y - FIRST_PIXEL + h)
-            by_frame[number][object_id] = (line, ObjectAnnotation(object_id, MOT_CLASSES[class_number], box))
-    entries = [entry for rows in by_frame.values() for entry in rows.values()]
-    boxes, lines = [item.box_xyxy for _, item in entries], [line for line, _ in entries]
-    usable = usable_boxes(boxes, clip.size_hw, path, lines, report)
-    good = {line for line, use in zip(lines, usable, strict=True) if use}
-    return {number: [item for line, item in rows.values() if line in good] for number, rows in by_frame.items()}
+            item = ObjectAnnotation(object_id, MOT_CLASSES[class_number], xywh_box(values[2:6]))
+            by_frame[number][object_id] = Entry(number, line, item)
+    entries = [entry for of_frame in by_frame.values() for entry in of_frame.values()]
+    objects: dict[int, Objects] = {number: [] for number in by_frame}
+    for number, _, item in usable_entries(entries, clip.size_hw, path, report):
+        objects[number].append(item)
+    return objects
 
 
 def _coarse(*names: Any) -> str | None:
     """The class that the first known of `names` belongs to."""
     classes = [COARSE.get(str(name).strip().lower().replace(" ", "_")) for name in names if name]
     return next((category for category in classes if category), None)
-
-
-def _finite(values: Any, count: int) -> np.ndarray | None:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    return array if array.shape == (count,) else None

@@ -251,7 +251,9 @@ def _nodata(page, path: Path) -> np.generic | None:
     text = page.tags.valueof(GDAL_NODATA)
     if text is None or page.dtype is None:
         return None
-    text = str(text).strip("\0 ")
+    text = " ".join(dict.fromkeys(str(text).strip("\0").split()))  # some write the same number for each band
+    if not text:
+        return None
     try:
         value = float(text)
     except ValueError as error:

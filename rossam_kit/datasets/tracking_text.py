@@ -13,11 +13,12 @@ from rossam_core.records import Box, Frame, ObjectAnnotation
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.reading import (
     IMAGE_SUFFIXES,
+    Entry,
     Report,
     numbered_files,
     size_or_problem,
     subfolders,
-    usable_boxes,
+    usable_entries,
 )
 
 CATEGORIES = ("car", "plane", "ship", "train")
@@ -69,17 +70,17 @@ def read_rows(path: Path, report: Report) -> tuple[list[Row], str]:
 
     A blank row has no fields. A file that is missing, empty, or not text is a problem and has no rows.
     """
+    lines, finding = [], "is empty"
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError:
+        finding = "no such file"
     except (OSError, UnicodeDecodeError) as error:
-        finding = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read as text ({error})"
-        report.problem(path, finding)
-        return [], ","
-    if not lines:
-        report.problem(path, "is empty")
-        return [], ","
+        finding = f"cannot be read as text ({error})"
     if any("\0" in line for line in lines):
-        report.problem(path, "holds zero bytes: it is not a UTF-8 text file")
+        lines, finding = [], "holds zero bytes: it is not a UTF-8 text file"
+    if not lines:
+        report.problem(path, finding)
         return [], ","
     delimiter = "," if sum("," in line for line in lines) * 2 > len(lines) else " "
     split = [line.split(",") if delimiter == "," else line.split() for line in lines]
@@ -99,10 +100,7 @@ def parse_numbers(fields: Sequence[str]) -> list[float] | None:
 
 def parse_whole(value: str) -> int | None:
     """A field such as `12` or `12.0` as an int, None where it is anything else."""
-    try:
-        number = float(value)
-    except ValueError:
-        return None
+    number = (parse_numbers([value]) or [math.nan])[0]
     return int(number) if math.isfinite(number) and number == int(number) else None
 
 
@@ -132,59 +130,42 @@ def single_object_set(
         elif folder.name not in beside:
             report.problem(folder, f"is not a sequence <class>_<number> of a class among {', '.join(CATEGORIES)}")
     for category, _, folder in sorted(sequences):
-        attributes = attributes_of(folder, report)
-        frames += single_object_frames(dataset, folder, folder.name, category, columns, to_object, report, attributes)
+        attributes, clip = attributes_of(folder, report), read_clip(folder / "img", report)
+        objects = _read_object(folder / "groundtruth.txt", category, columns, to_object, clip, report)
+        if objects is not None:
+            frames += [
+                Frame(dataset, folder.name, number, path, clip.size_hw, objects.get(number, ()), dict(attributes))
+                for number, path in clip.images.items()
+            ]
     report.raise_if_any()
     return FrameSet(dataset, frames, report.drops, list(enumerate(CATEGORIES, start=1)))
 
 
-def single_object_frames(
-    dataset: str,
-    folder: Path,
-    video: str,
-    category: str,
-    columns: int,
-    to_object: ToObject,
-    report: Report,
-    attributes: Mapping[str, Any] | None = None,
-) -> list[Frame]:
-    """Frames of a sequence `folder/img/<number>`, `folder/groundtruth.txt` with one row for each frame.
+def _read_object(
+    path: Path, category: str, columns: int, to_object: ToObject, clip: Clip | None, report: Report
+) -> dict[int, tuple[ObjectAnnotation]] | None:
+    """Frame number → the object, from a file with one row per frame; None where the file cannot be used.
 
-    A row `none`, or of zeros alone, says that the target is absent: the frame stays, without objects, and the
-    row is logged.
-
-    Args:
-        columns: numbers in a row.
-        attributes: of every frame.
+    A row `none`, or of zeros alone, says that the target is absent: it is logged, and the frame stays without objects.
     """
-    truth = folder / "groundtruth.txt"
-    clip = read_clip(folder / "img", report)
-    rows, _ = read_rows(truth, report)
+    rows, _ = read_rows(path, report)
     if clip is None or not rows:
-        return []
+        return None
     if len(rows) != len(clip.images):
-        report.problem(truth, f"holds {len(rows)} rows, img/ holds {len(clip.images)} frames")
-        return []
-    by_frame: dict[int, tuple[int, Box, dict[str, Any]]] = {}
+        report.problem(path, f"holds {len(rows)} rows, img/ holds {len(clip.images)} frames")
+        return None
+    entries = []
     for number, (line, fields) in zip(clip.images, rows, strict=True):
         values = parse_numbers(fields)
         if [field.lower() for field in fields] == ["none"] or (values and len(values) == columns and not any(values)):
-            report.drop(truth, f"{ABSENT} ({','.join(fields)})", line)
+            report.drop(path, f"{ABSENT} ({','.join(fields)})", line)
         elif values is None or len(values) != columns:
-            report.problem(truth, f"is {','.join(fields)!r}, expected {columns} numbers or 'none'", line)
+            report.problem(path, f"is {','.join(fields)!r}, expected {columns} numbers or 'none'", line)
         else:
             try:
-                by_frame[number] = (line, *to_object(values))
+                box, attributes = to_object(values)
+                entries.append(Entry(number, line, ObjectAnnotation(1, category, box, attributes=attributes)))
             except ValueError as fault:
-                report.drop(truth, str(fault), line, boxes=1)
-    lines, boxes = [line for line, _, _ in by_frame.values()], [box for _, box, _ in by_frame.values()]
-    usable = usable_boxes(boxes, clip.size_hw, truth, lines, report, "xywh" if columns == 4 else "xyxy")
-    objects = {
-        number: (ObjectAnnotation(1, category, box, attributes=extra),)
-        for (number, (_, box, extra)), good in zip(by_frame.items(), usable, strict=True)
-        if good
-    }
-    return [
-        Frame(dataset, video, number, path, clip.size_hw, objects.get(number, ()), dict(attributes or {}))
-        for number, path in clip.images.items()
-    ]
+                report.drop(path, str(fault), line, boxes=1)
+    usable = usable_entries(entries, clip.size_hw, path, report, "xywh" if columns == 4 else "xyxy")
+    return {entry.number: (entry.item,) for entry in usable}

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from rossam_core.errors import ProblemList, RossamError
+from rossam_kit.datasets.reading import is_litter
 from rossam_kit.progress import track
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -23,8 +24,6 @@ UNSUPPORTED = (".rar", ".7z", ".z01", ".zip.001")
 """Archives that Python's own library does not open."""
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 """What Python's readers raise for damaged, truncated and encrypted archives."""
-CLUTTER = ("__MACOSX", ".DS_Store")
-"""Members that macOS adds; not unpacked."""
 MIN_LIMIT, MAX_RATIO = 1_000_000_000, 100
 """Images hardly compress, annotations in text at most some 20 times; deflate's extreme is 1,000 times."""
 
@@ -72,7 +71,7 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def _checked_members(archive: Path, opened: Archive) -> tuple[list[Member], int]:
-    """All members but clutter, and their bytes; unsafe members and too many bytes raise `RossamError`."""
+    """All members but litter, and their bytes; unsafe members and too many bytes raise `RossamError`."""
     limit, total = max(MIN_LIMIT, MAX_RATIO * archive.stat().st_size), 0
     members, problems = [], ProblemList(archive)
     for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
@@ -85,9 +84,9 @@ def _checked_members(archive: Path, opened: Archive) -> tuple[list[Member], int]
                 f"unpacks to more than {limit:,} bytes, the limit for its size of {archive.stat().st_size:,}",
                 "nothing was unpacked; check where the file comes from, and unpack it by hand if you trust it",
             )
-        if not set(PurePosixPath(name).parts) & set(CLUTTER):
+        problems.extend((repr(name), reason) for reason in _reasons_against(member, name))
+        if not any(map(is_litter, PurePosixPath(name).parts)):
             members.append(member)
-            problems.extend((repr(name), reason) for reason in _reasons_against(member, name))
     while isinstance(opened, tarfile.TarFile) and opened.fileobj.read(1 << 20):
         pass  # to the compressor's checksum at the very end, which tarfile itself never reads
     problems.raise_if_any("nothing was unpacked; do not use this file, and fetch it from its authors")

@@ -10,8 +10,8 @@ the object is out of sight. Also read: `sot/<class>/<NNN>_<id>/groundtruth_rect.
 the form in which single sequences are passed on. Some published rows are malformed, and some sequences have
 boxes for few of their frames: both are left out and logged.
 
-Coordinates: nothing states whether the first pixel is 0 or 1 (see `FIRST_PIXEL`), nor whether x2 and y2 belong to
-the box; they are taken as its outer edge, as x + w is.
+Coordinates: nothing states whether the first pixel is 0 or 1, nor whether x2 and y2 belong to the box; it is taken for
+0, and they for the outer edge, as x + w is.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 from rossam_core.records import Box, Frame, ObjectAnnotation
-from rossam_kit.datasets.box_conventions import xywh_to_xyxy
+from rossam_kit.datasets.box_conventions import xywh_box
 from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.datasets.reading import MOSTLY, Report, find_folder, indexed, list_files, subfolders, usable_boxes
+from rossam_kit.datasets.reading import (
+    MOSTLY,
+    Entry,
+    Report,
+    find_folder,
+    indexed,
+    list_files,
+    subfolders,
+    usable_entries,
+)
 from rossam_kit.datasets.tracking_text import (
     ABSENT,
     CATEGORIES,
     REMEDY,
-    Clip,
     Row,
     parse_numbers,
     parse_whole,
@@ -39,8 +46,6 @@ from rossam_kit.datasets.tracking_text import (
 )
 
 NAME = "viso"
-FIRST_PIXEL = 0.0
-"""What the source calls the first pixel's left edge; 1.0 would move every box by one pixel to the left and up."""
 TASKS = ("mot", "sot")
 TRACK_FILE = re.compile(r"(\d+)_(\d+)_(\d+)")
 LONE_TRACK = "groundtruth_rect.txt"
@@ -49,29 +54,14 @@ LAYOUT = f"""\
     sot/<class>/<NNN>/img/000001.jpg …, sot/<class>/<NNN>/gt/<id>_<start>_<end>.txt
     one of the two, <class> among {", ".join(CATEGORIES)}"""
 HOW_TO_GET = "follow the download links in the README of the GitHub repository QingyongHu/VISO"
-
-
-class Entry(NamedTuple):
-    """One row that could be read."""
-
-    object_id: int
-    number: int
-    line: int
-    box: Box
+Tracks = Iterator[tuple[Path, list[Entry], str]]
+"""Files with the entries of each and the convention of its boxes."""
 
 
 def read_viso(root: str | PathLike, cache: Path | None = None) -> FrameSet:
-    """All sequences of both tasks, sorted by name. The dataset has no split by sequence.
+    """All sequences of both tasks, sorted by name; arguments and errors: `reading`. There is no split by sequence.
 
-    Args:
-        root: the dataset's folder, or one at most two levels above it. Tasks: `mot` has every moving object, `sot`
-            chosen objects, each in a track of its own; one of them may be missing.
-        cache: folder for the index; None = `files.cache_dir()`.
-
-    Raises:
-        RossamError: the dataset is not there, or a list of all problems with file and line: images missing,
-            unreadable or of several sizes; files that are no text; unknown classes; rows for frames that have
-            no image; files of which most rows cannot be used.
+    `mot` has every moving object, `sot` chosen objects, each in a track of its own; one of them may be missing.
     """
     root = find_folder(root, lambda f: any(subfolders(f / name) for name in TASKS), LAYOUT, HOW_TO_GET)
     folders = [root / name for name in TASKS]
@@ -96,30 +86,33 @@ def _read_sequence(folder: Path, category: str, report: Report) -> list[Frame]:
     clip = read_clip(folder / "img", report, contiguous=False)
     if clip is None:
         return []
-    read_files = _every_object if video.startswith("mot/") else _chosen_objects
+    has_every_object = video.startswith("mot/")
     objects: dict[int, dict[int, ObjectAnnotation]] = {}
-    for path, entries, convention in read_files(folder, report):
-        for entry in sorted(_in_frames(entries, path, clip, report, convention)):
-            in_frame = objects.setdefault(entry.number, {})
-            if entry.object_id in in_frame:
-                finding = f"object {entry.object_id} has a box in frame {entry.number} already, from another file"
-                report.drop(path, finding, entry.line, boxes=1)
-            else:
-                in_frame[entry.object_id] = ObjectAnnotation(entry.object_id, category, entry.box)
-    if read_files is _chosen_objects:
+    for path, entries, convention in (_every_object if has_every_object else _chosen_objects)(folder, category, report):
+        for number, line, _ in entries:
+            if number not in clip.images:
+                report.problem(path, f"frame {number} has no image img/{number:06d}", line)
+        usable = usable_entries(entries, clip.size_hw, path, report, convention)
+        for number, line, item in sorted(usable, key=lambda entry: (entry.item.object_id, entry.number)):
+            in_frame = objects.setdefault(number, {})
+            if in_frame.setdefault(item.object_id, item) is not item:
+                finding = f"object {item.object_id} has a box in frame {number} already, from another file"
+                report.drop(path, finding, line, boxes=1)
+    if not has_every_object:
         for number in sorted(set(clip.images) - set(objects)):
             report.drop(clip.images[number], "no box for this frame")
     return [
         Frame(NAME, video, number, path, clip.size_hw, tuple(objects.get(number, {}).values()))
         for number, path in clip.images.items()
-        if number in objects or read_files is _every_object
+        if number in objects or has_every_object
     ]
 
 
-def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
+def _every_object(folder: Path, category: str, report: Report) -> Tracks:
     """`gt/gt.txt`: frame, id, and box in each row."""
     path = folder / "gt/gt.txt"
     rows, delimiter = read_rows(path, report)
+    convention, expected = ("xywh", "frame,id,x,y,w,h,…") if delimiter == "," else ("xyxy", "frame id x1 y1 x2 y2 …")
     entries: dict[tuple[int, int], Entry] = {}
     malformed = []
     for line, fields in rows:
@@ -130,13 +123,13 @@ def _every_object(folder: Path, report: Report) -> Iterator[tuple[Path, list[Ent
         elif (object_id, number) in entries:
             report.drop(path, f"object {object_id} has a box in frame {number} already", line, boxes=1)
         else:
-            entries[object_id, number] = Entry(object_id, number, line, _box(values, is_xywh=delimiter == ","))
-    expected = "frame,id,x,y,w,h,…" if delimiter == "," else "frame id x1 y1 x2 y2 …"
+            box: Box = xywh_box(values) if convention == "xywh" else tuple(values)
+            entries[object_id, number] = Entry(number, line, ObjectAnnotation(object_id, category, box))
     _log_malformed(malformed, len(rows), expected, path, report)
-    yield path, list(entries.values()), "xywh" if delimiter == "," else "xyxy"
+    yield path, list(entries.values()), convention
 
 
-def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[Entry], str]]:
+def _chosen_objects(folder: Path, category: str, report: Report) -> Tracks:
     """`gt/<id>_<start>_<end>.txt` or `groundtruth_rect.txt`: the box of one object in each row."""
     paths = list_files(folder / "gt", (".txt",)) or [path for path in [folder / LONE_TRACK] if path.exists()]
     if not paths:
@@ -161,15 +154,9 @@ def _chosen_objects(folder: Path, report: Report) -> Iterator[tuple[Path, list[E
             elif not any(values):
                 report.drop(path, ABSENT, line)
             else:
-                entries.append(Entry(object_id, number, line, _box(values, is_xywh=True)))
+                entries.append(Entry(number, line, ObjectAnnotation(object_id, category, xywh_box(values))))
         _log_malformed(malformed, len(rows), "x,y,w,h", path, report)
         yield path, entries, "xywh"
-
-
-def _box(values: list[float], is_xywh: bool) -> Box:
-    x, y, *rest = values
-    moved = [x - FIRST_PIXEL, y - FIRST_PIXEL, *(rest if is_xywh else [value - FIRST_PIXEL for value in rest])]
-    return tuple(xywh_to_xyxy(moved).tolist()) if is_xywh else tuple(moved)
 
 
 def _log_malformed(malformed: list[Row], count: int, expected: str, path: Path, report: Report) -> None:
@@ -177,13 +164,3 @@ def _log_malformed(malformed: list[Row], count: int, expected: str, path: Path, 
         report.drop(path, f"malformed row {','.join(fields)!r}, expected {expected}", line, boxes=1)
     if len(malformed) > max(1, MOSTLY * count):
         report.problem(path, f"{len(malformed)} of {count} rows are malformed, expected {expected}", malformed[0][0])
-
-
-def _in_frames(entries: list[Entry], path: Path, clip: Clip, report: Report, convention: str) -> list[Entry]:
-    """The entries whose box can be used; a row for a frame that has no image is a problem."""
-    for entry in entries:
-        if entry.number not in clip.images:
-            report.problem(path, f"frame {entry.number} has no image img/{entry.number:06d}", entry.line)
-    boxes, lines = [e.box for e in entries], [e.line for e in entries]
-    usable = usable_boxes(boxes, clip.size_hw, path, lines, report, convention)
-    return [entry for entry, good in zip(entries, usable, strict=True) if good]

@@ -81,6 +81,8 @@ def test_oriented_boxes_of_sat_mtb_and_dota_prompt_and_clip(tmp_path, monkeypatc
         call(*arguments[:-1], tmp_path / "new", "--boxes", "hbb", "--clip-oriented")
     with pytest.raises(RossamError, match="name it with --source sat-mtb"):
         call("--method", "box", "--out", tmp_path / "new", "--boxes", "obb")
+    with pytest.raises(RossamError, match=r"data\.keep_crowd: has no effect with --boxes"):
+        call(*arguments[:-1], tmp_path / "new", "--boxes", "hbb", "--keep-crowd")
     (tmp_path / "dota/labelTxt").mkdir(parents=True)
     shutil.copytree(frame.image_path.parent, tmp_path / "dota/images")
     row = " ".join(str(value) for corner in corners for value in corner)

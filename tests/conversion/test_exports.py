@@ -132,6 +132,20 @@ def test_videos_that_would_share_a_name_get_different_ones(done, frames, tmp_pat
         exports.write_coco(both, tmp_path / "bad.json", "bitmap")
 
 
+@pytest.mark.parametrize("name", ["n" * 250, "飞" * 80, f"{'d' * 200}/{'n' * 200}"])
+def test_names_as_long_as_a_file_system_allows_fit_into_every_format(frames, tmp_path, name):
+    path = tmp_path / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    frames[0].image_path.rename(path)
+    twins = [dataclasses.replace(f, video=v, image_path=path, source={"file_name": f"{name}.png"})
+             for f, v in ((frames[0], name), (frames[0], f"{name}2"))]  # fmt: skip
+    done = convert(EllipseBaseline(), FrameSet("long", twins), tmp_path / "out", CONFIG)
+    for place, write in exports.EXPORTS.values():
+        write(done, tmp_path / "exports" / place)
+    assert len(list((tmp_path / "exports/authors").rglob("*.npy"))) == 4
+    assert len(list((tmp_path / "exports/yolo").rglob("*.png"))) == 2
+
+
 def test_an_unreadable_image_is_left_out_with_its_boxes_listed(frames, tmp_path):
     frames[1].image_path.unlink()
     done = convert(Notched(), frames, tmp_path / "out", CONFIG)

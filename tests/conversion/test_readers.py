@@ -194,6 +194,18 @@ def test_youtube_vis_is_evaluated_as_perfect_against_itself(videos, tmp_path):
             assert np.allclose(scores["HOTA"], 1)
 
 
+def test_tracks_that_have_a_name_keep_it(videos, tmp_path):
+    for item in videos["annotations"]:
+        item["instance_id"] = f"boat-{item['instance_id']}"
+    (tmp_path / "in.json").write_text(json.dumps(videos))
+    done = converted(tmp_path)
+    for name, write in (("coco.json", exports.write_coco), ("vis.json", exports.write_youtube_vis)):
+        content = json.loads(write(done, tmp_path / "out" / name).read_text())
+        assert {item["track_id"] for item in content["annotations"]} == {"boat-1", "boat-2"}
+    back = read_coco(tmp_path / "out/coco.json", tmp_path / "images", name="back")
+    assert {o.source["track_id"] for f in back for o in f.objects} == {"boat-1", "boat-2"}
+
+
 def test_mots_is_evaluated_as_perfect_against_itself(videos, tmp_path):
     folder = exports.write_mots(converted(tmp_path), tmp_path / "out/mots")
     lines = (folder / "MOTS-train/船_1/gt/gt.txt").read_text().splitlines()

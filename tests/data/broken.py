@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rossam_kit.datasets.spreadsheet import read_xlsx
+from rossam_kit.datasets.sat_mtb import read_xlsx
 
 from ..fake_datasets import write_xlsx
 

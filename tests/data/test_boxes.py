@@ -118,6 +118,7 @@ def test_each_convention_is_read_and_recognised_where_another_was_expected(conve
     [
         ([[60, 20, 84, 36]], "xyxy"),
         ([[60, 20, 84, 36], [70, 30, 95, 60], [80, 40, 90, 50]], "xyxy"),
+        ([[10 * i, 8 * i, 10 * i + 8, 8 * i + 8] for i in range(1, 7)], "xyxy"),  # a third of them out of the frame
         ([[0.3, 0.2, 0.25, 0.25]], "xywh-normalised"),
         ([[80, 50, 20, 20]], None),  # leaves the frame
         ([[-5, 10, 20, 20], [85, 30, 20, 20]], None),

@@ -234,6 +234,35 @@ def test_objects_of_a_video_are_tracked_by_what_the_file_names_them(tmp_path, da
     assert [(f.index, [o.object_id for o in f.objects]) for f in frames] == [(0, [2, 3]), (1, [2])]  # 2 is a track's
 
 
+def test_names_as_ids_are_kept_and_numbered(tmp_path, dataset):
+    for section, keys in {
+        "images": ["id"],
+        "categories": ["id"],
+        "annotations": ["id", "image_id", "category_id"],
+    }.items():
+        for entry in dataset[section]:
+            entry |= {key: f"n-{entry[key]}" for key in keys}
+    frames = read(tmp_path, dataset, keep_crowd=True)
+    assert [[o.object_id for o in f.objects] for f in frames] == [[1, 2], [1, 2]]
+    assert [o.source["annotation_id"] for f in frames for o in f.objects] == ["n-9", "n-8", "n-1", "n-2"]
+    assert frames[0].source["image_id"] == "n-3" and frames.classes == (("n-4", "Plane"), ("n-5", "ship"))
+    dataset["videos"] = [{"id": 1, "name": "clip"}]
+    for number, image in enumerate(dataset["images"]):
+        image |= {"video_id": 1, "frame_id": number}
+    for item, track in zip(dataset["annotations"], ("boat", 1, "boat", "tug"), strict=True):
+        item["instance_id"] = track
+    frames = read(tmp_path, dataset, keep_crowd=True)
+    assert [[o.object_id for o in f.objects] for f in frames] == [[2, 1], [2, 3]]
+    assert [o.source.get("track_id") for f in frames for o in f.objects] == ["boat", None, "boat", "tug"]
+
+
+def test_videos_of_one_name_stay_apart(tmp_path, dataset):
+    dataset["videos"] = [{"id": 1, "name": "clip"}, {"id": 2, "name": "clip"}]
+    for video, image in enumerate(dataset["images"], start=1):
+        image |= {"video_id": video, "frame_id": video}
+    assert [f.key for f in read(tmp_path, dataset)] == ["clip (1)/000001", "clip (2)/000002"]
+
+
 def test_frames_without_numbers_are_counted_in_the_order_people_read(tmp_path, dataset):
     dataset["videos"] = [{"id": 1, "name": "clip"}]
     for image, name in zip(dataset["images"], ("f10.png", "f9.png"), strict=True):
@@ -343,7 +372,9 @@ BAD = {
     "crowd": (("annotations", 0, {"iscrowd": "maybe"}), "iscrowd is 'maybe', expected 0 or 1"),
     "true as an id": (("annotations", 0, {"id": True}), "annotations[0]: id is True"),
     "size by name": (("images", 0, {"height": "tall"}), "height×width is tall×20"),
-    "track by name": (("annotations", 1, {"track_id": "one"}), "track_id or id is 'one', expected a whole number"),
+    "half a track": (("annotations", 1, {"track_id": 1.5}), "track_id or id is 1.5, expected a whole number or a name"),
+    "no file name": (("images", 0, {"file_name": None}), "annotation 1: its image has no file_name"),
+    "a name too long": (("images", 0, {"file_name": f"{'n' * 300}.png"}), "n.png: no such image file"),
 }
 
 

@@ -257,7 +257,7 @@ def write_tar(path, members, kinds=None):
 @pytest.mark.parametrize("write", [write_zip, write_tar], ids=["zip", "tar"])
 def test_archives_are_unpacked(tmp_path, write):
     path = tmp_path / ("a.zip" if write is write_zip else "a.tar.gz")
-    write(path, {"set/img/1.png": b"one", "./set/2.txt": b"", "__MACOSX/set/._1.png": b"clutter"})
+    write(path, {"set/img/1.png": b"one", "./set/2.txt": b"", "__MACOSX/set/._1.png": b"litter"})
     unpack.unpack(path, tmp_path / "out")
     found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert found == {"set/img/1.png": b"one", "set/2.txt": b""}

@@ -13,13 +13,12 @@ from PIL import Image
 
 from rossam_core.errors import RossamError
 from rossam_kit.config import DataConfig, ImageOptions
-from rossam_kit.datasets import images
+from rossam_kit.datasets import image_sources, images
 from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
 from rossam_kit.datasets.images import (
     ImageConversionWarning,
     image_size_hw,
     read_image,
-    read_window,
     resolve_reading,
     to_rgb8,
 )
@@ -261,6 +260,29 @@ def test_16_bit_colour_with_alpha_is_composited(tmp_path, rng):
     np.testing.assert_array_equal(read_with_warning(tmp_path / "a.png", "16-bit", "alpha"), expected)
 
 
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_a_portable_pixmap_of_deep_colour_keeps_its_low_bytes(tmp_path, rng, largest):
+    values = rng.integers(0, 1024, (5, 7, 3)).astype(np.uint16)
+    values[0, 0, 0] = 1023
+    (tmp_path / "a.ppm").write_bytes(f"P6 7 5 {largest}\n".encode() + values.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_with_warning(tmp_path / "a.ppm", "10-bit"), np.rint(values * 255.0 / 1023))
+
+
+def test_jpeg_2000_of_deep_colour_is_read_by_rasterio_or_refused(tmp_path, rng, monkeypatch):
+    rasterio = pytest.importorskip("rasterio")
+    values = rng.integers(0, 1024, (64, 48, 3)).astype(np.uint16)
+    values[0, 0, 0] = 1023
+    shape = {"driver": "JP2OpenJPEG", "height": 64, "width": 48, "count": 3, "dtype": "uint16"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.jp2", "w", QUALITY="100", REVERSIBLE="YES", **shape) as file:
+            file.write(np.moveaxis(values, -1, 0))
+    np.testing.assert_array_equal(read_with_warning(tmp_path / "a.jp2", "10-bit"), np.rint(values * 255.0 / 1023))
+    monkeypatch.setattr(image_sources, "rasterio_if_installed", lambda: None)
+    with pytest.raises(RossamError, match=r"is JPEG 2000 of more than 8 bits, which rasterio reads(?s:.)*\[geo\]"):
+        read_image(tmp_path / "a.jp2")
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
 def test_bands_of_any_file_may_be_named(tmp_path, rgb, suffix):
     path = tmp_path / f"a.{suffix}"
@@ -274,7 +296,7 @@ def test_bands_of_any_file_may_be_named(tmp_path, rgb, suffix):
 
 def test_windows_of_any_file_are_parts_of_it(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_window(tmp_path / "a.png", 2, 1, 6, 4), rgb[1:4, 2:6])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", window=(2, 1, 6, 4)), rgb[1:4, 2:6])
 
 
 def test_only_a_tiff_may_be_above_pillow_s_limit(tmp_path, rgb, monkeypatch):
@@ -371,7 +393,7 @@ def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, 
     first = resolve_reading(options, paths, tmp_path / "cache")
     assert first.limits == {"uint16": (values.min(), 4095)}
     with monkeypatch.context() as patch:
-        patch.setattr(images, "_Statistics", None)
+        patch.setattr(images, "_add_values", None)
         assert resolve_reading(options, paths, tmp_path / "cache") == first
     cv2.imwrite(str(paths[0]), np.full((5, 7), 5000, np.uint16))
     assert resolve_reading(options, paths, tmp_path / "cache").limits["uint16"][1] == 5000
@@ -379,7 +401,7 @@ def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, 
 
 def test_8_bit_images_are_not_decoded_for_their_stretch(tmp_path, rgb, monkeypatch):
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_Statistics", None)
+    monkeypatch.setattr(images, "_add_values", None)
     assert resolve_reading(ImageOptions(), [tmp_path / "a.png"]).limits == {}
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rossam_core.errors import RossamError
-from rossam_core.records import Frame
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets import reading
 from rossam_kit.datasets.frame_set import FrameSet
 
@@ -87,13 +87,17 @@ def test_a_dataset_is_found_two_folders_below(tmp_path):
     assert reading.find_folder(tmp_path, lambda folder: folder.name == "b", "", "") == tmp_path / "a/b"
 
 
+def entries(*boxes):
+    return [reading.Entry(1, n, ObjectAnnotation(n, "ship", tuple(box))) for n, box in enumerate(boxes, start=1)]
+
+
 def test_single_bad_boxes_are_logged_and_a_file_of_them_is_a_problem(tmp_path):
     report = reading.Report(tmp_path, "mend it")
     good, bad = [1, 1, 3, 3], [3, 3, 1, 1]
-    usable = reading.usable_boxes([good, bad, good], (9, 9), tmp_path / "gt.txt", [1, 2, 3], report)
-    assert usable.tolist() == [True, False, True]
+    usable = reading.usable_entries(entries(good, bad, good), (9, 9), tmp_path / "gt.txt", report)
+    assert [entry.place for entry in usable] == [1, 3]
     assert report.drops[0].where == "gt.txt line 2" and not len(report.problems)
-    reading.usable_boxes([good, bad, bad], (9, 9), tmp_path / "gt.txt", [1, 2, 3], report)
+    reading.usable_entries(entries(good, bad, bad), (9, 9), tmp_path / "gt.txt", report)
     with pytest.raises(RossamError, match=r"gt\.txt line 2: .*inverted.*2 of 3 boxes(?s:.)*mend it"):
         report.raise_if_any()
 
@@ -102,9 +106,9 @@ def test_a_file_in_another_convention_is_a_problem(tmp_path):
     corners = [[60, 20, 84, 36], [70, 30, 95, 60], [80, 40, 90, 50], [50, 50, 60, 60]]
     as_read = [[x, y, x + x1, y + y1] for x, y, x1, y1 in corners]
     report = reading.Report(tmp_path, "mend it")
-    reading.usable_boxes(corners, (64, 96), tmp_path / "gt.txt", [1, 2, 3, 4], report, "xyxy")
+    reading.usable_entries(entries(*corners), (64, 96), tmp_path / "gt.txt", report, "xyxy")
     assert not len(report.problems)
-    reading.usable_boxes(as_read, (64, 96), tmp_path / "gt.txt", [1, 2, 3, 4], report, "xywh")
+    reading.usable_entries(entries(*as_read), (64, 96), tmp_path / "gt.txt", report, "xywh")
     with pytest.raises(RossamError, match=r"gt\.txt line 1: boxes are expected as xywh: .* as xyxy they do not"):
         report.raise_if_any()
 

@@ -98,7 +98,7 @@ def test_a_box_away_from_its_polygon_is_logged(dataset):
     path.write_text(json.dumps(content))
     frames = read(dataset, "train")
     assert [o.object_id for o in frames[0].objects] == [1]
-    (drop,) = [drop for drop in frames.drops if "is not around its polygon" in drop.reason]
+    (drop,) = [drop for drop in frames.drops if "is not around its mask" in drop.reason]
     assert drop.where == "ship/02/seg/000001.json annotations[1]"
 
 
@@ -107,7 +107,7 @@ def test_boxes_given_by_width_and_height_are_a_problem(dataset):
     content = json.loads(path.read_text())
     content["annotations"][0] |= {"bbox": [3, 5, 10, 9], "segmentation": [[3, 5, 13, 5, 13, 14, 3, 14]]}
     path.write_text(json.dumps(content))
-    with pytest.raises(RossamError, match=r"000001\.json: bbox holds x, y, width, height"):
+    with pytest.raises(RossamError, match=r"000001\.json annotations\[\d\]: boxes are expected as xyxy: as xywh"):
         read(dataset, "train")
 
 

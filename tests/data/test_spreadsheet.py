@@ -4,7 +4,7 @@ import openpyxl
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_kit.datasets.spreadsheet import read_xlsx
+from rossam_kit.datasets.sat_mtb import read_xlsx
 
 from ..fake_datasets import write_xlsx
 

@@ -10,7 +10,7 @@ from PIL import Image
 from rossam_core.errors import RossamError
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets import tiff
-from rossam_kit.datasets.images import ImageConversionWarning, image_size_hw, read_image, read_window, resolve_reading
+from rossam_kit.datasets.images import ImageConversionWarning, image_size_hw, read_image, resolve_reading
 
 OBJECT, GROUND = [220, 215, 200], [74, 82, 62]
 VOLUME = {"volumetric": True, "tile": (16, 16, 16), "photometric": "minisblack"}
@@ -109,7 +109,7 @@ def test_the_layout_makes_no_difference(tmp_path, scene, reader, options, dtype)
         warnings.simplefilter("ignore", ImageConversionWarning)
         reading = resolve_reading(ImageOptions(), [tmp_path / "a.tif"], tmp_path / "cache")
         for x0, y0, x1, y1 in ((0, 0, 1, 1), (10, 3, 70, 50), (95, 63, 96, 64), (0, 17, 96, 33)):
-            window = read_window(tmp_path / "a.tif", x0, y0, x1, y1, reading)
+            window = read_image(tmp_path / "a.tif", reading, (x0, y0, x1, y1))
             np.testing.assert_array_equal(window, image[y0:y1, x0:x1])
 
 
@@ -140,7 +140,7 @@ def test_near_infrared_is_not_taken_for_alpha(tmp_path, scene, reader):
     with pytest.raises(RossamError, match=r"band 4 is called alpha, but 100% (?s:.)*Remedy: .*--bands 1,2,3"):
         read_image(path)
     with pytest.raises(RossamError, match="band 4 is called alpha"):
-        read_window(path, 0, 0, 20, 20)
+        read_image(path, window=(0, 0, 20, 20))
     named = resolve_reading(ImageOptions(bands=(1, 2, 3)), [path])
     np.testing.assert_array_equal(read(path, "bands 1, 2, 3 of 4", reading=named), scene)
     infrared = resolve_reading(ImageOptions(bands="4,1,2"), [path])
@@ -246,17 +246,39 @@ def test_alpha_is_no_part_of_nodata(tmp_path, scene, reader, dtype):
 def test_a_nodata_value_that_no_sample_can_have_hides_nothing(tmp_path, scene, reader):
     tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "-9999", True)])
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
-    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "none", True)])
-    with pytest.raises(RossamError, match=r"GDAL_NODATA is 'none', which is no number(?s:.)*Remedy: .*a_nodata"):
-        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "", True)])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), scene)
+    for text in ("none", "-9999 0"):
+        tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, text, True)])
+        with pytest.raises(RossamError, match=rf"GDAL_NODATA is '{text}', which is no number(?s:.)*Remedy: .*a_nodata"):
+            read_image(tmp_path / "a.tif")
+
+
+def test_a_nodata_value_may_be_repeated_for_each_band(tmp_path, scene, reader):
+    scene[:, :8] = 7
+    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="rgb", extratags=[(42113, "s", 0, "7 7 7", True)])
+    assert not read(tmp_path / "a.tif", "missing pixels")[:, :8].any()
 
 
 def test_nan_is_refused_unless_the_file_says_that_it_means_nothing(tmp_path, scene, reader):
     values = scene.astype(np.float32)
     values[3, 4, 1] = np.nan
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=[(42113, "s", 0, "-9999", True)])
+    with pytest.raises(RossamError, match=rf"1 of {values.size} pixel .* besides those(?s:.)*the file's nodata value"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
     with pytest.raises(RossamError, match=rf"1 of {values.size} pixel values are NaN(?s:.)*Remedy: .*a_nodata nan"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("int16", -9999), ("int16", -32768), ("float32", -9999), ("float32", np.finfo("f4").min)]
+)
+def test_a_usual_nodata_value_that_the_file_does_not_declare_is_pointed_out(tmp_path, scene, reader, dtype, value):
+    values = scene.astype(dtype)
+    values[:, :8] = value
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    read(tmp_path / "a.tif", f"where {value:g} means a missing pixel", f"-a_nodata {value:g} FILE")
 
 
 @pytest.mark.parametrize("tiled", [False, True])
@@ -390,12 +412,12 @@ def test_a_window_reads_the_tiles_it_touches_and_no_others(tmp_path, scene, read
     content = bytearray(path.read_bytes())
     content[start : start + length] = b"\xff" * length
     path.write_bytes(content)
-    np.testing.assert_array_equal(read_window(path, 5, 7, 80, 48), scene[7:48, 5:80])
+    np.testing.assert_array_equal(read_image(path, window=(5, 7, 80, 48)), scene[7:48, 5:80])
     with pytest.raises(RossamError, match="is damaged"):
         read_image(path)
     for window in ((0, 0, 0, 5), (-1, 0, 5, 5), (90, 60, 97, 64)):
         with pytest.raises(RossamError, match="outside of the image"):
-            read_window(path, *window)
+            read_image(path, window=window)
 
 
 def test_a_scene_above_pillow_s_limit_is_read_in_windows(tmp_path, reader):
@@ -413,8 +435,8 @@ def test_a_scene_above_pillow_s_limit_is_read_in_windows(tmp_path, reader):
     assert image_size_hw(path) == (14000, 14000)
     reading = resolve_reading(ImageOptions(stretch="0,4095"), [path])
     with pytest.warns(ImageConversionWarning):
-        corner = read_window(path, 13900, 13900, 14000, 14000, reading)
-        first = read_window(path, 500, 0, 600, 50, reading)
+        corner = read_image(path, reading, (13900, 13900, 14000, 14000))
+        first = read_image(path, reading, (500, 0, 600, 50))
     x = 13900 % 512
     np.testing.assert_array_equal(corner, scaled(part[::-1][x : x + 100, x : x + 100], 4095))
     np.testing.assert_array_equal(first[:, :12], scaled(part[:50, 500:], 4095))

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from rossam_core.model.segmenter import build_model
-from rossam_kit.checkpoints.names import transformers_name
+from rossam_kit.checkpoints import transformers_name
 
 from .official import save_official
 

@@ -2,8 +2,10 @@
 
 import argparse
 import gzip
+import json
 import pickle
 import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -158,13 +160,14 @@ WRAPPINGS = {
     "state_dict": lambda state: {"state_dict": state},
     "model_state_dict, distributed": lambda state: {"model_state_dict": prefixed("module.", state), "best": 0.7},
     "a moving average alone": lambda state: {"ema": {"module": state}, "epoch": 1},
+    "torch's AveragedModel": lambda state: {"n_averaged": torch.tensor(3)} | prefixed("module.", state),
     "an unusual key": lambda state: {"segmenter": state, "step": 12},
     "by parts": lambda state: {
         part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
         for part in ("image_encoder", "prompt_encoder", "mask_decoder")
     },
     "Lightning's": lambda state: LIGHTNING | {"state_dict": prefixed("model.", state)},
-    "with arguments": lambda state: {"model": state, "args": ARGUMENTS},
+    "with arguments": lambda state: {"model": state, "args": ARGUMENTS, "date": datetime(2026, 1, 1)},
     "with numpy": lambda state: {"model": state, "best": np.float64(0.7), "epoch": np.int64(3), "log": np.zeros(2)},
     "beside plain values": lambda state: {**state, "epoch": 3, "name": "run 7"},
     "q, k and v apart": lambda state: checkpoints._split_qkv(state),
@@ -292,17 +295,27 @@ def test_archives_and_folders_without_weights_are_named_for_what_they_are(tiny, 
     (tmp_path / "distributed").mkdir()
     (tmp_path / "distributed/.metadata").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters/adapter_config.json").touch()
+    for folder, names in {"no-part": {"a": "model-1.safetensors"}, "no-name": {}}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     for name, finding in (
         ("absent.pth", "no such file"),
         ("arrays.npz", r"is a zip archive that holds a\.npy"),
         ("program.pt", "is a TorchScript program"),
         ("distributed", "is a distributed checkpoint"),
+        ("adapters", "holds adapters of peft alone"),
+        ("no-part/model.safetensors.index.json", r"the weights that it names are not there: model-1\.safetensors"),
+        ("no-name/model.safetensors.index.json", "the weights that it names are not there: all files"),
         ("empty", r"holds nothing; neither a fine-tuning run \(run\.json\) nor a Hugging Face folder"),
     ):
+        path = tmp_path / name
+        path = path.parent if path.name == "model.safetensors.index.json" else path
         with pytest.raises(RossamError, match=f"{name}: {finding}"):
-            load_checkpoint(model, tmp_path / name)
+            load_checkpoint(model, path)
         with pytest.raises(RossamError, match=f"{name}: {finding}"):
-            build_model("sam", "vit_t", tmp_path / name)
+            build_model("sam", "vit_t", path)
 
 
 class Settings:
@@ -328,6 +341,11 @@ def test_what_is_not_unpickled_is_said_in_one_sentence_with_its_name(tiny, tmp_p
     [
         ({"epoch": 3, "loss": 0.1}, "holds epoch, loss; which of it is the weights is unclear"),
         ({"first": {"a": torch.zeros(1)}, "second": {"a": torch.zeros(1)}}, "holds first, second; which"),
+        ({"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []}, "is the state of an optimizer, not weights"),
+        (
+            {name: torch.zeros(1) for name in ("conv1.weight", "layer1.0.bias", "fc.weight", "fc.bias")},
+            r"another kind of network .*: its tensors are conv1\.weight, layer1\.0\.bias, fc\.weight, …",
+        ),
         ([torch.zeros(1)], "holds a list, expected tensors by name"),
         (
             {"student.mask_decoder.a": torch.zeros(1), "teacher.mask_decoder.a": torch.zeros(1)},
