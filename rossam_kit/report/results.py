@@ -353,6 +353,6 @@ def busiest_frame(frames: Sequence[Frame]) -> Frame:
     busiest = max(kept, key=lambda frame: len(frame.objects), default=None)
     if busiest is None or not busiest.objects:
         raise RossamError(
-            "the data", "has no object with a mask", "notebooks 00, 01 and 10 need none; start with these"
+            "the data", "has no object with a mask", "notebooks 00, 01 and 11 need none; start with these"
         )
     return busiest

@@ -36,7 +36,7 @@ def test_the_front_page_says_what_this_is_and_shows_the_marked_outputs(report):
     assert "ROS-SAM, smoke test" in page and "The numbers mean nothing" in page and "@inproceedings{rossam2025" in page
     assert page.index('alt="a rising line"') < page.index("<h2>The main table") < page.index("scores.csv")
     assert "Failed, and therefore incomplete here: 03_training_pipeline." in page
-    assert "Not in this report: 08_zero_shot_tracking (it needs masks)." in page
+    assert "Not in this report: 09_zero_shot_tracking (it needs masks)." in page
 
 
 def test_nothing_is_loaded_from_outside_its_folder(report):
