@@ -11,7 +11,7 @@ from rossam_kit.report.book import build_book
 
 NAME = "02_inference_pipeline"
 CELLS = [
-    ("# 2 · Sample", ()),
+    ("# 2 · Sample\n\nNext: [3](03_training_pipeline.ipynb), then [8](08_static_datasets.ipynb)", ()),
     ("The overlap is $|A \\cap B|$, and\n\n$$\\mathrm{IoU} = \\frac{|A \\cap B|}{|A \\cup B|}.$$", ()),
     ('profile = "smoke"\noverrides = {}', ("parameters", "remove-cell")),
     ("""import numpy as np

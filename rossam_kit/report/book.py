@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,24 @@ def _write_sources(
                 _attach(output, Path(about["attach"]), report_dir / "notebooks" / "files" / name)
             if about.get("front"):
                 front[about["front"]] = (name, output.data["text/html"])
+        _unlink_absent(notebook, executed)
         write_text(source / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
     for name in PAGES:
         write_text(source / f"{name}.md", (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
     write_text(source / "api.md", _api_page())
     write_text(source / "provenance.md", _provenance_page(executed, profile))
     write_text(source / "index.md", _front_page(front, executed, profile, reasons))
+
+
+def _unlink_absent(notebook: NotebookNode, present: Container[str]) -> None:
+    """Replace links to notebooks that are not in the report by their text and a remark."""
+
+    def replaced(link: re.Match) -> str:
+        return link[0] if link["name"] in present else f"{link['text']} (not in this report)"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<name>\w+)\.ipynb\)", replaced, cell.source)
 
 
 def _outputs(notebook: NotebookNode) -> list[NotebookNode]:

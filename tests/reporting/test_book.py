@@ -58,6 +58,11 @@ def test_formulas_are_mathml_and_code_is_one_click_away(report):
     assert "<strong>The rate is 4.0.</strong>" in page and "444" in page
 
 
+def test_a_link_to_a_notebook_that_is_not_in_the_report_is_text(report):
+    page = Page(report / f"notebooks/{sample_report.NAME}.html").html
+    assert 'href="03_training_pipeline.html"' in page and "then 8 (not in this report)" in page
+
+
 def test_the_api_reference_describes_the_public_surface(report):
     page = Page(report / "api.html").html
     for name in ("build_model", "Predictor", "InferenceConfig", "mask_iou", "fit"):
