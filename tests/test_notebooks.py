@@ -150,6 +150,6 @@ def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_pat
     output, _ = process.communicate()
     assert process.returncode == 0, output
     table = tables(tmp_path / "report")[
-        "08_static_datasets/table-6-nwpu-vhr-10-in-demo-its-generated-stand-in-each-obje.csv"
+        "08_static_datasets/table-6-nwpu-vhr-10-each-object-alone.csv"
     ]
     assert "65.54" in table and "87.46" in table

@@ -240,7 +240,7 @@ def _provenance_page(executed: Mapping[str, NotebookNode], profile: Profile) -> 
     }
     parts = [
         "# How this report was made",
-        "The seconds of a notebook include training only where no cached run existed.",
+        "The time of a notebook includes training only where no cached run existed.",
     ]
     for name, value in (collect(profile) | {"Notebooks": times}).items():
         rows = value.items() if isinstance(value, Mapping) else [(name, value)]
