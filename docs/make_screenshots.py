@@ -1,4 +1,4 @@
-"""The README's screenshots: the head of a report, and the inspector of notebook 09 in JupyterLab, by headless Chromium.
+"""The README's screenshots: the head of a report, and the inspector of notebook 10 in JupyterLab, by headless Chromium.
 
 In: a report that was built, and its profile. Out: `report.png` and `inspector.png` beside this file, under 400 KB each.
 Needs chromium with its driver, and the packages of `pip install -e ".[test]"`.
@@ -37,7 +37,7 @@ def inspector_picture(page, profile: str, folder: Path, seconds: float) -> bytes
     """The inspector alone, as JupyterLab shows it after all cells have run."""
     resize(page, 1640, 1100)
     parameters = {"profile": profile, "overrides": {}}
-    notebook = browser.read_notebook("09_inspect_predictions", parameters)
+    notebook = browser.read_notebook("10_inspect_predictions", parameters)
     with browser.serve_notebook(folder, notebook) as address:
         browser.run_all_cells(page, address, seconds)
         page.execute_script("void jupyterapp.commands.execute('application:toggle-left-area')")
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     parser.add_argument("--only", choices=["report", "inspector"])
-    parser.add_argument("--seconds", type=float, default=600, help="that notebook 09 may take")
+    parser.add_argument("--seconds", type=float, default=600, help="that notebook 10 may take")
     options = parser.parse_args()
     if missing := browser.missing_programs():
         sys.exit(missing)

@@ -11,7 +11,7 @@ from rossam_kit.report.book import build_book
 
 NAME = "02_inference_pipeline"
 CELLS = [
-    ("# 2 · Sample", ()),
+    ("# 2 · Sample\n\nNext: [3](03_training_pipeline.ipynb), then [8](08_static_datasets.ipynb)", ()),
     ("The overlap is $|A \\cap B|$, and\n\n$$\\mathrm{IoU} = \\frac{|A \\cap B|}{|A \\cup B|}.$$", ()),
     ('profile = "smoke"\noverrides = {}', ("parameters", "remove-cell")),
     ("""import numpy as np
@@ -58,7 +58,7 @@ def make_report(folder):
     report, warnings = folder / "report", io.StringIO()
     runner.run([NAME], {"profile": "smoke", "overrides": {"inference.rate": 4}}, report, folder / "source")
     runner.run(["03_training_pipeline"], {}, report, folder / "source")
-    profile = load_profile("smoke", {"notebooks": [NAME, "03_training_pipeline", "08_zero_shot_tracking"]})
+    profile = load_profile("smoke", {"notebooks": [NAME, "03_training_pipeline", "09_zero_shot_tracking"]})
     with contextlib.redirect_stderr(warnings):
-        build_book(report, profile, {"08_zero_shot_tracking": "it needs masks"})
+        build_book(report, profile, {"09_zero_shot_tracking": "it needs masks"})
     return report, warnings.getvalue()

@@ -114,7 +114,7 @@ def test_the_whole_run_is_green(whole):
     assert str(report / "index.html") in output
     assert {
         "02_inference_pipeline/table-1-the-inference-pipeline-on-sam-and-sam2.csv",
-        "11_summary/claims-of-the-paper-and-what-this-run-says-of-them.csv",
+        "12_summary/claims-of-the-paper-and-what-this-run-says-of-them.csv",
     } <= set(tables(report))
 
 
@@ -149,7 +149,5 @@ def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_pat
     process = start(tmp_path / "cache", tmp_path / "report", "--profile", "nwpu", "--from", "03", *few, *short)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    table = tables(tmp_path / "report")[
-        "07_static_datasets/table-6-nwpu-vhr-10-in-demo-its-generated-stand-in-each-obje.csv"
-    ]
+    table = tables(tmp_path / "report")["08_static_datasets/table-6-nwpu-vhr-10-each-object-alone.csv"]
     assert "65.54" in table and "87.46" in table

@@ -28,8 +28,8 @@ PUBLISHED_FRAMES: Mapping[str, int] = {"sat-mtb": 8333, "nwpu-vhr10": 520}
 SHOWN_CHANGES = 4
 """Differences listed in a reason to compute a row anew."""
 ZERO_SHOT = ("satsot", "viso", "ootb")
-"""Tracking datasets of notebook 08 (paper Figures 8 and 11)."""
-ZERO_SHOT_NOTEBOOK = "08_zero_shot_tracking"
+"""Tracking datasets of notebook 09 (paper Figures 8 and 11)."""
+ZERO_SHOT_NOTEBOOK = "09_zero_shot_tracking"
 OPTIONAL = ("isaid",)
 """Datasets that a notebook can run without; their tables say what is missing (Table 6)."""
 NEEDS_NOTHING = "00_setup"

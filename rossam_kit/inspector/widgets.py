@@ -106,7 +106,7 @@ def experiments_source(experiments: Experiments) -> Source:
         predictor = Predictor(load_run(run), profile.inference, device=str(experiments.device))
         methods["ros-sam"] = lambda: predictor
     else:
-        notes.append("ROS-SAM is not among the methods: its run is not finished. Run 06_comparison (nwpu: 07).")
+        notes.append("ROS-SAM is not among the methods: its run is not finished. Run 06_comparison (nwpu: 08).")
 
     def scores(name: str, method: str, progress: Progress) -> pd.DataFrame:
         if method in untrained and sets[name]() is experiments.frames:

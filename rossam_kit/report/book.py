@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,24 @@ def _write_sources(
                 _attach(output, Path(about["attach"]), report_dir / "notebooks" / "files" / name)
             if about.get("front"):
                 front[about["front"]] = (name, output.data["text/html"])
+        _unlink_absent(notebook, executed)
         write_text(source / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
     for name in PAGES:
         write_text(source / f"{name}.md", (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
     write_text(source / "api.md", _api_page())
     write_text(source / "provenance.md", _provenance_page(executed, profile))
     write_text(source / "index.md", _front_page(front, executed, profile, reasons))
+
+
+def _unlink_absent(notebook: NotebookNode, present: Container[str]) -> None:
+    """Replace links to notebooks that are not in the report by their text and a remark."""
+
+    def replaced(link: re.Match) -> str:
+        return link[0] if link["name"] in present else f"{link['text']} (not in this report)"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<name>\w+)\.ipynb\)", replaced, cell.source)
 
 
 def _attach(output: NotebookNode, file: Path, folder: Path) -> None:
@@ -213,7 +225,7 @@ def _provenance_page(executed: Mapping[str, NotebookNode], profile: Profile) -> 
         run = notebook.metadata.get("papermill", {})
         times[name] = f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}"
     page = (
-        "# How this report was made\n\nThe seconds of a notebook include training only where no cached run existed.\n"
+        "# How this report was made\n\nThe time of a notebook includes training only where no cached run existed.\n"
     )
     for name, values in (collect(profile) | {"Notebooks": times}).items():
         page += f"\n## {name}\n\n| | |\n|---|---|\n" + "".join(f"| {key} | {text} |\n" for key, text in values.items())

@@ -170,6 +170,6 @@ def busiest_frame(frames: Sequence[Frame]) -> Frame:
     kept = [frame.with_objects([o for o in frame.objects if o.has_mask]) for frame in frames]
     busiest = max(kept, key=lambda frame: len(frame.objects), default=None)
     if busiest is None or not busiest.objects:
-        remedy = "notebooks 00, 01 and 10 need none; start with these"
+        remedy = "notebooks 00, 01 and 11 need none; start with these"
         raise RossamError("the data", "has no object with a mask", remedy)
     return busiest

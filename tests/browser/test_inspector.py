@@ -1,4 +1,4 @@
-"""Notebook 09 in JupyterLab: it runs from top to bottom, and its slider and its prompt change the pictures."""
+"""Notebook 10 in JupyterLab: it runs from top to bottom, and its slider and its prompt change the pictures."""
 
 import time
 
@@ -52,9 +52,9 @@ Promise.all(images.map(async (image) => {
 
 @pytest.fixture
 def jupyterlab(tmp_path):
-    """Address of notebook 09 for the smoke profile in its own JupyterLab."""
+    """Address of notebook 10 for the smoke profile in its own JupyterLab."""
     parameters = {"profile": "smoke", "overrides": SETTINGS}
-    notebook = browser.read_notebook("09_inspect_predictions", parameters)
+    notebook = browser.read_notebook("10_inspect_predictions", parameters)
     with browser.serve_notebook(tmp_path, notebook, ROSSAM_CACHE=str(tmp_path / "cache")) as address:
         yield address
 

@@ -36,7 +36,7 @@ def test_the_front_page_says_what_this_is_and_shows_the_marked_outputs(report):
     assert "ROS-SAM, smoke test" in page and "The numbers mean nothing" in page and "@inproceedings{rossam2025" in page
     assert page.index('alt="a rising line"') < page.index("<h2>The main table") < page.index("scores.csv")
     assert "Failed, and therefore incomplete here: 03_training_pipeline." in page
-    assert "Not in this report: 08_zero_shot_tracking (it needs masks)." in page
+    assert "Not in this report: 09_zero_shot_tracking (it needs masks)." in page
 
 
 def test_nothing_is_loaded_from_outside_its_folder(report):
@@ -56,6 +56,11 @@ def test_formulas_are_mathml_and_code_is_one_click_away(report):
     assert page.count("<math ") == 2 and "<mfrac>" in page and "mathjax.js" not in page.lower()
     assert "Show the code" in page and "profile = " not in page, "parameter cells are removed"
     assert "<strong>The rate is 4.0.</strong>" in page and "444" in page
+
+
+def test_a_link_to_a_notebook_that_is_not_in_the_report_is_text(report):
+    page = Page(report / f"notebooks/{sample_report.NAME}.html").html
+    assert 'href="03_training_pipeline.html"' in page and "then 8 (not in this report)" in page
 
 
 def test_the_api_reference_describes_the_public_surface(report):

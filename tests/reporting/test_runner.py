@@ -27,10 +27,10 @@ def folder(tmp_path):
 
 
 def test_selection_by_prefix():
-    names = ["00_setup", "02_pipeline", "04_decoder", "11_summary"]
+    names = ["00_setup", "02_pipeline", "04_decoder", "12_summary"]
     assert runner.select(names) == names
     assert runner.select(names, only="02") == ["02_pipeline"]
-    assert runner.select(names, start="04") == ["04_decoder", "11_summary"]
+    assert runner.select(names, start="04") == ["04_decoder", "12_summary"]
     with pytest.raises(RossamError, match="02_pipeline"):
         runner.select(names, only="03")
 
@@ -87,7 +87,7 @@ def test_notebooks_that_need_masks_are_marked():
         for name in every
         if not runner.read_notebook(runner.NOTEBOOKS / f"{name}.ipynb").metadata["rossam"].get("needs_masks")
     ]
-    assert without == ["00_setup", "01_data", "10_boxes_to_masks"]
+    assert without == ["00_setup", "01_data", "11_boxes_to_masks"]
 
 
 def test_a_relative_cache_folder_is_one_place_for_this_process_and_the_kernel(folder, tmp_path, monkeypatch):
