@@ -224,9 +224,7 @@ def _provenance_page(executed: Mapping[str, NotebookNode], profile: Profile) -> 
     for name, notebook in executed.items():
         run = notebook.metadata.get("papermill", {})
         times[name] = f"{duration(run.get('duration') or 0)}, {'failed' if run.get('exception') else 'done'}"
-    page = (
-        "# How this report was made\n\nThe time of a notebook includes training only where no cached run existed.\n"
-    )
+    page = "# How this report was made\n\nThe time of a notebook includes training only where no cached run existed.\n"
     for name, values in (collect(profile) | {"Notebooks": times}).items():
         page += f"\n## {name}\n\n| | |\n|---|---|\n" + "".join(f"| {key} | {text} |\n" for key, text in values.items())
     return page
