@@ -202,7 +202,8 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
             outcome, thing = _joined(record, item, covered, frame, free.get(frame.video, 0))
             outcomes[outcome] += 1
             if thing is None:
-                reason = record.reason if outcome == OUTCOMES[-1] else f"is not in the corrected {format}"
+                gone = "rejected in the review" if format == "review" else f"is not in the corrected {format}"
+                reason = record.reason if outcome == OUTCOMES[-1] else gone
                 drops.append(exports.drop_of(frame, record, reason))
             else:
                 objects.append(thing)

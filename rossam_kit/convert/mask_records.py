@@ -210,7 +210,7 @@ class Conversion:
         images: the root; needed only where images were moved alone.
 
     Raises:
-        RossamError: the folder holds no finished conversion.
+        RossamError: the folder holds no finished conversion, or one of another format.
     """
 
     def __init__(self, folder: str | Path, images: str | Path | None = None):
@@ -219,6 +219,8 @@ class Conversion:
             if not (self.folder / name).exists():
                 raise RossamError(self.folder, f"has no {name}: no finished conversion", "run `convert` on it (again)")
         self.manifest = read_json(self.folder / MANIFEST)
+        if self.manifest.get("format") != FORMAT:
+            raise RossamError(self.folder / MANIFEST, f"is not of format {FORMAT}", "convert into a new folder")
         places = [self.folder / self.manifest["images"]["from_here"], Path(self.manifest["images"]["absolute"])]
         found = Path(images) if images else next((place for place in places if place.is_dir()), places[1])
         self.images = Path(os.path.abspath(found))

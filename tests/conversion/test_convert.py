@@ -19,6 +19,7 @@ import torch
 from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
+from rossam_core.files import write_json
 from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
 from rossam_core.records import ObjectAnnotation
@@ -377,4 +378,7 @@ def test_a_finished_conversion_can_be_moved_alone_with_its_images_or_apart(tmp_p
     assert opened(alone) == shapes
     manifest = Conversion(alone).manifest
     assert manifest["images"]["absolute"] == apart.as_posix() and {"python", "numpy"} <= set(manifest["versions"])
+    write_json(alone / "manifest.json", manifest | {"format": "rossam-masks-2"})
+    with pytest.raises(RossamError, match="is not of format"):
+        Conversion(alone)
     assert all(str(tmp_path).encode() not in gzip.decompress(path.read_bytes()) for path in alone.glob("shards/*.gz"))

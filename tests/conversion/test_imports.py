@@ -184,7 +184,7 @@ def test_decisions_of_the_review_come_back(done):
     assert outcomes == {"unchanged": 10, "corrected": 1, "removed": 1}
     assert frames[1].objects[0].box_xyxy == (10, 6, 24, 14) and len(frames[0].objects) == 1
     assert [(drop.where, drop.reason) for drop in frames.drops] == [
-        ("clip 0/000001 object 14", "is not in the corrected review")
+        ("clip 0/000001 object 14", "rejected in the review")
     ]
 
 
