@@ -38,6 +38,11 @@ class ImageReading(Config):
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
 
+    def as_entry(self) -> dict[str, Any]:
+        """`{"reading": …}` to be stored with a frame; empty for the default."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return {"reading": values} if values else {}
+
 
 AS_STORED = ImageReading()
 

@@ -211,7 +211,7 @@ class Profile(Config):
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "12_summary")
+    notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "13_summary")
     """Notebooks this profile runs, in order."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""

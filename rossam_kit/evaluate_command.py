@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import jinja2
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
 from rossam_kit.convert.outlines import outline_path
+from rossam_kit.convert.review import data_address, thumbnail
 from rossam_kit.progress import duration, track
 from rossam_kit.report.objects import ObjectView, view_objects
 from rossam_kit.report.rendering import Table
@@ -32,8 +31,6 @@ OBJECTS, SUMMARY, PAGE = "objects.csv", "summary.csv", "index.html"
 SHOWN = 12
 """Objects a gallery."""
 MEASURES = {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}
-LARGEST = 224
-"""Pixels of a picture's side."""
 
 
 def evaluate_command(
@@ -153,22 +150,15 @@ def _page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, vi
     chart = score_by_group(objects.assign(method=what.partition(",")[0]))._repr_png_()
     galleries = {title: [_card(view) for view in of_title] for title, of_title in views.items()}
     return environment.get_template("evaluation.html").render(
-        name=name, what=what, table=table, chart=_address(chart, "png"), galleries=galleries
+        name=name, what=what, table=table, chart=data_address(chart, "png"), galleries=galleries
     )
 
 
 def _card(view: ObjectView) -> dict[str, Any]:
     """What the page shows of one object; outlines in pixels of the crop."""
     (method,) = view.masks
-    height, width = view.image.shape[:2]
-    scale = min(LARGEST / max(height, width), 1)
-    small = cv2.resize(view.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
     outlines = {"target": outline_path(view.target), "mask": outline_path(view.masks[method])}
     facts = {"key": view.key, "category": view.category, "area": view.area}
     scores = {"iou": view.iou[method], "biou": view.biou[method]}
-    return facts | scores | outlines | {"size": (width, height), "box": view.box_xyxy, "image": _address(jpeg, "jpeg")}
-
-
-def _address(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    picture = {"size": view.image.shape[1::-1], "box": view.box_xyxy, "image": thumbnail(view.image)}
+    return facts | scores | outlines | picture

@@ -21,7 +21,7 @@ from rossam_core.files import atomic_path, checkpoint_path, read_json, write_jso
 from rossam_core.settings import Method, Recipe, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
-from rossam_kit.convert.command import not_for, profile_of
+from rossam_kit.convert.command import profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.progress import duration, track
 
@@ -36,8 +36,6 @@ MINUTES = 10.0
 VALIDATIONS = 4
 """At most, while training, the last at its end; those of a budget in minutes take a third of it at most."""
 TRIAL_STEPS = 5
-READ_GROUPS = ("data", "model", "training", "recipe_changes", "inference")
-SCORED_AS_TRAINED = "has no effect: the mask that is trained is scored, in the precision of training"
 OPTION_OF = {
     **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
     **{"model.backbone": "--backbone", "model.sam2_backbone": "--backbone", "model.checkpoint": "--checkpoint"},
@@ -124,7 +122,6 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
     problems = ProblemList("rossam train")
     refused = {
         "data: none is named; give --annotations FILE, or --source READER": not (options.annotations or options.source),
-        "--source: has no effect with --annotations": options.annotations and options.source not in (None, "coco"),
         "--val: has no effect; a reader has its own split": options.val and not options.annotations,
         "--views and --minutes: are two budgets": options.views is not None and options.minutes is not None,
         "--views: expected 1 or more": options.views is not None and options.views < 1,
@@ -136,21 +133,16 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
         for key, value in overrides.items()
         if key in OPTION_OF and value is not None
     )
-    others = [key for key in overrides if key.partition(".")[0] not in READ_GROUPS]
-    problems.extend((f"--set {key}", "has no effect on training") for key in others)
     for key in overrides:
-        reason = not_for(options.method, key, None) if key.startswith("model.") and key not in OPTION_OF else ""
         if key in ("inference.mask_source", "inference.precision"):
-            reason = SCORED_AS_TRAINED
+            problems.add(f"--set {key}", "has no effect: the mask that is trained is scored, in training.precision")
         if key.startswith("recipe_changes") and options.recipe != "paper":
-            reason = f"has no effect: it changes the recipe paper, not {options.recipe}"
-        problems.extend([(f"--set {key}", reason)] if reason else [])
+            problems.add(f"--set {key}", f"has no effect: it changes the recipe paper, not {options.recipe}")
     problems.raise_if_any("correct these; see `rossam train --help`")
     name, reason = _backbone(options)
     chosen = {"model.recipe": options.recipe, f"model.{'sam2_' * (options.method == 'sam2')}backbone": name}
     profile = profile_of(options, overrides | chosen)
-    problems.extend((f"--set {key}", reason) for key, reason in config.without_effect(profile, overrides).items())
-    problems.raise_if_any("leave these out")
+    refuse_without_effect(options, profile, overrides, also_read=("training", "recipe_changes"))
     return profile, f"{name} ({reason})"
 
 

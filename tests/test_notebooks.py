@@ -114,7 +114,7 @@ def test_the_whole_run_is_green(whole):
     assert str(report / "index.html") in output
     assert {
         "02_inference_pipeline/table-1-the-inference-pipeline-on-sam-and-sam2.csv",
-        "12_summary/claims-of-the-paper-and-what-this-run-says-of-them.csv",
+        "13_summary/claims-of-the-paper-and-what-this-run-says-of-them.csv",
     } <= set(tables(report))
 
 

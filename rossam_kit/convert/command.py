@@ -41,9 +41,8 @@ from rossam_kit.options import (
 )
 from rossam_kit.progress import duration
 
-RECORDS = "records.csv"
 BASELINES = ("box", "ellipse", "grabcut")
-FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo")
+FORMATS = ("coco", "coco-polygons", "youtube-vis", "mots", "png", "authors", "yolo", "cvat", "label-studio", "labelme")
 SCENE_FORMATS = ("gpkg", "geojson", "label-map")
 Format = StrEnum("Format", {name: name for name in (*FORMATS, *SCENE_FORMATS)})
 READ_GROUPS = ("data", "model", "inference", "device", "notice")
@@ -121,9 +120,8 @@ def convert_command(
 
 def run(options: Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
-    from rossam_kit.convert import geo, geo_exports
+    from rossam_kit.convert import editors, exports, geo, geo_exports
     from rossam_kit.convert.convert import boxes_only, convert
-    from rossam_kit.convert.exports import EXPORTS, check
     from rossam_kit.convert.review import write_review
 
     started, requested = time.time(), dict(overrides)
@@ -135,7 +133,7 @@ def run(options: Options, overrides: dict[str, Any]) -> int:
     if not frames.object_count:
         _refuse_nothing(frames)
     formats = dict.fromkeys(options.format)
-    check(frames, formats)
+    exports.check(frames, formats)
     geo_exports.check(frames, formats)
     if geo.is_scene(options.data, options.annotations):
         print(geo.describe(frames) + "\n")
@@ -149,7 +147,7 @@ def run(options: Options, overrides: dict[str, Any]) -> int:
     review = write_review(conversion, notice=profile.notice if options.data is None else "")
     written = []
     for name in formats:
-        place, write = (EXPORTS | geo_exports.EXPORTS)[name]
+        place, write = (exports.EXPORTS | editors.EXPORTS | geo_exports.EXPORTS)[name]
         written.append((name, write(conversion, conversion.folder / place)))
     _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
@@ -393,7 +391,7 @@ def _print_result(conversion, written: Sequence[tuple[str, Path]], review, secon
     print("".join(f"{count:>9,}" for count in row) + f"{duration(seconds):>10}")
     left_out = sum(drop.boxes for drop in drops)
     if drops:
-        print(f"\nleft out (all of it in {conversion.folder / RECORDS} and in every export):")
+        print(f"\nleft out (all of it in {conversion.folder / 'records.csv'} and in every export):")
     for reason, boxes, of_reason in _by_reason(drops):
         entries = f"{boxes:,} boxes" if boxes else f"{len(of_reason):,} without boxes"
         hint = "; --keep-crowd takes them as objects" if reason.startswith("iscrowd") else ""

@@ -25,24 +25,27 @@ from rossam_core.boxes import box_problems
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_core.settings import Config
+from rossam_core.settings import Config, flatten
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.experiments.parallel import Engine, run_tasks
 from rossam_kit.progress import track
+from rossam_kit.report.provenance import versions
 
 COLUMNS = (
     *("shard", "video", "frame", "object_id", "category", "x0", "y0", "x1", "y1", "status", "reason", "area"),
     *quality.SIGNS,
-    *("review_score", "review_rank", "looks", "annotation_id", "place", "boxes"),
+    *("expected_iou", "review_score", "review_rank", "looks", "annotation_id", "place", "boxes"),
 )
 
 CONVERSION_VERSION = 1
 """To be raised with any change of code that changes a mask or a record: a folder is continued by the same version."""
 UPGRADED = ("version", "torch")
 """Keys of the manifest that may differ for a finished folder, which is only read; an unfinished one is refused."""
+TOLD = ("images", "versions")
+"""Keys of the manifest that are for readers alone, and may always differ."""
 
 
 class ConversionConfig(Config):
@@ -103,14 +106,16 @@ def convert(
     size = config.shard_frames
     named = [f.with_objects([replace(o, category=frames.class_of(o)[1]) for o in f.objects]) for f in frames]
     shards = [named[start : start + size] for start in range(0, len(frames), size)]
-    _open(folder, {**_description(predictor, frames, config), "shards": len(shards)})
+    root = records.image_root(frames)
+    place = {"absolute": root.as_posix(), "from_here": Path(os.path.relpath(root, folder.absolute())).as_posix()}
+    _open(folder, {**_description(predictor, frames, config), "shards": len(shards), "images": place})
     missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
     if progress:
         progress(len(frames) - sum(len(shards[n]) for n in missing))
     for number, data in run_tasks(
         _convert_shard,
         [(n, shards[n]) for n in missing],
-        shared=ShardWorker(predictor, config),
+        shared=ShardWorker(predictor, config, root),
         workers=workers,
         engine=engine,
         gpu=_on_gpu(predictor),
@@ -122,7 +127,7 @@ def convert(
             progress(len(shards[number]))
     if not (folder / records.RECORDS).exists():
         _write_table(folder, shards, frames.drops)
-    return Conversion(folder)
+    return Conversion(folder, root)
 
 
 # --- one shard --------------------------------------------------------------------------------------------------------
@@ -141,11 +146,12 @@ class ShardWorker:
 
     predictor: Any
     config: ConversionConfig
+    root: Path = Path("/")
 
     def __call__(self, frames: Sequence[Frame]) -> bytes:
         """The bytes of the shard of these frames."""
         with _threads(self.config.threads if hasattr(self.predictor, "model") else None):
-            return records.pack([self.convert_frame(frame) for frame in frames])
+            return records.pack([self.convert_frame(frame) for frame in frames], self.root)
 
     def convert_frame(self, frame: Frame) -> FrameRecord:
         """A frame's records, one per box in order, also for unreadable images and unusable boxes."""
@@ -291,7 +297,7 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "fingerprint": _fingerprint(frames),
         "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
-    return description | {"version": CONVERSION_VERSION}
+    return description | {"version": CONVERSION_VERSION, "versions": versions()}
 
 
 def _fingerprint(frames: FrameSet) -> str:
@@ -323,21 +329,16 @@ def _open(folder: Path, description: Mapping[str, Any]) -> None:
         raise RossamError(path, f"is not a manifest of format {records.FORMAT}", "name another folder")
     shards = [records.shard_path(folder, n).exists() for n in range(description["shards"])]
     differences, finished = ProblemList(path), all(shards) and (folder / records.RECORDS).exists()
-    old, new = (dict(_flat(value)) for value in (there, description))
+    free = (*TOLD, *(UPGRADED if finished else ()))
+    old, new = (dict(flatten({k: v for k, v in value.items() if k not in free})) for value in (there, description))
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not (key in UPGRADED and finished):
+        if old.get(key) != new.get(key):
             differences.add(key, f"{old.get(key)!r} there, {new.get(key)!r} now")
     differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
+    if there["images"] != description["images"]:
+        write_json(path, there | {"images": description["images"]})
     for leftover in (folder / records.SHARDS).glob(".*"):
         leftover.unlink()
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:
@@ -345,7 +346,7 @@ def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequenc
     rows, memory = [], quality.TrackMemory()
     for number, frames in enumerate(shards):
         path = records.shard_path(folder, number)
-        converted = records.unpack(path)
+        converted = records.unpack(path, Path())
         expected = [(frame.key, [o.object_id for o in frame.objects]) for frame in frames]
         if [(frame.key, [r.object_id for r in frame.objects]) for frame in converted] != expected:
             raise RossamError(path, "does not hold one record for each box of the input", "delete it and start again")
@@ -362,6 +363,7 @@ def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequenc
     table = pd.DataFrame(rows, columns=COLUMNS)
     table = table.astype(dict.fromkeys(quality.SIGNS, "float64"))
     table["temporal_consistency"] = memory.values().round(4)
+    table["expected_iou"] = quality.expected_iou(table).round(4)
     table["review_score"] = quality.review_score(table).round(6)
     table["review_rank"] = table["review_score"].rank(ascending=False, method="first").astype(int)
     table["looks"] = ["; ".join(words for _, words in quality.looks(row)) for row in table.to_dict("records")]

@@ -18,7 +18,7 @@ import re
 import shutil
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,19 +59,17 @@ def check(frames: FrameSet, formats: Iterable[str]) -> None:
 # --- names and ids ----------------------------------------------------------------------------------------------------
 
 
-class _Names:
+class Names:
     """Ids and file names of a conversion's frames and boxes: the input's own, or numbers from 1 where it has none."""
 
     def __init__(self, conversion: Conversion):
-        self.class_of = class_finder(conversion.classes)
-        frames = [(frame.key, frame.source, frame.image_path) for frame in conversion]
-        paths = [path.parent for _, source, path in frames if "file_name" not in source]
-        common = Path(os.path.commonpath(paths)) if paths else Path()
-        self.file_of = {
-            key: source.get("file_name") or path.relative_to(common).as_posix() for key, source, path in frames
-        }
-        self.root = _root([(self.file_of[key], path) for key, _, path in frames])
-        self.image_ids = _ids((key, source.get("image_id")) for key, source, _ in frames)
+        self.conversion, self.class_of = conversion, class_finder(conversion.classes)
+        self.root, self.file_of, self.size_of = conversion.images, {}, {}
+        for frame in conversion:
+            file = os.path.relpath(frame.image_path, self.root).replace(os.sep, "/")
+            self.file_of[frame.key] = frame.source.get("file_name") or file
+            self.size_of[frame.key] = frame.size_hw
+        self.image_ids = _ids((frame.key, frame.source.get("image_id")) for frame in conversion)
         self.video_ids = _ids({f.video: f.source.get("video_id") for f in conversion if _is_video(f)}.items())
         self.annotation_ids = _ids(
             ((frame.key, record.object_id), record.source.get("annotation_id"))
@@ -94,6 +92,25 @@ class _Names:
         plain = {v: re.sub(r'[\s/\\:*?"<>|,\x00-\x1f]+', "_", v).lstrip(".") or "_" for v in videos}
         return _distinct({video: _shortened(name, 200) for video, name in plain.items()}, {})
 
+    @cached_property
+    def time_of(self) -> dict[str, tuple[str, int]]:
+        """Frame key → its sequence and time in MOTS, which counts from 1: one more in a video with a frame 0."""
+        places = {key: (key.rpartition("/")[0], int(key.rpartition("/")[2])) for key in self.file_of}
+        first = {video: 1 for video, _ in places.values()}
+        first |= {video: 0 for video, index in places.values() if index < 1}
+        return {key: (self.sequence_of[video], index + 1 - first[video]) for key, (video, index) in places.items()}
+
+    @cached_property
+    def _key_of(self) -> dict[str, str]:
+        return {file: key for key, file in self.file_of.items()}
+
+    def key_of_file(self, file: Any, drops: list[Drop]) -> str | None:
+        """The frame of a file name that another tool states; None, and a drop, where there is none."""
+        key = self._key_of.get(file)
+        if key is None:
+            drops.append(Drop(f"image {file}", "is none of the conversion"))
+        return key
+
     def row(self, frame: FrameRecord, record: MaskRecord) -> tuple:
         """Columns of `annotations.csv`: what joins a mask to the input's annotation."""
         class_id, _ = self.class_of(record)
@@ -114,16 +131,6 @@ def _ids(items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     ids = dict(items)
     whole = None not in ids.values() and len(set(ids.values())) == len(ids)
     return ids if whole else {key: number for number, key in enumerate(ids, start=1)}
-
-
-def _root(files: list[tuple[str, Path]]) -> Path:
-    """The folder that file names start from; where they start from several, the folder all images are in."""
-    roots = set()
-    for file, path in files:
-        pure = PurePosixPath(file.replace("\\", "/"))
-        depth = len(pure.parts) - pure.is_absolute()
-        roots.add(Path("/") if pure.is_absolute() else path.parents[min(depth, len(path.parents)) - 1])
-    return roots.pop() if len(roots) == 1 else Path(os.path.commonpath([path.parent for _, path in files] or ["."]))
 
 
 def _shortened(name: str, most: int = 250) -> str:
@@ -167,7 +174,7 @@ def write_coco(conversion: Conversion, path: str | Path, segmentation: str = "rl
     """
     if segmentation not in ("rle", "polygons"):
         raise RossamError(f"segmentation {segmentation!r}", "does not exist", "use rle or polygons")
-    names, drops = _Names(conversion), [*conversion.left_out]
+    names, drops = Names(conversion), [*conversion.left_out]
     info = {"description": conversion.manifest["data"]["name"], "image_root": names.root.as_posix()}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.write(f'{{"info": {json.dumps(info)},\n"images": ')
@@ -183,9 +190,9 @@ def write_coco(conversion: Conversion, path: str | Path, segmentation: str = "rl
     return Path(path)
 
 
-def _coco_images(conversion: Conversion, names: _Names) -> Iterator[dict[str, Any]]:
+def _coco_images(conversion: Conversion, names: Names) -> Iterator[dict[str, Any]]:
     for frame in conversion:
-        if _readable(frame):
+        if readable(frame):
             (height, width), place = frame.size_hw, {"id": names.image_ids[frame.key]}
             if _is_video(frame):
                 place |= {"video_id": names.video_ids[frame.video], "frame_index": frame.index}
@@ -193,21 +200,21 @@ def _coco_images(conversion: Conversion, names: _Names) -> Iterator[dict[str, An
 
 
 def _coco_annotations(
-    conversion: Conversion, segmentation: str, names: _Names, drops: list[Drop]
+    conversion: Conversion, segmentation: str, names: Names, drops: list[Drop]
 ) -> Iterator[dict[str, Any]]:
     scores = iter(conversion.table["review_score"])
     for frame in conversion:
         for record in frame.objects:
             score = next(scores)
-            if not _readable(frame) or box_problems(np.array([record.box_xyxy]), frame.size_hw):
-                drops.append(_drop(frame, record))
+            if not readable(frame) or box_problems(np.array([record.box_xyxy]), frame.size_hw):
+                drops.append(drop_of(frame, record))
                 continue
             yield {
                 "id": names.annotation_ids[frame.key, record.object_id],
                 "image_id": names.image_ids[frame.key],
                 "category_id": names.class_of(record)[0],
                 "track_id": record.source.get("track_id", record.object_id),
-                "bbox": _xywh(record),
+                "bbox": xywh(record),
                 "area": record.area,
                 "iscrowd": 0,
                 "segmentation": _coco_segmentation(record, frame.size_hw, segmentation),
@@ -217,22 +224,22 @@ def _coco_annotations(
 
 def _coco_segmentation(record: MaskRecord, size_hw: tuple[int, int], form: str) -> Mapping[str, Any] | list:
     if form == "polygons" and record.has_mask:
-        loops = _loops(record)
+        loops = loops_of(record)
         if not any(is_hole(loop) for loop in loops):
             return [loop.ravel().tolist() for loop in loops]
     return record.rle(size_hw)
 
 
-def _xywh(record: MaskRecord) -> list[float]:
+def xywh(record: MaskRecord) -> list[float]:
     x0, y0, x1, y1 = record.box_xyxy
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def _readable(frame: FrameRecord) -> bool:
+def readable(frame: FrameRecord) -> bool:
     return not any(record.reason.startswith("image: ") for record in frame.objects)
 
 
-def _loops(record: MaskRecord) -> list[np.ndarray]:
+def loops_of(record: MaskRecord) -> list[np.ndarray]:
     """Outlines in frame coordinates, K×2 each."""
     return [loop + record.offset_xy for loop in outlines(record.piece())]
 
@@ -255,7 +262,7 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
     image cannot be read keep their place, without objects; their boxes are listed in `drops`. A still is a video of
     one frame.
     """
-    names, drops = _Names(conversion), [*conversion.left_out]
+    names, drops = Names(conversion), [*conversion.left_out]
     lengths: dict[str, int] = defaultdict(int)
     places = {}
     videos: dict[str, dict[str, Any]] = {}
@@ -272,8 +279,8 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
     video_ids = names.video_ids if set(videos) <= set(names.video_ids) else _ids((name, None) for name in videos)
     for frame in conversion:
         for record in frame.objects:
-            if not _readable(frame) or box_problems(np.array([record.box_xyxy]), frame.size_hw):
-                drops.append(_drop(frame, record))
+            if not readable(frame) or box_problems(np.array([record.box_xyxy]), frame.size_hw):
+                drops.append(drop_of(frame, record))
                 continue
             class_id, length = names.class_of(record)[0], lengths[frame.video]
             lists = {key: [None] * length for key in ("segmentations", "bboxes", "areas", "annotation_ids")}
@@ -281,7 +288,7 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
             track, named[key] = tracks.setdefault(key, lists), record.source.get("track_id", record.object_id)
             place, annotation_id = places[frame.key], names.annotation_ids[frame.key, record.object_id]
             rle = {"size": list(frame.size_hw), "counts": record.runs(frame.size_hw)}  # readers take lists only
-            values = (rle, _xywh(record), record.area, annotation_id)
+            values = (rle, xywh(record), record.area, annotation_id)
             for key, value in zip(lists, values, strict=True):
                 track[key][place] = value
     ids = _ids((key, key[1]) for key in tracks)
@@ -313,40 +320,35 @@ def write_mots(conversion: Conversion, folder: str | Path) -> Path:
     its id in the input where all ids are whole numbers from 1 without 10 (in MOTS, a region to ignore), else its place
     in the class list. Masks of a frame must not overlap: the smaller one is on top, `hidden` counts what others lose.
     """
-    folder, names = Path(folder), _Names(conversion)
+    folder, names = Path(folder), Names(conversion)
     whole = all(isinstance(n, int) and n >= 1 and n != MOTS_IGNORE for n, _ in conversion.classes)
     places = [n for n in range(1, len(conversion.classes) + 2) if n != MOTS_IGNORE]
     numbers = {entry: entry[0] if whole else place for entry, place in zip(conversion.classes, places, strict=False)}
-    drops, texts, lengths, first = [*conversion.left_out], defaultdict(list), defaultdict(int), {}
-    listed = _Csv("sequence", "time", "id", "class", "pixels", "hidden", *ROW)
+    drops, texts, lengths, listed = [*conversion.left_out], defaultdict(list), defaultdict(int), []
     for frame in conversion:
-        first[frame.video] = min(frame.index, first.get(frame.video, 1))
-    for frame in conversion:
-        time, sequence = frame.index + 1 - min(first[frame.video], 1), names.sequence_of[frame.video]
+        sequence, time = names.time_of[frame.key]
         lengths[sequence] = max(lengths[sequence], time)
         visible = _label_map(frame, {record.object_id: n for n, record in enumerate(frame.objects, start=1)})
         for number, record in enumerate(frame.objects, start=1):
             pixels = visible == number
             if not pixels.any():
-                drops.append(_drop(frame, record, "hidden behind other masks" if record.has_mask else ""))
+                drops.append(drop_of(frame, record, "hidden behind other masks" if record.has_mask else ""))
                 continue
             rle, class_number = masks.encode(pixels), numbers[names.class_of(record)]
             row = (time, record.object_id, class_number, *frame.size_hw, rle["counts"])
             texts[sequence].append(" ".join(map(str, row)) + "\n")
             area = int(pixels.sum())
             counts = (record.object_id, class_number, area, record.area - area)
-            listed.add(sequence, time, *counts, *names.row(frame, record))
+            listed.append((sequence, time, *counts, *names.row(frame, record)))
     split = folder / "MOTS-train"
     for sequence, length in lengths.items():
-        _write_text(split / sequence / "gt/gt.txt", "".join(texts[sequence]))
-        _write_text(split / sequence / "seqinfo.ini", f"[Sequence]\nname={sequence}\nseqLength={length}\n")
-    _write_text(folder / "seqmaps/MOTS-train.txt", "name\n" + "".join(f"{name}\n" for name in lengths))
-    classes = _Csv("class", "category_id", "category")
-    for (number, name), class_number in numbers.items():
-        classes.add(class_number, number, name)
-    _write_text(folder / "classes.csv", classes.text())
-    _write_text(folder / "annotations.csv", listed.text())
-    _write_drops(folder, drops)
+        write_text(split / sequence / "gt/gt.txt", "".join(texts[sequence]))
+        write_text(split / sequence / "seqinfo.ini", f"[Sequence]\nname={sequence}\nseqLength={length}\n")
+    write_text(folder / "seqmaps/MOTS-train.txt", "name\n" + "".join(f"{name}\n" for name in lengths))
+    classes = [(class_number, number, name) for (number, name), class_number in numbers.items()]
+    _write_csv(folder / "classes.csv", ("class", "category_id", "category"), classes)
+    _write_csv(folder / "annotations.csv", ("sequence", "time", "id", "class", "pixels", "hidden", *ROW), listed)
+    write_drops(folder, drops)
     return folder
 
 
@@ -362,12 +364,12 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
     Raises:
         RossamError: a video has more than 65,535 tracks.
     """
-    folder, names = Path(folder), _Names(conversion)
+    folder, names = Path(folder), Names(conversion)
     labels: dict[str, dict[int, int]] = defaultdict(dict)
-    listed, drops = _Csv("label", "status", "pixels", "hidden", *ROW), [*conversion.left_out]
+    listed, drops = [], [*conversion.left_out]
     for frame in conversion:
         of_video = labels[frame.video]
-        _with_masks(frame, drops)
+        with_masks(frame, drops)
         for record in frame.objects:
             of_video.setdefault(record.object_id, len(of_video) + 1)
         if len(of_video) > MOST_LABELS:
@@ -377,10 +379,10 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
         seen = np.bincount(label_map.ravel(), minlength=len(of_video) + 1)
         for record in frame.objects:
             label, area = of_video[record.object_id], record.area
-            listed.add(label, record.status, area, area - int(seen[label]), *names.row(frame, record))
+            listed.append((label, record.status, area, area - int(seen[label]), *names.row(frame, record)))
         _write_png(folder / f"{names.stem_of[frame.key]}.png", label_map)
-    _write_text(folder / "labels.csv", listed.text())
-    _write_drops(folder, drops)
+    _write_csv(folder / "labels.csv", ("label", "status", "pixels", "hidden", *ROW), listed)
+    write_drops(folder, drops)
     return folder
 
 
@@ -403,11 +405,11 @@ def write_authors_format(conversion: Conversion, folder: str | Path) -> Path:
     frame; `annotations.csv` says which `row` of them is which annotation. Frames without masks, and boxes without one,
     are left out, since that code would take an empty mask for a target; `drops.csv` lists them.
     """
-    folder, names, drops = Path(folder), _Names(conversion), [*conversion.left_out]
-    listed = _Csv("name", "row", *ROW)
+    folder, names, drops = Path(folder), Names(conversion), [*conversion.left_out]
+    listed = []
     for frame in conversion:
         name = f"{names.sequence_of[frame.video]}_{frame.index:06d}"
-        kept = _with_masks(frame, drops)
+        kept = with_masks(frame, drops)
         if not kept:
             continue
         _copy_as_png(frame, folder / "img" / f"{name}.png")
@@ -420,9 +422,9 @@ def write_authors_format(conversion: Conversion, folder: str | Path) -> Path:
             stack.flush()
             del stack
         for row, record in enumerate(kept):
-            listed.add(name, row, *names.row(frame, record))
-    _write_text(folder / "annotations.csv", listed.text())
-    _write_drops(folder, drops)
+            listed.append((name, row, *names.row(frame, record)))
+    _write_csv(folder / "annotations.csv", ("name", "row", *ROW), listed)
+    write_drops(folder, drops)
     return folder
 
 
@@ -440,40 +442,40 @@ def write_yolo(conversion: Conversion, folder: str | Path) -> Path:
     along the same line, which a fill by the even-odd or non-zero rule passes over. Boxes without a mask are listed in
     `drops.csv`.
     """
-    folder, names, drops = Path(folder), _Names(conversion), [*conversion.left_out]
+    folder, names, drops = Path(folder), Names(conversion), [*conversion.left_out]
     numbers = {entry: number for number, entry in enumerate(conversion.classes)}
-    listed = _Csv("label_file", "row", *ROW)
+    listed = []
     for frame in conversion:
-        kept, lines = _with_masks(frame, drops), []
-        if not _readable(frame):
+        kept, lines = with_masks(frame, drops), []
+        if not readable(frame):
             continue
         image = f"images/{names.stem_of[frame.key]}{frame.image_path.suffix}"
-        label_file = _label_file(image)
+        label_file = yolo_label_file(image)
         height, width = frame.size_hw
         for row, record in enumerate(kept):
-            points = (_bridged(_loops(record)) / (width, height)).ravel()
+            points = (bridged(loops_of(record)) / (width, height)).ravel()
             lines.append(f"{numbers[names.class_of(record)]} " + " ".join(f"{value:.9g}" for value in points) + "\n")
-            listed.add(label_file, row, *names.row(frame, record))
+            listed.append((label_file, row, *names.row(frame, record)))
         with atomic_path(folder / image) as temporary:
             _copy_as_stored(frame.image_path, temporary)
-        _write_text(folder / label_file, "".join(lines))
+        write_text(folder / label_file, "".join(lines))
     listing = "".join(
         f"  {n}: {json.dumps(name, ensure_ascii=False)}\n" for n, (_, name) in enumerate(conversion.classes)
     )
     ids = json.dumps([number for number, _ in conversion.classes], ensure_ascii=False)
-    _write_text(folder / "data.yaml", f"train: images\nval: images\nnames:\n{listing or '  {}'}\ncategory_ids: {ids}\n")
-    _write_text(folder / "annotations.csv", listed.text())
-    _write_drops(folder, drops)
+    write_text(folder / "data.yaml", f"train: images\nval: images\nnames:\n{listing or '  {}'}\ncategory_ids: {ids}\n")
+    _write_csv(folder / "annotations.csv", ("label_file", "row", *ROW), listed)
+    write_drops(folder, drops)
     return folder
 
 
-def _label_file(image: str) -> str:
+def yolo_label_file(image: str) -> str:
     """The text file that YOLO readers look for beside an image: its last folder `images` becomes `labels`."""
     before, _, after = f"/{os.path.splitext(image)[0]}".rpartition("/images/")
     return f"{before}/labels/{after}.txt".lstrip("/")
 
 
-def _bridged(loops: list[np.ndarray]) -> np.ndarray:
+def bridged(loops: list[np.ndarray]) -> np.ndarray:
     """Loops as one closed polygon K×2: from the first point of the first loop to each other one and back."""
     home, *others = loops
     parts = [home]
@@ -485,12 +487,12 @@ def _bridged(loops: list[np.ndarray]) -> np.ndarray:
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
-def _with_masks(frame: FrameRecord, drops: list[Drop]) -> list[MaskRecord]:
-    drops += [_drop(frame, record) for record in frame.objects if not record.has_mask]
+def with_masks(frame: FrameRecord, drops: list[Drop]) -> list[MaskRecord]:
+    drops += [drop_of(frame, record) for record in frame.objects if not record.has_mask]
     return [record for record in frame.objects if record.has_mask]
 
 
-def _drop(frame: FrameRecord, record: MaskRecord, reason: str = "") -> Drop:
+def drop_of(frame: FrameRecord, record: MaskRecord, reason: str = "") -> Drop:
     number = record.source.get("annotation_id")
     name = f"object {record.object_id}" + ("" if number in (None, record.object_id) else f" (annotation {number})")
     return Drop(f"{frame.key} {name}", reason or record.reason, 1)
@@ -502,11 +504,15 @@ def _json_drops(drops: Iterable[Drop]) -> list[dict[str, Any]]:
     return [entry if boxes == 1 else entry | {"boxes": boxes} for entry, boxes in entries]
 
 
-def _write_drops(folder: Path, drops: Iterable[Drop]) -> None:
-    table = _Csv("place", "reason", "boxes")
-    for drop in drops:
-        table.add(drop.where, drop.reason, drop.boxes)
-    _write_text(folder / "drops.csv", table.text())
+def write_drops(folder: Path, drops: Iterable[Drop]) -> None:
+    rows = [(drop.where, drop.reason, drop.boxes) for drop in drops]
+    _write_csv(folder / "drops.csv", ("place", "reason", "boxes"), rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, stream.getvalue())
 
 
 def _copy_as_png(frame: FrameRecord, path: Path) -> None:
@@ -545,23 +551,8 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     write_bytes(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))  # file names need not be Unicode
-
-
-class _Csv:
-    """Lines of a small table, collected."""
-
-    def __init__(self, *columns: str):
-        self._stream = io.StringIO()
-        self._writer = csv.writer(self._stream, lineterminator="\n")
-        self._writer.writerow(columns)
-
-    def add(self, *values: Any) -> None:
-        self._writer.writerow(values)
-
-    def text(self) -> str:
-        return self._stream.getvalue()
 
 
 EXPORTS: Mapping[str, tuple[str, Callable[[Conversion, Path], Path]]] = {

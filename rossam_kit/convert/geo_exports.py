@@ -18,7 +18,7 @@ import pandas as pd
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path
 from rossam_kit.convert import quality
-from rossam_kit.convert.exports import MOST_LABELS, _drop, _write_drops
+from rossam_kit.convert.exports import MOST_LABELS, drop_of, write_drops
 from rossam_kit.convert.geo import Raster, packages
 from rossam_kit.convert.mask_records import Conversion, MaskRecord
 from rossam_kit.datasets.frame_set import FrameSet
@@ -49,11 +49,11 @@ def _scene_masks(conversion: Conversion) -> tuple[Raster, list[MaskRecord], pd.D
     for frame in conversion:
         raster = raster or Raster.of(frame.image_path)
         x, y = frame.reading.window[:2]
-        drops += [_drop(frame, record) for record in frame.objects if not record.has_mask]
+        drops += [drop_of(frame, record) for record in frame.objects if not record.has_mask]
         corners += [(x, y, x, y)] * len(frame.objects)
         moved = [replace(r, offset_xy=(r.offset_xy[0] + x, r.offset_xy[1] + y)) for r in frame.objects]
         records += [record for record in moved if record.has_mask]
-    _write_drops(conversion.folder, drops)
+    write_drops(conversion.folder, drops)
     table, class_ids = conversion.table.copy(), {name.lower(): number for number, name in conversion.classes}
     table[["x0", "y0", "x1", "y1"]] += np.array(corners)
     signs = [name for name in quality.SIGNS if table[name].notna().any()]

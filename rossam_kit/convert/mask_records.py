@@ -2,7 +2,7 @@
 
 `Conversion` reads `FrameRecord`s one shard at a time, and a table with one row per box.
 
-    manifest.json         settings, weights and data the folder was made with
+    manifest.json         settings, weights, versions and data the folder was made with, and where its images lie
     shards/000000.gz …    one JSON line per frame, its boxes in the order of the input (gzip)
     records.csv           one row per box: place, status, reason, signs of quality, score; then what was left out
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
-FORMAT = "rossam-masks-2"
+FORMAT = "rossam-masks-3"
 TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
 INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
 LEFT_OUT = "left out"
@@ -131,17 +132,17 @@ def record_of(
 # --- shards -----------------------------------------------------------------------------------------------------------
 
 
-def pack(frames: list[FrameRecord]) -> bytes:
-    """A shard's bytes: the same frames give the same bytes."""
-    lines = "".join(json.dumps(_to_json(frame), sort_keys=True, separators=(",", ":")) + "\n" for frame in frames)
-    return gzip.compress(lines.encode("utf-8"), mtime=0)
+def pack(frames: list[FrameRecord], root: Path) -> bytes:
+    """A shard's bytes, with image paths relative to `root`: the same frames give the same bytes."""
+    lines = [json.dumps(_to_json(frame, root), sort_keys=True, separators=(",", ":")) + "\n" for frame in frames]
+    return gzip.compress("".join(lines).encode("utf-8"), mtime=0)
 
 
-def unpack(path: Path) -> list[FrameRecord]:
-    """Frames of a shard; a damaged one is a `RossamError` that names it."""
+def unpack(path: Path, root: Path) -> list[FrameRecord]:
+    """Frames of a shard, with their images below `root`; a damaged one is a `RossamError` that names it."""
     try:
         text = gzip.decompress(path.read_bytes()).decode("utf-8")
-        return [_from_json(json.loads(line)) for line in text.splitlines()]
+        return [_from_json(json.loads(line), root) for line in text.splitlines()]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         remedy = "delete this file and start the same conversion again; the other shards are kept"
         raise RossamError(path, f"is not a whole shard ({error!r})", remedy) from error
@@ -151,7 +152,18 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / SHARDS / f"{number:06d}.gz"
 
 
-def _to_json(frame: FrameRecord) -> dict[str, Any]:
+def image_root(frames: Sequence[Frame]) -> Path:
+    """The folder that file names of the source start from; without such, or of several, the one all images are in."""
+    roots, folders = set(), {Path(os.path.abspath(frame.image_path)).parent for frame in frames}
+    for frame in frames:
+        pure = PurePosixPath(frame.source.get("file_name", "/").replace("\\", "/"))
+        path = Path(os.path.abspath(frame.image_path))
+        roots.add(None if pure.is_absolute() else path.parents[min(len(pure.parts), len(path.parents)) - 1])
+    root = roots.pop() if len(roots) == 1 else None
+    return root or Path(os.path.abspath(os.path.commonpath([*folders] or ["."])))
+
+
+def _to_json(frame: FrameRecord, root: Path) -> dict[str, Any]:
     objects = [
         {
             "id": record.object_id,
@@ -167,11 +179,11 @@ def _to_json(frame: FrameRecord) -> dict[str, Any]:
         for record in frame.objects
     ]
     place = {"dataset": frame.dataset, "video": frame.video, "index": frame.index, "size_hw": list(frame.size_hw)}
-    place |= {"image": frame.image_path.as_posix(), "source": dict(frame.source)}
+    place |= {"image": Path(os.path.relpath(frame.image_path, root)).as_posix(), "source": dict(frame.source)}
     return place | frame.reading.as_entry() | {"objects": objects}
 
 
-def _from_json(line: dict[str, Any]) -> FrameRecord:
+def _from_json(line: dict[str, Any], root: Path) -> FrameRecord:
     objects = tuple(
         MaskRecord(
             item["id"], item["category"], tuple(item["box_xyxy"]), item["status"], item["reason"],
@@ -180,7 +192,8 @@ def _from_json(line: dict[str, Any]) -> FrameRecord:
         for item in line["objects"]
     )  # fmt: skip
     size_hw = tuple(line["size_hw"])
-    place = (line["dataset"], line["video"], line["index"], Path(line["image"]), size_hw)
+    image = Path(os.path.normpath(root / line["image"]))
+    place = (line["dataset"], line["video"], line["index"], image, size_hw)
     return FrameRecord(*place, objects, line["source"], DatasetReading.of_entry(line))
 
 
@@ -190,20 +203,35 @@ def _from_json(line: dict[str, Any]) -> FrameRecord:
 class Conversion:
     """A finished conversion, read from its folder; one shard is in memory at a time.
 
+    Records name images relative to a root. The manifest states the root twice, relative to the conversion's folder and
+    absolute, so that the folder may be moved alone or together with its images.
+
+    Args:
+        images: the root; needed only where images were moved alone.
+
     Raises:
-        RossamError: the folder holds no finished conversion.
+        RossamError: the folder holds no finished conversion, or one of another format.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, images: str | Path | None = None):
         self.folder = Path(folder)
         for name in (MANIFEST, RECORDS):
             if not (self.folder / name).exists():
                 raise RossamError(self.folder, f"has no {name}: no finished conversion", "run `convert` on it (again)")
         self.manifest = read_json(self.folder / MANIFEST)
+        if self.manifest.get("format") != FORMAT:
+            raise RossamError(self.folder / MANIFEST, f"is not of format {FORMAT}", "convert into a new folder")
+        places = [self.folder / self.manifest["images"]["from_here"], Path(self.manifest["images"]["absolute"])]
+        found = Path(images) if images else next((place for place in places if place.is_dir()), places[1])
+        self.images = Path(os.path.abspath(found))
 
     def __iter__(self) -> Iterator[FrameRecord]:
         for number in range(self.manifest["shards"]):
-            yield from unpack(shard_path(self.folder, number))
+            yield from self.shard(number)
+
+    def shard(self, number: int) -> list[FrameRecord]:
+        """The frames of one shard."""
+        return unpack(shard_path(self.folder, number), self.images)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -235,7 +263,7 @@ class Conversion:
 
     def find(self, row) -> tuple[FrameRecord, MaskRecord]:
         """The frame and the record of a row of `table`."""
-        for frame in unpack(shard_path(self.folder, int(row.shard))):
+        for frame in self.shard(int(row.shard)):
             if (frame.video, frame.index) == (row.video, row.frame):
                 for record in frame.objects:
                     if record.object_id == row.object_id:

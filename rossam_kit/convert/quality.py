@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
+from rossam_core.files import read_json
 from rossam_core.metrics import mask_iou
 from rossam_core.records import Box, Frame
 from rossam_kit.convert.mask_records import Conversion, MaskRecord
@@ -56,6 +58,9 @@ LOOKS = (
     ("touches_window", "above", 0, "reaches the window's edge"),
 )
 """Sign, side, bound, words: what stands out enough to be said. Ours; they choose words and filters, not the order."""
+
+CALIBRATION = Path(__file__).with_name("quality_calibration.json")
+"""Weights of `expected_iou`, what they were fitted on, and how well they do on other objects."""
 
 
 # --- signs of one mask ------------------------------------------------------------------------------------------------
@@ -204,6 +209,23 @@ def review_score(table: pd.DataFrame) -> pd.Series:
     return score
 
 
+def expected_iou(table: pd.DataFrame) -> pd.Series:
+    """The IoU with the truth to be expected of each mask by its signs, in [0, 1]; 0 where there is no mask.
+
+    A logistic function of the signs in `CALIBRATION`, each of which moves it one way only. It was fitted on masks of
+    HQ-SAM with the shipped prior (`tools/calibrate_quality.py`): for another network or other images it is an order
+    on a familiar scale. NaN where a sign was not measured (`jitter=0`, methods without logits).
+    """
+    fitted, signs = read_json(CALIBRATION), features(table)
+    score = fitted["intercept"] + sum(weight * signs[name] for name, weight in fitted["weights"].items())
+    return (1 / (1 + np.exp(-score))).where(table["area"] > 0, 0.0)
+
+
+def features(table: pd.DataFrame) -> pd.DataFrame:
+    """The signs of `SCORED` as `expected_iou` weighs them: more than four fragments count as four."""
+    return table[list(SCORED)].astype(float).assign(fragments=table["fragments"].astype(float).clip(upper=4))
+
+
 def looks(row: Mapping) -> list[tuple[str, str]]:
     """What stands out in a record: (status or sign, words) pairs; empty where nothing does."""
     said = [(row["status"], row["reason"])] if row["status"] != "ok" or row["reason"] else []
@@ -259,6 +281,21 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
         low, high = np.clip([correlation.low, correlation.high], -1, 1)  # bounds of ρ, not of its first order
         rows.append({"sign": name, "spearman": correlation.mean, "low": low, "high": high, "n": correlation.n})
     return pd.DataFrame(rows)
+
+
+def reliability(table: pd.DataFrame, value: str = "expected_iou", parts: int = 5) -> pd.DataFrame:
+    """Expected beside true IoU, in parts of equal size from the lowest to the highest expectation.
+
+    Args:
+        table: of `with_true_iou`, with a column `value`.
+
+    Returns:
+        Rows `part`, `objects`, `expected`, `true`: means of the part.
+    """
+    scored = table.dropna(subset=["iou", value]).sort_values(value, kind="stable")
+    rows = [scored.iloc[part] for part in np.array_split(np.arange(len(scored)), parts)]
+    means = [{"objects": len(part), "expected": part[value].mean(), "true": part["iou"].mean()} for part in rows]
+    return pd.DataFrame(means, index=pd.RangeIndex(1, len(means) + 1, name="part")).reset_index()
 
 
 def review_gain(

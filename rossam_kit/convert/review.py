@@ -1,6 +1,6 @@
-"""The review: a page of the worst-looking masks that opens from disk, and a CSV of all in that order.
+"""The review page, `review.html`: the worst-looking masks in one file that opens from disk, for those without a kernel.
 
-Writes `review.html`, one file without external references, and `review.csv`.
+Decisions are taken in a notebook (`review_panel`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from markupsafe import Markup
 
 from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, write_text
+from rossam_core.files import write_text
 from rossam_kit.convert import quality
-from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord, shard_path, unpack
+from rossam_kit.convert.mask_records import RECORDS, Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import outline_path
 
-PAGE, ORDER = "review.html", "review.csv"
+PAGE = "review.html"
 CONTEXT, SMALLEST, LARGEST = 2.0, 48, 224
 """A crop's side: twice the box's longer side, at least 48 frame pixels; shown with at most 224 pixels a side."""
 JPEG_QUALITY = 85
@@ -38,13 +38,12 @@ class Review:
     """Where the review was written, and how many boxes the page shows of how many."""
 
     page: Path
-    order: Path
     shown: int
     boxes: int
 
 
 def write_review(conversion: Conversion, *, most: int = 600, max_bytes: int = 12_000_000, notice: str = "") -> Review:
-    """Write the page and the CSV into the conversion's folder.
+    """Write the page into the conversion's folder.
 
     Args:
         most: boxes on the page, the worst-looking ones.
@@ -52,14 +51,10 @@ def write_review(conversion: Conversion, *, most: int = 600, max_bytes: int = 12
         notice: what the masks were made of, shown at the head.
     """
     table = conversion.table.sort_values("review_rank")
-    order, page = conversion.folder / ORDER, conversion.folder / PAGE
-    with atomic_path(order) as temporary:
-        table[["review_rank", *(name for name in table.columns if name not in ("review_rank", "shard"))]].to_csv(
-            temporary, index=False
-        )
+    page = conversion.folder / PAGE
     cards = _within(_cards(conversion, table.head(most)), max_bytes - len(_render(conversion, table, [], notice)))
     write_text(page, _render(conversion, table, cards, notice))
-    return Review(page, order, len(cards), len(table))
+    return Review(page, len(cards), len(table))
 
 
 def _render(conversion: Conversion, table: pd.DataFrame, cards: list[dict], notice: str) -> str:
@@ -73,7 +68,7 @@ def _render(conversion: Conversion, table: pd.DataFrame, cards: list[dict], noti
         counts=table["status"].value_counts().to_dict(),
         boxes=len(table),
         shown=len(cards),
-        order=ORDER,
+        order=RECORDS,
         signs=quality.SIGNS,
         notice=notice,
         cards=Markup(data.replace("<", "\\u003c")),  # no text of the data can end the script
@@ -90,7 +85,7 @@ def _cards(conversion: Conversion, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A card for each row, in their order; every shard and every image is read once."""
     cards: dict[int, dict[str, Any]] = {}
     for shard, of_shard in rows.groupby("shard"):
-        frames = {(frame.video, frame.index): frame for frame in unpack(shard_path(conversion.folder, int(shard)))}
+        frames = {(frame.video, frame.index): frame for frame in conversion.shard(int(shard))}
         for key, of_frame in of_shard.groupby(["video", "frame"]):
             frame = frames[key]
             records = {record.object_id: record for record in frame.objects}
@@ -133,16 +128,26 @@ def _picture(record: MaskRecord, image: np.ndarray) -> dict[str, Any]:
         for low, high, length in ((x0, x1, width), (y0, y1, height))
     )
     crop = image[top : top + side, left : left + side]
-    h, w = crop.shape[:2]
-    if max(h, w) > LARGEST:
-        scale = LARGEST / max(h, w)
-        crop = cv2.resize(crop, (round(w * scale), round(h * scale)), interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     piece, (x, y) = record.piece(), record.offset_xy
     return {
-        "size": [w, h],
-        "image": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii"),
+        "size": list(crop.shape[1::-1]),
+        "image": thumbnail(crop),
         "box": [round(v, 2) for v in (x0 - left, y0 - top, x1 - left, y1 - top)],
         "outline": outline_path(piece),
         "at": [x - left, y - top],
     }
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """uint8 H×W×3 RGB, at most `LARGEST` pixels a side, as a JPEG data address."""
+    height, width = image.shape[:2]
+    scale = min(LARGEST / max(height, width), 1)
+    size = (round(width * scale), round(height * scale))
+    small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return data_address(jpeg, "jpeg")
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """A picture as an address for HTML that needs no file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

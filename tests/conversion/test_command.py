@@ -59,7 +59,14 @@ def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, ca
     assert "look at these first" in told and str(out / "review.html") in told
     read = read_coco(out / "coco.json", dataset / "images", name="masks")
     assert read.object_count == 12 and all(o.has_mask for f in read for o in f.objects)
-    for name in ("coco_polygons.json", "labels/labels.csv", "authors/train/img", "yolo/data.yaml", "review.csv"):
+    for name in (
+        "coco_polygons.json",
+        "labels/labels.csv",
+        "authors/train/img",
+        "yolo/data.yaml",
+        "cvat/annotations.xml",
+        "labelme/clip 0/001.json",
+    ):
         assert (out / name).exists()
 
 
@@ -272,7 +279,7 @@ def test_every_box_of_the_input_is_accounted_for_on_the_screen_and_in_every_expo
     for name in ("coco.json", "coco_polygons.json", "youtube_vis.json"):
         drops = json.loads((out / name).read_text())["drops"]
         assert [drop["where"] for drop in drops] == dropped["place"].tolist()
-    for name in ("mots", "labels", "authors/train", "yolo"):
+    for name in ("mots", "labels", "authors/train", "yolo", "cvat", "label_studio", "labelme"):
         assert pd.read_csv(out / name / "drops.csv")["place"].tolist() == dropped["place"].tolist()
     assert call(*arguments, "--skip-bad", "--keep-crowd", "--out", tmp_path / "crowd") == 0
     assert "12 boxes in the input = 8 converted + 4 left out" in capsys.readouterr().out

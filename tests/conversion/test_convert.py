@@ -1,8 +1,10 @@
 """Every box has one record in order, whatever happens; nothing but the input changes a byte."""
 
 import dataclasses
+import gzip
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +19,13 @@ import torch
 from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
+from rossam_core.files import write_json
 from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
 from rossam_core.records import ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
-from rossam_kit.convert.mask_records import Conversion, shard_path, unpack
+from rossam_kit.convert.mask_records import Conversion, shard_path
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 from rossam_kit.experiments.parallel import _death
@@ -334,7 +337,7 @@ def test_frames_without_boxes_stay_frames_without_records(frames, tmp_path):
     done = convert(Notched(), bare, tmp_path / "out", ONE)
     assert [frame.key for frame in done] == [frame.key for frame in bare]
     assert len(done.table) == 0
-    assert len(unpack(shard_path(done.folder, 0))) == 1
+    assert len(done.shard(0)) == 1
 
 
 def test_ray_gives_the_same_bytes(frames, tmp_path):
@@ -351,3 +354,31 @@ def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, 
         convert(Faulty(), frames, tmp_path / "faulty", ONE, engine="ray", workers=2)
     with pytest.raises(RossamError, match="boxes to masks: a worker process"):
         convert(Fatal(9), frames, tmp_path / "fatal", ONE, engine="ray", workers=2)
+
+
+def test_a_finished_conversion_can_be_moved_alone_with_its_images_or_apart(tmp_path):
+    home = tmp_path / "home"
+    frames = make_frames(home / "data/images")
+    convert(Notched(), frames, home / "masks", ONE)
+    names = [path.name for path in (home / "data/images").rglob("*.png")]
+
+    def opened(folder, images=None):
+        return [frame.frame().image().shape for frame in Conversion(folder, images)]
+
+    shapes = [(*SIZE_HW, 3)] * len(names)
+    alone = shutil.copytree(home / "masks", tmp_path / "elsewhere/masks")
+    assert opened(alone) == shapes
+    together = home.rename(tmp_path / "away")
+    assert opened(together / "masks") == shapes
+    apart = (together / "data/images").rename(tmp_path / "apart")
+    assert opened(alone, apart) == shapes
+    with pytest.raises(RossamError, match="no such image file"):
+        opened(alone)
+    convert(Notched(), make_frames(apart), alone, ONE)
+    assert opened(alone) == shapes
+    manifest = Conversion(alone).manifest
+    assert manifest["images"]["absolute"] == apart.as_posix() and {"python", "numpy"} <= set(manifest["versions"])
+    write_json(alone / "manifest.json", manifest | {"format": "rossam-masks-2"})
+    with pytest.raises(RossamError, match="is not of format"):
+        Conversion(alone)
+    assert all(str(tmp_path).encode() not in gzip.decompress(path.read_bytes()) for path in alone.glob("shards/*.gz"))

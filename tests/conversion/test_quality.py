@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rossam_core.files import read_json
 from rossam_core.inference.predictor import ObjectMask
 from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import record_of
@@ -157,3 +158,23 @@ def test_review_gain_of_a_perfect_and_of_a_reversed_order():
     assert gain["poor masks found"].tolist() == gain["at best"].tolist() == [0.5, 1.0]
     rows["review_rank"] = rows["review_rank"].to_numpy()[::-1]
     assert quality.review_gain(rows, shares=(0.5,))["poor masks found"].tolist() == [0.0]
+
+
+def test_expected_iou_rises_with_every_sign_and_needs_them_all():
+    good = {"predicted_iou": 0.9, "jitter_stability": 0.9, "threshold_stability": 0.9, "leakage": 0.0}
+    good |= {"fragments": 1.0, "touches_window": 0.0}
+    (best,) = quality.expected_iou(table(**{name: [value] for name, value in good.items()}))
+    assert 0.5 < best < 1
+    fitted = read_json(quality.CALIBRATION)
+    assert len(fitted["weights"]) >= 3 and "nwpu fit" in fitted["source"]
+    for name in fitted["weights"]:
+        worse = good | {name: 3.0 if name == "fragments" else abs(good[name] - 0.5)}
+        assert quality.expected_iou(table(**{key: [value] for key, value in worse.items()}))[0] < best
+        assert np.isnan(quality.expected_iou(table(**{k: [v] for k, v in good.items() if k != name}))[0])
+    assert quality.expected_iou(table(area=[0])).tolist() == [0.0]
+
+
+def test_reliability_compares_means_of_equal_parts():
+    rows = quality.reliability(table(iou=np.linspace(0, 0.9, 10), expected_iou=np.linspace(0, 0.9, 10)[::-1]), parts=2)
+    assert rows["objects"].tolist() == [5, 5]
+    assert rows["expected"].tolist() == pytest.approx([0.2, 0.7]) and rows["true"].tolist() == pytest.approx([0.7, 0.2])

@@ -162,7 +162,7 @@ def test_yolo_is_read_from_another_folder_with_its_names_and_classes(stills, tmp
     [("images/a.png", "labels/a.txt"), ("images/x/images/a.b.png", "images/x/labels/a.b.txt")],
 )
 def test_a_label_file_is_where_yolo_readers_look_for_it(image, label):
-    assert exports._label_file(image) == label
+    assert exports.yolo_label_file(image) == label
 
 
 def test_youtube_vis_is_evaluated_as_perfect_against_itself(videos, tmp_path):

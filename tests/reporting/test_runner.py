@@ -27,10 +27,10 @@ def folder(tmp_path):
 
 
 def test_selection_by_prefix():
-    names = ["00_setup", "02_pipeline", "04_decoder", "12_summary"]
+    names = ["00_setup", "02_pipeline", "04_decoder", "13_summary"]
     assert runner.select(names) == names
     assert runner.select(names, only="02") == ["02_pipeline"]
-    assert runner.select(names, start="04") == ["04_decoder", "12_summary"]
+    assert runner.select(names, start="04") == ["04_decoder", "13_summary"]
     with pytest.raises(RossamError, match="02_pipeline"):
         runner.select(names, only="03")
 

@@ -1,0 +1,307 @@
+"""`rossam import-masks`: masks that were corrected elsewhere, joined with a conversion's boxes, to train on again.
+
+Readers yield `Found` masks of every format that `rossam convert` exports for editing, and of the review's decisions.
+A mask belongs to the record of its track, else to the record in its frame whose box overlaps it most.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import typer
+import yaml
+from scipy.optimize import linear_sum_assignment
+
+from rossam_core import masks
+from rossam_core.errors import RossamError
+from rossam_core.files import read_json
+from rossam_core.records import Box, ObjectAnnotation
+from rossam_kit.convert import decisions, editors, exports
+from rossam_kit.convert.editors import Found
+from rossam_kit.convert.exports import Names
+from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.datasets.coco import TRACK_KEYS, check_segmentation, write_coco_index
+from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.options import example
+
+LEAST_OVERLAP = 0.25
+"""IoU of boxes from which a mask without a track is taken for a record's."""
+OUTCOMES = ("unchanged", "corrected", "new", "removed", "without a mask")
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def _read_coco(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    """COCO JSON: of this program, or of an editor that keeps file names and maybe tracks."""
+    content = _content(place)
+    classes = {each["id"]: each["name"] for each in content["categories"]}
+    keys = {image["id"]: names.key_of_file(image.get("file_name"), drops) for image in content["images"]}
+    yield from (Found(key) for key in keys.values() if key)
+    for item in content["annotations"]:
+        key, segmentation = keys.get(item["image_id"]), item.get("segmentation")
+        if not key or not segmentation:
+            continue
+        try:
+            check_segmentation(segmentation, names.size_of[key])
+        except ValueError as fault:
+            drops.append(Drop(f"{key} annotation {item.get('id')}", str(fault)))
+            continue
+        stated = item | (item.get("attributes") or {})
+        track = next((int(stated[name]) for name in TRACK_KEYS if str(stated.get(name, "")).isdecimal()), None)
+        yield Found(key, track, classes.get(item["category_id"]), segmentation)
+
+
+def _read_youtube_vis(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    content = _content(place)
+    classes = {each["id"]: each["name"] for each in content["categories"]}
+    keys = {v["id"]: [names.key_of_file(file, drops) for file in v["file_names"]] for v in content["videos"]}
+    yield from (Found(key) for of_video in keys.values() for key in of_video if key)
+    for track in content["annotations"]:
+        for key, rle in zip(keys[track["video_id"]], track["segmentations"], strict=True):
+            if key and rle:
+                yield Found(key, track.get("track_id", track["id"]), classes.get(track["category_id"]), rle)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    missing = [name for name in ("annotations", "categories") if name not in content]
+    if missing:
+        raise RossamError(path, f"has no {' and no '.join(missing)}", "name the JSON file that the editor exported")
+    return content
+
+
+def _read_mots(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    listed = _table(place / "classes.csv")
+    classes = dict(zip(listed["class"].astype(int), listed["category"], strict=True))
+    keys = {place_of: key for key, place_of in names.time_of.items()}
+    for sequence in dict.fromkeys(sequence for sequence, _ in keys):
+        path = place / "MOTS-train" / sequence / "gt/gt.txt"
+        if not path.exists():
+            continue
+        yield from (Found(key) for (own, _), key in keys.items() if own == sequence)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            time, track, number, height, width, counts = line.split()
+            if int(number) != exports.MOTS_IGNORE and (key := keys.get((sequence, int(time)))):
+                size = [int(height), int(width)]
+                yield Found(key, int(track), classes.get(int(number)), {"size": size, "counts": counts})
+
+
+def _read_label_maps(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    listed = _table(place / "labels.csv")
+    tracks = {(row.video, int(row.label)): int(row.object_id) for row in listed.itertuples()}
+    for key, stem in names.stem_of.items():
+        label_map = cv2.imread(str(place / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+        if label_map is None:
+            continue
+        yield Found(key)
+        for label in np.unique(label_map[label_map > 0]).tolist():
+            yield Found(key, tracks.get((key.rpartition("/")[0], label)), None, masks.encode(label_map == label))
+
+
+def _read_yolo(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    classes = yaml.safe_load((place / "data.yaml").read_text(encoding="utf-8"))["names"]
+    for key, stem in names.stem_of.items():
+        path = place / exports.yolo_label_file(f"images/{stem}.png")
+        if not path.exists():
+            continue
+        yield Found(key)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            number, *values = line.split()
+            points = np.array(values, dtype=float).reshape(-1, 2) * names.size_of[key][::-1]
+            yield Found(key, None, classes[int(number)], [points.ravel().tolist()])
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise RossamError(path, "no such file", "keep it beside the masks: it says whose they are")
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+
+
+def _read_review(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    """Decisions of the review: accepted and undecided masks as they are, corrected ones with their boxes."""
+    decided = decisions.Decisions(place).latest
+    for frame in names.conversion:
+        yield Found(frame.key)
+        for record in frame.objects:
+            decision = decided.get((frame.video, frame.index, record.object_id), {})
+            about = (frame.key, record.object_id, record.category)
+            if decision.get("verdict") == decisions.CORRECTED:
+                yield Found(*about, decision["segmentation"], tuple(decision["box_xyxy"]))
+            elif decision.get("verdict") != decisions.REJECTED and record.has_mask:
+                yield Found(*about, record.rle(frame.size_hw))
+
+
+Reader = Callable[[Path, Names, list[Drop]], Iterator[Found]]
+READERS: Mapping[str, tuple[str, Reader]] = {
+    "review": (decisions.FILE, _read_review),
+    "coco": (exports.EXPORTS["coco"][0], _read_coco),
+    "coco-polygons": (exports.EXPORTS["coco-polygons"][0], _read_coco),
+    "youtube-vis": (exports.EXPORTS["youtube-vis"][0], _read_youtube_vis),
+    "mots": (exports.EXPORTS["mots"][0], _read_mots),
+    "png": (exports.EXPORTS["png"][0], _read_label_maps),
+    "yolo": (exports.EXPORTS["yolo"][0], _read_yolo),
+    "cvat": (editors.EXPORTS["cvat"][0], editors.read_cvat),
+    "label-studio": (editors.EXPORTS["label-studio"][0], editors.read_label_studio),
+    "labelme": (editors.EXPORTS["labelme"][0], editors.read_labelme),
+}
+"""Name of a format → where `rossam convert` puts it within the conversion's folder, and what reads it."""
+FLAT = ("mots", "png")
+"""Formats in which a pixel has one owner: what others hide of a mask is not in them, and is taken from the record."""
+
+
+# --- joining ----------------------------------------------------------------------------------------------------------
+
+
+def corrected(conversion: Conversion, format: str, place: str | Path | None = None) -> tuple[FrameSet, Counter]:
+    """The conversion's frames with the masks that a corrected file holds.
+
+    A frame that the file does not list keeps its masks; in others, a record whose mask is gone is left out. A mask
+    that belongs to no record is a new object. The box of a corrected or new mask is the box around it.
+
+    Args:
+        format: a name of `READERS`.
+        place: the file or folder; None: where `rossam convert` put it.
+
+    Returns:
+        The frames, with what was left out in `drops`, and how many objects had which of `OUTCOMES`.
+    """
+    where, read = READERS[format]
+    place = Path(place) if place is not None else conversion.folder / where
+    if not place.exists():
+        raise RossamError(place, "no such file or folder", f"export with --format {format}, or name it with --from")
+    names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
+    found: dict[str, list[Found]] = defaultdict(list)
+    for item in read(place, names, drops):
+        found[item.key].append(item)
+    free = conversion.table.groupby("video")["object_id"].max().to_dict()
+    for frame in conversion:
+        items = found.get(frame.key)
+        if items is None:
+            masked = [record for record in frame.objects if record.has_mask]
+            items = [Found(frame.key, r.object_id, r.category, r.rle(frame.size_hw)) for r in masked]
+        items = [item for item in items if item.segmentation is not None]
+        objects, covered = [], np.zeros(frame.size_hw, dtype=bool)
+        for item in items if format in FLAT else ():
+            covered |= masks.decode(item.segmentation, frame.size_hw)
+        for record, item in _pairs(frame.objects, items, frame.size_hw):
+            if record is None and item.category is None:
+                drops.append(Drop(f"{frame.key} new mask", "has no class"))
+                continue
+            if record is None:
+                free[frame.video] = free.get(frame.video, 0) + 1
+            outcome, thing = _joined(record, item, covered, frame, free.get(frame.video, 0))
+            outcomes[outcome] += 1
+            if thing is None:
+                gone = "rejected in the review" if format == "review" else f"is not in the corrected {format}"
+                reason = record.reason if outcome == OUTCOMES[-1] else gone
+                drops.append(exports.drop_of(frame, record, reason))
+            else:
+                objects.append(thing)
+        frames.append(replace(frame.frame(), objects=tuple(objects), source=frame.source))
+    return FrameSet(conversion.manifest["data"]["name"], frames, drops, conversion.classes), outcomes
+
+
+def _pairs(
+    records: Sequence[MaskRecord], items: Sequence[Found], size_hw: tuple[int, int]
+) -> Iterator[tuple[MaskRecord | None, Found | None]]:
+    """Each record with its mask or None, then None with each mask of no record."""
+    by_track = {record.object_id: record for record in records}
+    merged: dict[Any, Found] = {}
+    for number, item in enumerate(items):  # parts of one track are one mask
+        name = item.track if item.track in by_track else (None, number)
+        if name in merged:
+            parts = [masks.decode(each.segmentation, size_hw) for each in (merged[name], item)]
+            item = item._replace(segmentation=masks.encode(parts[0] | parts[1]))
+        merged[name] = item
+    left = [record for record in records if record.object_id not in merged]
+    loose = [name for name in merged if isinstance(name, tuple)]
+    extents = [masks.extent(merged[name].segmentation, size_hw) for name in loose]
+    ious = [[_iou(record.box_xyxy, box) for box in extents] for record in left]
+    overlap = np.array(ious, dtype=float).reshape(len(left), len(loose))
+    for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
+        if overlap[row, column] >= LEAST_OVERLAP:
+            merged[left[row].object_id] = merged.pop(loose[column])
+    yield from ((record, merged.pop(record.object_id, None)) for record in records)
+    yield from ((None, item) for item in merged.values())
+
+
+def _iou(a: Box, b: np.ndarray | None) -> float:
+    """IoU of two boxes; 0 where one is None."""
+    if b is None:
+        return 0.0
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(sides.clip(0)))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+def _joined(
+    record: MaskRecord | None, item: Found | None, covered: np.ndarray, frame: FrameRecord, free_id: int
+) -> tuple[str, ObjectAnnotation | None]:
+    """What became of a record, and the object; `covered`: pixels whose other owners may hide a part of it."""
+    mask = np.zeros(frame.size_hw, dtype=bool) if item is None else masks.decode(item.segmentation, frame.size_hw)
+    own = np.zeros(frame.size_hw, dtype=bool) if record is None else record.full(frame.size_hw)
+    if item is not None or not (own & ~covered).any():
+        mask |= own & covered
+    if not mask.any() and record is not None:
+        return ("removed" if record.has_mask else OUTCOMES[-1]), None
+    category = record.category if item is None or item.category is None else item.category
+    stated_box = None if item is None else item.box_xyxy
+    is_same = record is not None and np.array_equal(mask, own) and stated_box is None
+    if is_same and category.lower() == record.category.lower():
+        return "unchanged", ObjectAnnotation(
+            record.object_id, record.category.lower(), record.box_xyxy, record.rle(frame.size_hw), source=record.source
+        )
+    box = stated_box or (record.box_xyxy if is_same else masks.box_of(mask))
+    source = {} if record is None else {k: v for k, v in record.source.items() if k == "annotation_id"}
+    thing = ObjectAnnotation(free_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
+    return ("new", thing) if record is None else ("corrected", replace(thing, object_id=record.object_id))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+ImportFormat = StrEnum("ImportFormat", {name: name for name in READERS})
+EXAMPLES = example(
+    "rossam import-masks --conversion MASKS --format labelme --out corrected.json",
+    "rossam import-masks --conversion MASKS --format cvat --from annotations.xml --out corrected.json",
+    "rossam train --annotations corrected.json --data IMAGES --out RUN",
+)
+
+
+def import_command(
+    *,
+    conversion: Annotated[Path, typer.Option(metavar="DIR", help="folder that rossam convert wrote")],
+    format: Annotated[
+        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(READERS)}; review: decisions of notebook 10")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="COCO file to write, for rossam train and rossam convert")],
+    place: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="corrected file or folder; default: where rossam convert put it"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the images, if it was moved since the conversion")
+    ] = None,
+) -> int:
+    """Take corrected masks of an editor back, by track and box, as annotations to train on."""
+    opened = Conversion(conversion, data)
+    frames, outcomes = corrected(opened, format.value, place)
+    if not frames.object_count:
+        raise RossamError(place or conversion, "no mask is left", "name the corrected file of this conversion")
+    write_coco_index(frames, out, opened.images)
+    print(", ".join(f"{outcomes[name]:,} {name}" for name in OUTCOMES if outcomes[name] or name == "corrected"))
+    for drop in frames.drops[len(opened.left_out) :]:
+        print(f"  left out: {drop.where}: {drop.reason}")
+    command = ["rossam", "train", "--annotations", out, "--data", opened.images, "--out", "RUN"]
+    print(f"\n{frames.object_count:,} objects with masks: {out}\nTrain on them:\n  {shlex.join(map(str, command))}")
+    return 0
