@@ -29,7 +29,7 @@ from rossam_kit.convert import decisions, editors, exports
 from rossam_kit.convert.editors import Found
 from rossam_kit.convert.exports import Names
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
-from rossam_kit.datasets.coco import TRACK_KEYS, check_segmentation, write_coco_index
+from rossam_kit.datasets.coco import TRACK_KEYS, segmentation_fault, write_coco_index
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.options import example
 
@@ -51,10 +51,8 @@ def _read_coco(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
         key, segmentation = keys.get(item["image_id"]), item.get("segmentation")
         if not key or not segmentation:
             continue
-        try:
-            check_segmentation(segmentation, names.size_of[key])
-        except ValueError as fault:
-            drops.append(Drop(f"{key} annotation {item.get('id')}", str(fault)))
+        if fault := segmentation_fault(segmentation, names.size_of[key]):
+            drops.append(Drop(f"{key} annotation {item.get('id')}", fault))
             continue
         stated = item | (item.get("attributes") or {})
         track = next((int(stated[name]) for name in TRACK_KEYS if str(stated.get(name, "")).isdecimal()), None)

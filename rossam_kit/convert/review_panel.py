@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import pandas as pd
 
 from rossam_kit.convert.decisions import ACCEPTED, CORRECTED, REJECTED, Key, Review, keys_of, usable_share
-from rossam_kit.inspector import widget_pictures as pictures
+from rossam_kit.inspector import tiles
 from rossam_kit.inspector.widgets import PromptEditor
 
 EDITOR = 460
@@ -89,7 +89,7 @@ class ReviewPanel(ipw.VBox):
             try:
                 action()
             except Exception as problem:  # an unexpected error, too, must not leave dead controls behind
-                self.error.value = pictures.problem_html(problem)
+                self.error.value = tiles.problem_html(problem)
                 self._show_box()
             self.editor.answered += 1
 
@@ -138,10 +138,10 @@ class ReviewPanel(ipw.VBox):
         """Picture, title, what stands out, and how far the review is."""
         row, verdict = self.rows.iloc[self.slider.value], self.review.verdict(self.key)
         frame, record = self.review.find(self.key)
-        region = pictures.square_around([record.box_xyxy, self._box], frame.size_hw)
-        size = pictures.fit_size(region, EDITOR)
-        canvas = pictures.outlined(self.review.image(*self.key[:2]), region, size, {"ros-sam": mask})
-        self.editor.region, self.editor.image = [int(side) for side in region], pictures.png(canvas)
+        region = tiles.square_around([record.box_xyxy, self._box], frame.size_hw)
+        size = tiles.fit_size(region, EDITOR)
+        canvas = tiles.outlined(self.review.image(*self.key[:2]), region, size, {"ros-sam": mask})
+        self.editor.region, self.editor.image = [int(side) for side in region], tiles.png(canvas)
         self._show_box()
         name = f"{self.slider.value + 1} of {len(self._keys)} · {frame.key} #{record.object_id} {record.category}"
         state = f" <b style='color:{COLOURS[verdict]}'>{verdict or 'undecided'}</b>"
