@@ -134,6 +134,8 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
         if key in OPTION_OF and value is not None
     )
     for key in overrides:
+        if key == "notice":
+            problems.add(f"--set {key}", "has no effect on training")
         if key in ("inference.mask_source", "inference.precision"):
             problems.add(f"--set {key}", "has no effect: the mask that is trained is scored, in training.precision")
         if key.startswith("recipe_changes") and options.recipe != "paper":
