@@ -5,17 +5,15 @@ Usage: python docs/make_results.py [--profile full] [--tables table1 table3 …]
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from rossam_kit.config import load_profile
-from rossam_kit.experiments.claims import judge
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.experiments.statistics import Interval
 from rossam_kit.report.tables import ComparisonRow, comparison_rows
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-TABLES = ("table1", "table2", "windows", "table3", "table4", "table4_copy", "figure7", "recipes", "table5", "table6")
+TABLES = ("table5", "table4", "figure7")
 HEADING = (
     "| | published, per frame | measured, per frame | per object | difference per object |\n|---|---:|---:|---:|---:|"
 )
@@ -36,25 +34,20 @@ def points(interval: Interval | None) -> str:
 def line(row: ComparisonRow) -> str:
     printed = f"{row.published.iou:.1f}" if row.published else ""
     measured = [percent(row.frame_iou), percent(row.iou), points(row.difference)]
-    return f"| {' | '.join([row.setting, printed, *measured])} |"
+    return f"| {' | '.join([row.setting, printed, *measured])} |".replace("|  |", "| |")
 
 
 def tables(experiments: Experiments, names: list[str]) -> str:
-    lines = [HEADING]
+    lines, printed = [HEADING], set()
     for name in names:
         spec = experiments.specs[name]
         rows = comparison_rows(name, experiments.results(name), left_out=experiments.left_out(name))
         command = f"`./run_all.sh --profile {experiments.profile.name} --only {spec.notebook[:2]}`"
         lines.append(f"| **{spec.title}**: {command} | | | | *to {spec.reference}* |")
-        lines += [line(row) for row in rows if row.iou]
+        new = [text for row in rows if row.iou and (text := line(row)) not in printed]
+        lines += new
+        printed |= set(new)
     return "\n".join(lines)
-
-
-def verdicts(experiments: Experiments) -> str:
-    """How many claims of the ledger have which verdict."""
-    counts = Counter(judgement.verdict or "not judged here" for judgement in judge(experiments))
-    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    return f"{counts.total()} claims: {listed}."
 
 
 def main() -> None:
@@ -64,12 +57,11 @@ def main() -> None:
     options = parser.parse_args()
     experiments = Experiments(load_profile(options.profile))
     text = README.read_text(encoding="utf-8")
-    parts = {"results": tables(experiments, options.tables), "ledger": verdicts(experiments)}
-    for marker, content in parts.items():
-        pattern = re.compile(rf"(<!-- {marker} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda found, content=content: found[1] + content + found[2], text)
-        if count != 1:
-            raise SystemExit(f"{README}: has {count} places <!-- {marker} --> … <!-- end -->, expected one")
+    pattern = re.compile(r"(<!-- results -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    content = tables(experiments, options.tables)
+    text, count = pattern.subn(lambda found: found[1] + content + found[2], text)
+    if count != 1:
+        raise SystemExit(f"{README}: has {count} places <!-- results --> … <!-- end -->, expected one")
     README.write_text(text, encoding="utf-8")
 
 
