@@ -107,7 +107,7 @@ def test_every_formula_can_be_set_as_mathml(path):
                 assert "<math" in tex2mathml(block or inline, as_block=bool(block))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_the_whole_run_is_green(whole):
     report, output = whole
     assert "Not in this report" not in (report / "index.html").read_text()
@@ -118,7 +118,7 @@ def test_the_whole_run_is_green(whole):
     } <= set(tables(report))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole, tmp_path):
     four = ["00_setup", "01_data", "02_inference_pipeline", "03_training_pipeline"]
     compared = [f"{name}/" for name in four[1:]]
@@ -140,7 +140,7 @@ def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole,
     assert {name: text for name, text in tables(tmp_path / "resumed").items() if not name.startswith("00")} == expected
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_path):
     few = ["--data", str(real_data), "--jobs", "2"]
     few += ["--set", "data.limit_frames=12"]
