@@ -87,7 +87,7 @@ def test_notebooks_that_need_masks_are_marked():
         for name in every
         if not runner.read_notebook(runner.NOTEBOOKS / f"{name}.ipynb").metadata["rossam"].get("needs_masks")
     ]
-    assert without == ["00_setup", "01_data", "11_boxes_to_masks"]
+    assert without == ["00_setup", "01_data", "11_boxes_to_masks", "12_your_own_data"]
 
 
 def test_a_relative_cache_folder_is_one_place_for_this_process_and_the_kernel(folder, tmp_path, monkeypatch):
