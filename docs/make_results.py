@@ -27,8 +27,8 @@ def points(interval: Interval | None) -> str:
     """A difference with its interval, in points of IoU."""
     if interval is None:
         return ""
-    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    scaled = interval.scaled(100)
+    return f"{scaled.mean:+.1f} ({scaled.note or f'{scaled.low:+.1f} to {scaled.high:+.1f}'})"
 
 
 def line(row: ComparisonRow) -> str:

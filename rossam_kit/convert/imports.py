@@ -280,7 +280,7 @@ def import_command(
     *,
     conversion: Annotated[Path, typer.Option(metavar="DIR", help="folder that rossam convert wrote")],
     format: Annotated[
-        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(READERS)}; review: decisions of notebook 10")
+        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(READERS)}; review: decisions of notebook 11")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="COCO file to write, for rossam train and rossam convert")],
     place: Annotated[

@@ -44,7 +44,7 @@ HIGH_IS_BAD = ("leakage", "fragments", "touches_window")
 SCORED = ("predicted_iou", "jitter_stability", "threshold_stability", "leakage", "fragments", "touches_window")
 """What `review_score` averages. `temporal_consistency` and `fill` are recorded only: on the train and val splits of the
 generated video, with the shipped prior, neither ordered masks by their true IoU, and counting them made the score's
-order worse. Notebook 10 measures all of them on the test split."""
+order worse. Notebook 11 measures all of them on the test split."""
 
 LOOKS = (
     ("predicted_iou", "below", 0.5, "the model expects a poor mask ({:.2f})"),

@@ -10,14 +10,14 @@ import pandas as pd
 
 from rossam_kit.convert.decisions import ACCEPTED, CORRECTED, REJECTED, Key, Review, keys_of, usable_share
 from rossam_kit.inspector import tiles
-from rossam_kit.inspector.widgets import PromptEditor
+from rossam_kit.inspector.widgets import PromptEditor, PromptPanel
 
 EDITOR = 460
 """Longer side of the picture in pixels."""
 COLOURS = {"": "#666666", ACCEPTED: "#009e73", REJECTED: "#d55e00", CORRECTED: "#0072b2"}
 
 
-class ReviewPanel(ipw.VBox):
+class ReviewPanel(PromptPanel):
     """Shows one mask at a time and takes decisions; show it as the last line of a notebook's cell.
 
     Drag the box to predict again; accept then keeps the new mask as a correction. Controls are attributes, so that a
@@ -35,7 +35,7 @@ class ReviewPanel(ipw.VBox):
     def __init__(self, review: Review, rows: pd.DataFrame | None = None):
         self.review = review
         self.rows = review.conversion.table.sort_values("review_rank") if rows is None else rows
-        self._keys, self._box, self._quiet = keys_of(self.rows), (), False
+        self._keys, self._box = keys_of(self.rows), ()
         self.slider = ipw.IntSlider(0, 0, max(len(self._keys) - 1, 0), description="Mask", readout=False)
         self.slider.layout = ipw.Layout(width="380px", max_width="95%")
         self.slider.observe(self._guarded(self._open), "value")
@@ -63,10 +63,6 @@ class ReviewPanel(ipw.VBox):
     def key(self) -> Key:
         return self._keys[self.slider.value]
 
-    def step(self, by: int) -> None:
-        """Move the slider."""
-        self.slider.value = min(max(self.slider.value + by, 0), self.slider.max)
-
     def move(self, box_xyxy) -> None:
         """Predict with another box; nothing is decided yet."""
         mask = self.review.predict(self.key, box_xyxy)
@@ -78,22 +74,6 @@ class ReviewPanel(ipw.VBox):
         button = ipw.Button(description=text, tooltip=tooltip, icon=icon, layout=ipw.Layout(width=width))
         button.on_click(self._guarded(action))
         return button
-
-    def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:
-        """`action` as a callback that shows its error in the widget, so that every control keeps working."""
-
-        def callback(*_) -> None:
-            if self._quiet:
-                return
-            self.error.value = ""
-            try:
-                action()
-            except Exception as problem:  # an unexpected error, too, must not leave dead controls behind
-                self.error.value = tiles.problem_html(problem)
-                self._show_box()
-            self.editor.answered += 1
-
-        return callback
 
     def _open(self) -> None:
         """The record under the slider, as it was decided or else made."""
@@ -142,18 +122,17 @@ class ReviewPanel(ipw.VBox):
         size = tiles.fit_size(region, EDITOR)
         canvas = tiles.outlined(self.review.image(*self.key[:2]), region, size, {"ros-sam": mask})
         self.editor.region, self.editor.image = [int(side) for side in region], tiles.png(canvas)
-        self._show_box()
+        self._show_prompt()
         name = f"{self.slider.value + 1} of {len(self._keys)} · {frame.key} #{record.object_id} {record.category}"
         state = f" <b style='color:{COLOURS[verdict]}'>{verdict or 'undecided'}</b>"
         self.title.value = escape(name) + state
         self.words.value = escape(row["looks"] or "nothing stands out")
         self.counts.value = escape(self.summary())
 
-    def _show_box(self) -> None:
+    def _show_prompt(self) -> None:
         """Bring the editor to the present box, which is no edit of it."""
-        self._quiet = True
-        self.editor.prompt = {"box": [round(float(side), 2) for side in self._box], "points": []}
-        self._quiet = False
+        with self._silence():
+            self.editor.prompt = {"box": [round(float(side), 2) for side in self._box], "points": []}
 
     def summary(self) -> str:
         """How many masks have which decision and, of a sample, the share that is usable."""

@@ -263,7 +263,47 @@ class PromptEditor(anywidget.AnyWidget):
     answered = traitlets.Int().tag(sync=True)  # actions answered so far
 
 
-class Inspector(ipw.VBox):
+class PromptPanel(ipw.VBox):
+    """What every panel with a slider and a `PromptEditor` does: an error is shown, and its controls keep working.
+
+    Attributes:
+        slider, editor, error: set by the panel, as is the method `_show_prompt`, which brings the editor to the present
+            prompt.
+    """
+
+    _quiet = False
+
+    def step(self, by: int) -> None:
+        """Move the slider."""
+        self.slider.value = min(max(self.slider.value + by, 0), self.slider.max)
+
+    def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:
+        """`action` as a callback that shows its error in the widget, so that every control keeps working."""
+
+        def callback(*_):
+            if self._quiet:
+                return
+            self.error.value = ""
+            try:
+                action()
+            except Exception as problem:  # an unexpected error, too, must not leave dead controls behind
+                self.error.value = tiles.problem_html(problem)
+                self._show_prompt()
+            self.editor.answered += 1
+
+        return callback
+
+    @contextlib.contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Controls that are set in this block do not act."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+
+class Inspector(PromptPanel):
     """The widget; show it as the last line of a notebook's cell. Controls are attributes, so that code can set them.
 
     Attributes:
@@ -282,7 +322,6 @@ class Inspector(ipw.VBox):
         self._encoded = functools.lru_cache(ENCODINGS)(self._encode)
         self._set, self._frames, self._listed = "", (), pd.DataFrame()
         self._focus: Focus | None = None
-        self._quiet = False
         super().__init__([*self._choices(order), *self._settings(), self._pictures()])
         self.add_class("rossam-inspector")
         self._guarded(self._load)()
@@ -376,36 +415,7 @@ class Inspector(ipw.VBox):
         button.on_click(self._guarded(action))
         return button
 
-    def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:
-        """`action` as a callback that shows its error in the widget, so that every control keeps working."""
-
-        def callback(*_):
-            if self._quiet:
-                return
-            self.error.value = ""
-            try:
-                action()
-            except Exception as problem:  # an unexpected error, too, must not leave dead controls behind
-                self.error.value = tiles.problem_html(problem)
-                self._show_prompt()
-            self.editor.answered += 1
-
-        return callback
-
-    @contextlib.contextmanager
-    def _silence(self) -> Iterator[None]:
-        """Controls that are set in this block do not act."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
-
     # --- from a choice to an answer ---------------------------------------------------------------------------------
-
-    def step(self, by: int) -> None:
-        """Move the slider."""
-        self.slider.value = min(max(self.slider.value + by, 0), self.slider.max)
 
     def _load(self) -> None:
         """Another set of frames: list its objects, offer its frames, classes and sizes."""
