@@ -1,7 +1,7 @@
 """Indexing a dataset of many frames: seconds of the first reading, and of the second, from the index in the cache.
 
 A generated SAT-MTB of `--frames` frames, made by linking a few files under many names. Each reading runs in a process
-of its own; wall and processor time are both told, since on a busy machine the former measures the others.
+of its own; wall and processor time are both printed, since on a busy machine the former includes other programs.
 Usage: python benchmarks/indexing.py [--frames 10000] [--annotations seg|hbb|obb|mot]
 """
 

@@ -47,11 +47,16 @@ _RENAMED = (  # ours -> official, applied in this order
 )
 
 
-def official_name(name: str) -> str:
-    """The official name of one of our tensors, but for `POINTS`."""
-    for pattern, replacement in _RENAMED:
+def renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """A name after all replacements, (pattern, replacement) each, in order."""
+    for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def official_name(name: str) -> str:
+    """The official name of one of our tensors, but for `POINTS`."""
+    return renamed(name, _RENAMED)
 
 
 def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> dict[str, Tensor]:

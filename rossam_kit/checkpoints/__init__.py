@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rossam_core.model.sam2_keys import SHARED_NAMES
+from rossam_core.model.sam2_keys import SHARED_NAMES, renamed
 from rossam_kit.checkpoints.files import read_weights
 
 SHARED = "shared_image_embedding.positional_embedding"
@@ -63,9 +63,7 @@ _RENAMED = (  # SAM's and HQ-SAM's -> transformers', one after the other
 
 def transformers_name(name: str) -> str:
     """Transformers' name of one of SAM's or HQ-SAM's tensors."""
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return renamed(name, _RENAMED)
 
 
 def from_transformers(state: Mapping[str, Tensor], official_names: Iterable[str]) -> dict[str, Tensor]:

@@ -279,7 +279,7 @@ def _read_seg(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
 
 
 def _read_xml(path: Path, size_hw: tuple[int, int], report: Report) -> Objects:
-    """`det/HBB` and `det/OBB`: told apart by what each object holds."""
+    """`det/HBB` and `det/OBB`: distinguished by what each object holds."""
     try:
         tree = ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:

@@ -40,7 +40,7 @@ def check_split(train: FrameSet, val: FrameSet, is_strict: bool) -> list[str]:
     """What a user should know of the data before training, as sentences.
 
     Args:
-        is_strict: an image in both sets is an error, as it can be mended; else it is said.
+        is_strict: an image in both sets is an error, as it can be corrected; else it is a note.
 
     Raises:
         RossamError: no masks to train or to validate on, or images that are in both sets.

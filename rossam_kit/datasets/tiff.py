@@ -71,11 +71,11 @@ class TiffImage(contextlib.ExitStack):
         bits: bit depth that the file states, where it is not the whole of `dtype` (12 for NBITS=12), else None.
         band_count: bands that can be read, alpha among them.
         alpha: index of the band that ExtraSamples names as alpha, or None.
-        alpha_is_doubtful: whether GDAL would call the band alpha without being told so: the fourth of four of 8 bits.
+        alpha_is_doubtful: whether GDAL would call the band alpha by default: the fourth of four of 8 bits.
         premultiplied: whether colours are multiplied by alpha already (ExtraSamples 1).
         block_rows: height of its strips or tiles, which are decoded as a whole.
         is_supported: False for colour spaces (CMYK, CIELab, …) that only Pillow converts.
-        notes: what a reader should be told of.
+        notes: remarks for the user.
 
     Raises:
         RossamError: damaged, truncated, turned, or of samples that are no real numbers.

@@ -4,7 +4,7 @@ The folder holds `mot/` or `sot/` or both. Each sequence is a video named by its
 IEEE TGRS 60 (2022).
 
 `mot/<class>/<NNN>/gt/gt.txt` holds rows separated by commas, `frame,id,x,y,w,h,…` (the published car and train
-sequences), or by spaces, `frame id x1 y1 x2 y2 …` (plane and ship); which is told file by file.
+sequences), or by spaces, `frame id x1 y1 x2 y2 …` (plane and ship); which is decided for each file.
 `sot/<class>/<NNN>/gt/<id>_<start>_<end>.txt` holds a row `x,y,w,h` for each frame from start to end, zeros where
 the object is out of sight. Also read: `sot/<class>/<NNN>_<id>/groundtruth_rect.txt`, rows from frame 1 on,
 the form in which single sequences are passed on. Some published rows are malformed, and some sequences have
