@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import time
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -33,15 +34,14 @@ def resolve_device(name: str = "auto") -> torch.device:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 matrix products clearly beat float32's: Ampere and later on CUDA, AMX on a CPU.
 
-    With AVX512-BF16 but no AMX it depends on the processor (2.4 times on AMD Zen 4, a loss elsewhere): it is measured,
-    once per process (`benchmarks/precision.py` compares whole training steps).
+    With AVX512-BF16 but no AMX it depends on the processor: AMD's gain (2.4 times on Zen 4), others lose
+    (`benchmarks/precision.py` compares whole training steps). Nothing is timed here: all processes of a machine
+    must decide alike, or the same run would give other weights.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        if _cpu_has("_is_amx_tile_supported"):
-            return True
-        return _cpu_has("_is_avx512_bf16_supported") and _bfloat16_speed() > 1.5
+        return _cpu_has("_is_amx_tile_supported") or (_cpu_has("_is_avx512_bf16_supported") and _is_amd())
     return False
 
 
@@ -49,23 +49,25 @@ def _cpu_has(feature: str) -> bool:
     return bool(getattr(torch.cpu, feature, lambda: False)())
 
 
-def _bfloat16_speed(repeats: int = 7) -> float:
-    """Time of a float32 matrix product over that of the same in bfloat16, the shortest of several each."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x, weight = torch.ones(1024, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        times = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
-            times.append(time.perf_counter() - started)
-        seconds[dtype] = min(times)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+def _is_amd() -> bool:
+    description = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (description.read_text() if description.exists() else platform.processor())
 
 
 def core_count() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def thread_count(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads of torch inside the block; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def on_threads(work: Callable[[Part], Any], parts: Sequence[Part]) -> list:

@@ -8,20 +8,21 @@ Only the calling process writes files.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 
 from rossam_core import masks
 from rossam_core.boxes import box_problems
+from rossam_core.devices import has_fast_bfloat16, thread_count
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
@@ -150,7 +151,7 @@ class ShardWorker:
 
     def __call__(self, frames: Sequence[Frame]) -> bytes:
         """The bytes of the shard of these frames."""
-        with _threads(self.config.threads if hasattr(self.predictor, "model") else None):
+        with thread_count(self.config.threads if hasattr(self.predictor, "model") else None):
             return records.pack([self.convert_frame(frame) for frame in frames], self.root)
 
     def convert_frame(self, frame: Frame) -> FrameRecord:
@@ -247,22 +248,6 @@ def _piece(mask) -> quality.Piece:
     return (mask.piece if hasattr(mask, "logit_crop") else mask.crop), mask.offset_xy
 
 
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` threads of torch and OpenCV inside the block; None leaves them as they are."""
-    if count is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
@@ -270,9 +255,6 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
     """Everything that may change the result."""
     description: dict[str, Any] = {"format": records.FORMAT, "conversion": config.model_dump(mode="json")}
     if hasattr(predictor, "model"):
-        import torch
-
-        from rossam_core.devices import has_fast_bfloat16
         from rossam_core.model.weights import weights_hash
 
         device, inference = predictor.device, predictor.config.model_dump(mode="json")

@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, model_validator
 
-from rossam_core.devices import has_fast_bfloat16, resolve_device
+from rossam_core.devices import has_fast_bfloat16, resolve_device, thread_count
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_json, write_json
 from rossam_core.inference.predictor import Predictor
@@ -432,8 +432,11 @@ class Experiments:
 
 
 def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:
-    """Train one run unless another process has done so; its state, the largest file, is removed at the end."""
-    with exclusive(folder):
+    """Train one run unless another process has done so; its state, the largest file, is removed at the end.
+
+    On a processor one thread computes, here as in a worker: with another number of threads the weights differ.
+    """
+    with exclusive(folder), thread_count(1 if run.device == "cpu" else None):
         if not is_finished(folder):
             write_json(folder / KEY, parts)
             fit(run, folder, train, val, progress=track)
