@@ -20,6 +20,7 @@ import cloudpickle
 import joblib
 import psutil
 import torch
+from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from rossam_core.devices import core_count
@@ -163,6 +164,8 @@ def _start_worker(payload: bytes, gpus: Sequence[str]) -> None:
     """Initialise a local worker: its shared object, its GPU, and its end together with its parent."""
     global _payload
     _payload = payload
+    # joblib replaces a worker that has grown by 300 MB, taking it for a leak; networks and frames are larger than that
+    process_executor._MAX_MEMORY_LEAK_SIZE = WORKER_BYTES
     if gpus:  # workers are numbered in the order in which they start
         number = int(multiprocessing.current_process().name.rsplit("-", 1)[-1])
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
