@@ -99,7 +99,7 @@ def _parallel_results(function, tasks, shared, workers, engine, gpu, desc) -> It
 def _death(place: str, report: str) -> RossamError:
     """The error for a killed worker; joblib's report names exit codes as in `SIGKILL(-9)` or `EXIT(1)`."""
     again = "start again: finished work is kept"
-    codes = [int(code) for code in re.findall(r"\((-?\d+)\)", report)]
+    codes = [int(code) for code in re.findall(r"[A-Z]\((-?\d+)\)", report)]
     if -signal.SIGKILL in codes:
         cause = "was killed (signal 9), as the system does when memory runs out"
         return RossamError(place, f"a worker process {cause}", f"{again}, with fewer workers or smaller batches")

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from tiny_tracks import SIZE_HW, Fatal, Faulty, Notched, all_bytes, make_frames
+from tiny_tracks import SIZE_HW, Fatal, Faulty, KilledOnce, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
 from rossam_core.files import write_json
@@ -340,20 +340,43 @@ def test_frames_without_boxes_stay_frames_without_records(frames, tmp_path):
     assert len(done.shard(0)) == 1
 
 
-def test_ray_gives_the_same_bytes(frames, tmp_path):
+def test_ray_gives_the_same_bytes(frames, tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     convert(EllipseBaseline(), frames, tmp_path / "local", ONE)
     convert(EllipseBaseline(), frames, tmp_path / "ray", ONE, engine="ray", workers=2)
     assert all_bytes(tmp_path / "ray") == all_bytes(tmp_path / "local")
 
 
-def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, tmp_path, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Ray's workers import tiny_tracks
+@pytest.fixture(scope="module")
+def running_ray():
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Ray's workers import tiny_tracks
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15 they would wait for all tests beside them
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def test_errors_from_ray_keep_their_type_and_a_dead_ray_worker_is_named(frames, tmp_path, running_ray):
     with pytest.raises(ZeroDivisionError):
         convert(Faulty(), frames, tmp_path / "faulty", ONE, engine="ray", workers=2)
-    with pytest.raises(RossamError, match="boxes to masks: a worker process"):
+    with pytest.raises(RossamError, match="boxes to masks: a worker process ended unexpectedly"):
         convert(Fatal(9), frames, tmp_path / "fatal", ONE, engine="ray", workers=2)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_after_the_death_of_a_worker_the_same_command_ends_with_the_same_bytes(frames, tmp_path, request, engine):
+    if engine == "ray":
+        request.getfixturevalue("running_ray")
+    predictor = KilledOnce(mark=str(tmp_path / "killed"))
+    with pytest.raises(RossamError, match="(?s)boxes to masks: a worker process .*start again: finished work is kept"):
+        convert(predictor, frames, tmp_path / "out", ONE, engine=engine, workers=2)
+    assert not (tmp_path / "out/records.csv").exists()
+    convert(predictor, frames, tmp_path / "out", ONE, engine=engine, workers=2)
+    convert(predictor, frames, tmp_path / "whole", ONE)
+    assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
 
 
 def test_a_finished_conversion_can_be_moved_alone_with_its_images_or_apart(tmp_path):

@@ -1,6 +1,7 @@
 """A tiny tracking dataset, and a predictor that needs no network."""
 
 import os
+import signal
 from dataclasses import dataclass
 
 import cv2
@@ -64,6 +65,19 @@ class Fatal:
         if self.fate < 0:
             os.kill(os.getpid(), -self.fate)
         os._exit(self.fate)
+
+
+@dataclass
+class KilledOnce(Notched):
+    """`Notched` whose process is killed at the third frame of a video, unless the file `mark` says that it was."""
+
+    mark: str = ""
+
+    def predict(self, image, boxes_xyxy):
+        if len(boxes_xyxy) and boxes_xyxy[0][0] == 13 and not os.path.exists(self.mark):
+            with open(self.mark, "x"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(image, boxes_xyxy)
 
 
 class Faulty:
