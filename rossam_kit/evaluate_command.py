@@ -72,8 +72,8 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     frames, settings = frames_of(options, profile), profile.evaluation
     masks = sum(o.has_mask for frame in frames for o in frame.objects)
     if not masks:
-        found = f"none of {frames.object_count:,} objects in {len(frames):,} images has a mask to score against"
-        raise RossamError(frames.name, found, "name annotations with masks; rossam convert makes masks of boxes")
+        finding = f"none of {frames.object_count:,} objects in {len(frames):,} images has a mask to score against"
+        raise RossamError(frames.name, finding, "name annotations with masks; rossam convert makes masks of boxes")
     predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     predictions = track(predict_frames(predictor, frames), total=len(frames), desc=f"scoring {options.method}")
     scale = {"dilation_ratio": settings.dilation_ratio, "size_bins": settings.size_bins}

@@ -223,14 +223,14 @@ def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
 def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_seconds: float, overrides):
     """The run with its number of views: as asked for, or as many as fit into the minutes; decided once and kept."""
     training, path = run_config.training, options.out / START
-    asked = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
+    requested = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
     begun = (options.out / RUN).exists()
-    start = read_json(path) if begun else {"asked": asked, "views": options.views, "validations": VALIDATIONS}
-    if start["asked"] != asked:
-        found = f"the run was begun with {start['asked']}, not {asked}"
-        raise RossamError(path, found, "keep that, or use a new folder")
+    start = read_json(path) if begun else {"budget": requested, "views": options.views, "validations": VALIDATIONS}
+    if start["budget"] != requested:
+        finding = f"the run was begun with {start['budget']}, not {requested}"
+        raise RossamError(path, finding, "keep that, or use a new folder")
     if start["views"] is None:
-        budget = 60 * asked["minutes"]
+        budget = 60 * requested["minutes"]
         seconds = _seconds_per_view(run_config, options.out / TRIAL, train, budget / 10)
         start["validations"] = min(max(int(budget / 3 / validation_seconds), 1), VALIDATIONS)
         left = budget - start["validations"] * validation_seconds

@@ -174,10 +174,10 @@ def read_scene(
     if not _is_features(annotations):
         options = {"box_convention": data.box_convention, "keep_crowd": data.keep_crowd, "skip_bad": data.skip_bad}
         name = raster.path.name
-        found = read_coco(annotations, raster.path.parent, name=annotations.stem, keep_files=[name], **options)
-        if not len(found):
-            return found
-        frame, drops, classes = found[0], found.drops, found.classes
+        frames = read_coco(annotations, raster.path.parent, name=annotations.stem, keep_files=[name], **options)
+        if not len(frames):
+            return frames
+        frame, drops, classes = frames[0], frames.drops, frames.classes
     else:
         frame, drops, classes = _read_features(raster, annotations, pixels, class_field)
     reading = resolve_reading(data, [raster.path])
@@ -240,8 +240,8 @@ def _read_table(path: Path) -> tuple[str | None, pd.DataFrame]:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) != 1:
-            found = f"holds {len(layers)} layers with geometry ({', '.join(layers)}), expected one"
-            raise RossamError(path, found, f"save the boxes on their own: ogr2ogr boxes.gpkg {path.name} LAYER")
+            finding = f"holds {len(layers)} layers with geometry ({', '.join(layers)}), expected one"
+            raise RossamError(path, finding, f"save the boxes on their own: ogr2ogr boxes.gpkg {path.name} LAYER")
         meta, ids, geometry, fields = pyogrio.raw.read(path, layer=layers[0], return_fids=True, force_2d=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise RossamError(path, f"cannot be read ({error})", "save it anew as GeoPackage or GeoJSON") from error
@@ -289,9 +289,9 @@ def _box_crs(path: Path, crs_text: str | None, raster: Raster, points: np.ndarra
     is_stated = not is_json or "crs" in read_json(path)  # GDAL takes degrees for granted where a GeoJSON states none
     if raster.crs is None:
         if crs is not None and is_stated:
-            found = f"its boxes are in {crs.to_string()}, and {raster.path.name} has no CRS (or no transform)"
+            finding = f"its boxes are in {crs.to_string()}, and {raster.path.name} has no CRS (or no transform)"
             remedy = "give the raster its own, e.g. gdal_edit.py -a_srs EPSG:32633 FILE (control points: gdalwarp), or "
-            raise RossamError(path, found, f"{remedy}boxes in pixels with --pixels")
+            raise RossamError(path, finding, f"{remedy}boxes in pixels with --pixels")
         return None
     if crs is None:
         remedy = f"assign it, e.g. ogr2ogr -a_srs EPSG:4326 out.gpkg {path.name}, or say that they are pixels: --pixels"
@@ -303,11 +303,11 @@ def _box_crs(path: Path, crs_text: str | None, raster: Raster, points: np.ndarra
 def _refuse_apart(raster: Raster, path: Path, points: np.ndarray, crs: Any) -> None:
     height, width = raster.size_hw
     frame = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
-    found = f"none of its boxes overlaps {raster.path.name}; in {raster.crs_name} the boxes reach from "
-    found += f"{raster.extent(points)}, the raster from {raster.extent(frame)}"
+    finding = f"none of its boxes overlaps {raster.path.name}; in {raster.crs_name} the boxes reach from "
+    finding += f"{raster.extent(points)}, the raster from {raster.extent(frame)}"
     stated = "taken as pixels" if crs is None else f"stated as {crs.to_string()}"
     remedy = f"check the CRS of the boxes ({stated}); boxes in columns and rows of the raster: --pixels"
-    raise RossamError(path, found, remedy)
+    raise RossamError(path, finding, remedy)
 
 
 def _starts(owner: np.ndarray) -> np.ndarray:

@@ -39,8 +39,8 @@ def check(frames: FrameSet, formats: Iterable[str]) -> None:
     problems.raise_if_any(f"a scene (--data scene.tif) has the formats {', '.join(EXPORTS)}, a dataset all others")
     raster = Raster.of(frames[0].image_path) if "geojson" in formats else None
     if raster is not None and raster.crs is not None and raster.crs.to_authority() is None:
-        found = "its CRS has no code (such as EPSG:32633), and GeoJSON states a CRS by its code only"
-        raise RossamError(raster.path, found, "use --format gpkg, or assign a code: gdal_edit.py -a_srs EPSG:… FILE")
+        finding = "its CRS has no code (such as EPSG:32633), and GeoJSON states a CRS by its code only"
+        raise RossamError(raster.path, finding, "use --format gpkg, or assign a code: gdal_edit.py -a_srs EPSG:… FILE")
 
 
 def _scene_masks(conversion: Conversion) -> tuple[Raster, list[MaskRecord], pd.DataFrame]:

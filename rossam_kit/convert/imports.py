@@ -178,12 +178,12 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     if not place.exists():
         raise RossamError(place, "no such file or folder", f"export with --format {format}, or name it with --from")
     names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
-    found: dict[str, list[Found]] = defaultdict(list)
+    corrected: dict[str, list[Found]] = defaultdict(list)
     for item in read(place, names, drops):
-        found[item.key].append(item)
+        corrected[item.key].append(item)
     free = conversion.table.groupby("video")["object_id"].max().to_dict()
     for frame in conversion:
-        items = found.get(frame.key)
+        items = corrected.get(frame.key)
         if items is None:
             masked = [record for record in frame.objects if record.has_mask]
             items = [Found(frame.key, r.object_id, r.category, r.rle(frame.size_hw)) for r in masked]
@@ -197,14 +197,14 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
                 continue
             if record is None:
                 free[frame.video] = free.get(frame.video, 0) + 1
-            outcome, thing = _joined(record, item, covered, frame, free.get(frame.video, 0))
+            outcome, annotation = _joined(record, item, covered, frame, free.get(frame.video, 0))
             outcomes[outcome] += 1
-            if thing is None:
+            if annotation is None:
                 gone = "rejected in the review" if format == "review" else f"is not in the corrected {format}"
                 reason = record.reason if outcome == OUTCOMES[-1] else gone
                 drops.append(exports.drop_of(frame, record, reason))
             else:
-                objects.append(thing)
+                objects.append(annotation)
         frames.append(replace(frame.frame(), objects=tuple(objects), source=frame.source))
     return FrameSet(conversion.manifest["data"]["name"], frames, drops, conversion.classes), outcomes
 
@@ -262,8 +262,8 @@ def _joined(
         )
     box = stated_box or (record.box_xyxy if is_same else masks.box_of(mask))
     source = {} if record is None else {k: v for k, v in record.source.items() if k == "annotation_id"}
-    thing = ObjectAnnotation(free_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
-    return ("new", thing) if record is None else ("corrected", replace(thing, object_id=record.object_id))
+    annotation = ObjectAnnotation(free_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
+    return ("new", annotation) if record is None else ("corrected", replace(annotation, object_id=record.object_id))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

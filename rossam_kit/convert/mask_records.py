@@ -222,8 +222,8 @@ class Conversion:
         if self.manifest.get("format") != FORMAT:
             raise RossamError(self.folder / MANIFEST, f"is not of format {FORMAT}", "convert into a new folder")
         places = [self.folder / self.manifest["images"]["from_here"], Path(self.manifest["images"]["absolute"])]
-        found = Path(images) if images else next((place for place in places if place.is_dir()), places[1])
-        self.images = Path(os.path.abspath(found))
+        root = Path(images) if images else next((place for place in places if place.is_dir()), places[1])
+        self.images = Path(os.path.abspath(root))
 
     def __iter__(self) -> Iterator[FrameRecord]:
         for number in range(self.manifest["shards"]):

@@ -47,15 +47,15 @@ def check_split(train: FrameSet, val: FrameSet, is_strict: bool) -> list[str]:
     """
     for frames, purpose in ((train, "train"), (val, "validate")):
         if not count_masks(frames):
-            found = f"none of {frames.object_count:,} objects in {len(frames):,} images to {purpose} on has a mask"
+            finding = f"none of {frames.object_count:,} objects in {len(frames):,} images to {purpose} on has a mask"
             remedy = "annotate masks in more images, or make some of the boxes with `rossam convert`"
-            raise RossamError(frames.name, found, remedy)
+            raise RossamError(frames.name, finding, remedy)
     notes, masks = [], count_masks(train)
     if shared := _shared_images(train, val):
-        found = f"{len(shared):,} of {len(val):,} validation images are training images, too, e.g. {shared[0]}"
+        finding = f"{len(shared):,} of {len(val):,} validation images are training images, too, e.g. {shared[0]}"
         if is_strict:
-            raise RossamError(val.name, found, "take them out of one of the two sets, or leave --val out")
-        notes.append(f"{found}; the validation IoU is too high by that")
+            raise RossamError(val.name, finding, "take them out of one of the two sets, or leave --val out")
+        notes.append(f"{finding}; the validation IoU is too high by that")
     if masks < LITTLE:
         notes.append(f"too little data for a reliable result: {size_text(train)}; {LITTLE} objects or more are better")
     if masks < train.object_count:

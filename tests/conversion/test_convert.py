@@ -371,7 +371,7 @@ def test_after_the_death_of_a_worker_the_same_command_ends_with_the_same_bytes(f
     if engine == "ray":
         request.getfixturevalue("running_ray")
     predictor = KilledOnce(mark=str(tmp_path / "killed"))
-    with pytest.raises(RossamError, match="(?s)boxes to masks: a worker process .*start again: finished work is kept"):
+    with pytest.raises(RossamError, match=r"(?s)boxes to masks: a worker process .*start again: finished work is kept"):
         convert(predictor, frames, tmp_path / "out", ONE, engine=engine, workers=2)
     assert not (tmp_path / "out/records.csv").exists()
     convert(predictor, frames, tmp_path / "out", ONE, engine=engine, workers=2)
