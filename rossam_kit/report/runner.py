@@ -79,7 +79,8 @@ def run(
         jobs: how many run at a time, each on its share of the processor's cores. Notebooks with `rossam.after` start
             when all others have ended.
         boxes_only: the data has no masks: notebooks and cells that need masks are left out.
-        expected_seconds: durations on the reference machine, printed beside the elapsed time.
+        expected_seconds: durations of notebooks on another machine; scaled by those that have ended here, they give the
+            time left.
 
     Returns:
         The outcomes, in the order of `names`.
@@ -96,12 +97,29 @@ def run(
             print(f"{labels[name]}  skipped: {outcomes[name].message}", flush=True)
         else:
             stages[bool(jobs > 1 and about.get("after"))].append(name)
+    pace = _Pace({name: expected.get(name) for stage in stages for name in stage}, jobs)
     for stage in stages:
-        outcomes |= _run_stage(stage, labels, jobs, expected, parameters, report_dir, notebooks, boxes_only)
+        outcomes |= _run_stage(stage, labels, jobs, pace, parameters, report_dir, notebooks, boxes_only)
     return [outcomes[name] for name in names]
 
 
-def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
+class _Pace:
+    """Time left of a run: expected durations of what has not ended, scaled by how long the others took here."""
+
+    def __init__(self, expected: Mapping[str, float | None], jobs: int):
+        self.expected, self.jobs, self.seconds = dict(expected), jobs, dict[str, float]()
+
+    def left(self, running: Mapping[str, float]) -> float | None:
+        """Seconds left, with the elapsed seconds of running notebooks; None where a duration is not known."""
+        if None in self.expected.values():
+            return None
+        ended = sum(self.expected[name] for name in self.seconds)
+        factor = (sum(self.seconds.values()) + 60) / (ended + 60)  # the first short notebooks say little
+        waiting = {name: factor * self.expected[name] for name in self.expected if name not in self.seconds}
+        return sum(max(seconds - running.get(name, 0.0), 0.0) for name, seconds in waiting.items()) / self.jobs
+
+
+def _run_stage(names, labels, jobs, pace, *arguments) -> dict[str, Outcome]:
     """Run notebooks that do not wait for each other; on an interrupt no kernel is left running."""
     outcomes, running = {}, {}
     waiting, shown, terminal = list(names), time.time(), sys.stdout.isatty()
@@ -119,10 +137,13 @@ def _run_stage(names, labels, jobs, expected, *arguments) -> dict[str, Outcome]:
                 for future in ended:
                     name, *_ = running.pop(future)
                     outcomes[name] = future.result()
+                    pace.seconds[name] = outcomes[name].seconds
                     _print_outcome(labels[name], outcomes[name], terminal)
                 if running and (terminal or time.time() - shown > 20):
                     shown = time.time()
-                    lines = [_progress(labels[n], s, t, expected.get(n)) for n, s, t in running.values()]
+                    lines = [_progress(labels[n], s, t) for n, s, t in running.values()]
+                    left = pace.left({n: time.time() - t for n, _, t in running.values()})
+                    lines += [] if left is None else [f"about {max(round(left / 60), 1)} min left"]
                     _print_progress(lines, terminal)
         except BaseException:
             while wait(running, 0.5).not_done:
@@ -264,12 +285,11 @@ def _environment(jobs: int, status: Path) -> dict[str, str]:
     return {VARIABLE: str(status), "OMP_NUM_THREADS": str(max(core_count() // jobs, 1))}
 
 
-def _progress(label: str, status_file: Path, started: float, expected: float | None) -> str:
-    """Step and its count as the notebook reports them, elapsed time, and the reference duration."""
+def _progress(label: str, status_file: Path, started: float) -> str:
+    """Step and its count as the notebook reports them, and elapsed time."""
     status = read_status(status_file)
     step = status.get("desc", "") + (f" {status['done']}/{status['total']}" if status.get("total") else "")
-    reference = f" ({duration(expected)} on the reference machine)" if expected else ""
-    return "  ".join(filter(None, [label, step, f"{duration(time.time() - started)} so far{reference}"]))
+    return "  ".join(filter(None, [label, step, f"{duration(time.time() - started)} so far"]))
 
 
 def _print_progress(texts: Sequence[str], terminal: bool) -> None:
