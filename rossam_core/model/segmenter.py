@@ -285,10 +285,12 @@ def build_model(
         fresh_head = fresh_hq_head and model.has_hq_head
         default = checkpoint == "default"
         path = default_checkpoint(backbone, hq=model.has_hq_head and not fresh_head) if default else checkpoint
+        may_lack = ["hq_head"] if fresh_head else []
+        may_lack += ["lora"] if for_training or method != "ros-sam" else []  # without it, it is no ROS-SAM
         load_checkpoint(
             model,
             path,
-            allow_missing=("lora", "hq_head") if fresh_head else ("lora",),
+            allow_missing=may_lack,
             ignore=("hq_head",) if default and (method == "sam" or fresh_head) else (),
             resize_positions="input_size" in overrides,
         )

@@ -298,6 +298,8 @@ def _remedy(model: PromptableSegmenter, faults: Mapping[str, list[str]]) -> str:
     if not any(names for kind, names in faults.items() if kind != "NaN or infinite"):
         return "the training that wrote them has diverged, or the file is damaged: take an earlier one"
     groups = {model.group_of(name) for name in faults["missing"] + faults["unexpected"]}
+    if groups == {"lora"} and faults["missing"]:
+        return "it was never fine-tuned as ROS-SAM: fine-tune it first (rossam train, or fit), or use method hq-sam"
     if groups == {"hq_head"} and not faults["misshapen"]:
         if faults["missing"]:
             return f"this is a plain SAM: use it with method sam, or take HQ-SAM's file of {model.backbone}"

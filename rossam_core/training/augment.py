@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from rossam_core import masks as mask_forms
 from rossam_core.inference.windows import window_sides
-from rossam_core.records import Box, Frame, ObjectAnnotation
+from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config, InferenceConfig
 
 
@@ -183,8 +183,9 @@ def warp_objects(
     masks = np.array([visible[i] for i in kept], dtype=bool).reshape(-1, size, size)
     boxes = np.zeros((len(kept), 4), dtype=np.float32)
     for row, (index, mask) in enumerate(zip(kept, masks, strict=True)):
-        upright = _upright_box(frame.objects[index].box_xyxy, matrix, size) if config.prompt == "annotated" else None
-        boxes[row] = mask_forms.box_of(mask) if upright is None else upright
+        boxes[row] = mask_forms.box_of(mask)
+        if config.prompt == "annotated":
+            boxes[row] = _annotated_box(frame.objects[index], frame.size_hw, boxes[row], matrix, size)
     return boxes, masks, kept, dropped
 
 
@@ -261,14 +262,22 @@ def _corners(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([[x0, x1, x1, x0], [y0, y0, y1, y1]], dtype=float)
 
 
-def _upright_box(box_xyxy: Box, matrix: np.ndarray, size: int) -> np.ndarray | None:
-    """The box seen through the matrix, xyxy; None where it is turned, or does not lie in the view whole."""
-    if abs(matrix[0, :2]).min() > 1e-9 * _scale_of(matrix):
-        return None
-    corners = matrix[:, :2] @ _corners(*box_xyxy) + matrix[:, 2:]
-    box = np.concatenate([corners.min(axis=1), corners.max(axis=1)])
-    inside = box.min() >= -1e-6 and box.max() <= size + 1e-6
-    return box.clip(0, size) if inside else None
+def _annotated_box(
+    annotation: ObjectAnnotation, size_hw: tuple[int, int], tight: np.ndarray, matrix: np.ndarray, size: int
+) -> np.ndarray:
+    """The annotated box in the view, where the view shows it whole; else `tight`, the box of the mask in the view.
+
+    A turned box is no box. There it is `tight` with the margins that the annotated box leaves in the frame.
+    """
+    corners = matrix[:, :2] @ _corners(*annotation.box_xyxy) + matrix[:, 2:]
+    if corners.min() < -1e-6 or corners.max() > size + 1e-6:
+        return tight
+    if abs(matrix[0, :2]).min() <= 1e-9 * _scale_of(matrix):  # turned by a multiple of 90 degrees
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)]).clip(0, size)
+    extent = mask_forms.extent(annotation.segmentation, size_hw)
+    if extent is None:
+        return tight
+    return (tight + (annotation.box_xyxy - extent) * _scale_of(matrix)).clip(0, size)
 
 
 def _scale_of(matrix: np.ndarray) -> float:

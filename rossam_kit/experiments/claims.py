@@ -96,8 +96,9 @@ class Judgement:
         comparison: of the claim's comparisons the one with the least evidence, which decides.
         difference: its measured difference of IoU (0..1), each object alone; None where nothing was judged.
         beside: measure → the same difference in that measure; no verdict depends on it.
-        per_frame: the same difference with one IoU per frame, the protocol of the published numbers; only where the
-            data is the paper's own dataset, since only there a published size can be confirmed.
+        per_frame: the same difference with one IoU per frame, the protocol of the published numbers; None for
+            comparisons of some objects with others.
+        is_real: the data is the paper's own, so that a published size can be confirmed.
         verdict: by `difference` alone; None where nothing was judged.
         reason: why nothing was judged; empty otherwise.
     """
@@ -107,6 +108,7 @@ class Judgement:
     difference: Interval | None = None
     beside: dict[str, Interval] = field(default_factory=dict)
     per_frame: Interval | None = None
+    is_real: bool = False
     verdict: Verdict | None = None
     reason: str = ""
 
@@ -162,10 +164,9 @@ def _judged(claim: Claim, experiments: Experiments) -> Judgement:
     comparison = next(each for each, interval in measured.items() if interval is difference)
     beside = {value: measure(comparison, experiments, value) for value in BESIDE}
     is_real = all(stand_in(experiments.profile, experiments.specs[t].dataset) == "real" for t in comparison.tables)
-    per_frame = None
-    if is_real and not comparison.where and not comparison.minus:
-        per_frame = measure(comparison, experiments, protocol="frame")
-    return Judgement(claim, comparison, difference, beside, per_frame, verdict(difference))
+    of_objects = comparison.where or comparison.minus
+    per_frame = None if of_objects else measure(comparison, experiments, protocol="frame")
+    return Judgement(claim, comparison, difference, beside, per_frame, is_real, verdict(difference))
 
 
 def measure(

@@ -248,7 +248,10 @@ class Experiments:
         training = self.training_config(spec, seed)
         name = spec.recipe or self.profile.model.recipe
         values = {"method": spec.method, "recipe": name, "training": training, "device": str(self.device)}
-        values["inference"] = self.profile.inference.model_copy(update={"mask_source": "default", "precision": "auto"})
+        # validated as it is scored, but for what rows of one network differ in: they share the run
+        shared = {key: getattr(self.profile.inference, key) for key in ("mode", "interpolation")}
+        shared |= {"mask_source": "default", "precision": "auto"}
+        values["inference"] = self.inference(spec).model_copy(update=shared)
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:

@@ -21,7 +21,8 @@ DECIDED = ("reproduced", "not reproduced", "inconclusive")
 """Verdicts that count as tests; a row of one run is not tested."""
 BESIDE_TITLES = {"biou": "the same in BIoU", "biou_fit": "in BIoU, fitted band"}
 COLUMNS = [
-    *("claim", "source", "said of", "decided by", "published, per frame", "measured, each object"),
+    *("claim", "source", "said of", "decided by", "published, per frame", "measured, per frame"),
+    "measured, each object",
     *(*BESIDE_TITLES.values(), "n (videos)", "runs", "verdict", "published size", "p, adjusted", "all claims at once"),
 ]
 
@@ -29,13 +30,15 @@ COLUMNS = [
 def claim_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
     """The ledger: statement, what decides it, published and measured difference in points, verdict, published size.
 
-    The verdict is by the interval of the deciding comparison's IoU. `p, adjusted` counts all judged claims at once
-    (`statistics.adjusted`), and so does the last column, in which only what has a p below 0.05 stays decided.
+    The verdict is by the interval of the deciding comparison's IoU. `p, adjusted` counts all deciding comparisons at
+    once, each one time (`statistics.adjusted`), and so does the last column, in which only what has a p below 0.05
+    stays decided.
     Claims the profile cannot judge, and statements that no scored row can judge, have the reason in the verdict's
     place.
     """
-    decided = [j.difference.p if j.verdict in DECIDED else np.nan for j in judgements]
-    rows = [_claim_row(judgement, p) for judgement, p in zip(judgements, adjusted(decided), strict=True)]
+    decided = {judgement.comparison: judgement.difference.p for judgement in judgements if judgement.verdict in DECIDED}
+    p_of = dict(zip(decided, adjusted(list(decided.values())), strict=True))
+    rows = [_claim_row(judgement, p_of.get(judgement.comparison, np.nan)) for judgement in judgements]
     rows += [
         {"claim": entry.says, "source": entry.source, "verdict": f"not testable: {entry.reason}"}
         for entry in ledger().not_testable
@@ -55,6 +58,7 @@ def claim_rows(judgements: Sequence[Judgement]) -> list[ForestRow]:
 def _claim_row(judgement: Judgement, p: float) -> dict[str, str]:
     claim, difference, verdict = judgement.claim, judgement.difference, judgement.verdict
     published = _published_difference(judgement)
+    per_frame = judgement.per_frame
     row = {
         "claim": claim.says,
         "source": claim.source,
@@ -66,6 +70,7 @@ def _claim_row(judgement: Judgement, p: float) -> dict[str, str]:
         return row | {"verdict": f"not judged: {judgement.reason}"}
     if verdict not in DECIDED:
         verdict += f": {'above' if difference.mean > 0 else 'below'} 0"
+    row |= {"measured, per frame": "—" if per_frame is None else _points(per_frame)}
     row |= {"measured, each object": _points(difference)}
     row |= {title: _points(judgement.beside[value]) for value, title in BESIDE_TITLES.items()}
     row |= {"n (videos)": f"{difference.n:,} ({difference.clusters})", "runs": str(difference.seeds or "—")}
@@ -84,13 +89,13 @@ def _points(interval: Interval) -> str:
 
 
 def _size(judgement: Judgement, published: float) -> str:
-    """Whether the published difference lies in the interval; asked only of the paper's own dataset and protocol."""
+    """Whether the published difference lies in the interval; asked only of the paper's own dataset."""
     if np.isnan(published):
         return "—"
-    if judgement.per_frame is None:
+    if not judgement.is_real or judgement.per_frame is None:
         return "not asked: not the paper's dataset"
     inside = judgement.per_frame.low <= published / 100 <= judgement.per_frame.high
-    return f"{'inside' if inside else 'outside'} {_points(judgement.per_frame)}"
+    return f"{'inside' if inside else 'outside'} the interval per frame"
 
 
 def _published_difference(judgement: Judgement) -> float:

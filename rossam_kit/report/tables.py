@@ -33,7 +33,6 @@ PROTOCOLS = (
 )
 DATASETS = {"sat-mtb": "SAT-MTB", "isaid": "iSAID", "nwpu-vhr10": "NWPU VHR-10"}
 PUBLISHED, PER_FRAME, PER_OBJECT = "Published", "Measured, one score per frame", "Measured, each object"
-DIFFERENCE = "IoU minus first row"
 
 
 class Published(NamedTuple):
@@ -52,10 +51,11 @@ class ComparisonRow:
         published: percent, as printed; None where the paper has no such row.
         iou, biou: measured, means over objects in 0..1; None where nothing was measured, and then `reason` is needed.
         frame_iou, frame_biou: measured with one score per frame, the protocol of the published numbers; 0..1.
-        difference: this row's `iou` minus the first row's, paired, in 0..1; None for the first row.
+        difference: this row's `iou` minus that of the reference row, paired, in 0..1; None for the reference.
         reason: why a measured number is missing.
         method: name of the method, for its colour in plots.
         dataset: what the published number was measured on; it stands in the heading.
+        is_reference: differences are to this row.
     """
 
     setting: str
@@ -68,6 +68,7 @@ class ComparisonRow:
     reason: str = ""
     method: str = ""
     dataset: str = ""
+    is_reference: bool = False
 
 
 class ForestRow(NamedTuple):
@@ -147,13 +148,14 @@ def comparison_rows(
         reference: label of the row that differences are to; None: the table's own.
     """
     spec = table_specs()[table]
-    base = next((result for result in results if result.spec.label == (reference or spec.reference)), None)
+    reference = reference or spec.reference
+    base = next((result for result in results if result.spec.label == reference), None)
     rows = [_measured_row(spec, result, base) for result in results]
     for place, row in enumerate(spec.rows):
         if reason := (left_out or {}).get(row.label):
             absent = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
             rows.insert(place, absent)
-    return rows
+    return [replace(row, is_reference=row.setting == reference) for row in rows]
 
 
 def _measured_row(spec: TableSpec, result: RowResult, base: RowResult | None) -> ComparisonRow:
@@ -183,10 +185,10 @@ def forest_rows(rows: Sequence[ComparisonRow]) -> list[ForestRow]:
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
-    """Published beside measured, percent: both protocols, 95% intervals, differences against the first row, and n.
+    """Published beside measured, percent: both protocols, 95% intervals, differences to the reference row, and n.
 
-    Without any published number the table has neither the published columns nor those of the published protocol. A row
-    without measured values must say why.
+    The reference is the row that says so, else the first. Without any published number the table has neither the
+    published columns nor those of the published protocol. A row without measured values must say why.
     """
     if not rows:
         raise RossamError("comparison table", "has no rows", "give at least one ComparisonRow")
@@ -196,7 +198,8 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             problems.add(row.setting, "has no measured value and no reason for its absence")
     problems.raise_if_any("set `reason` on these rows")
     best = max((row.iou.mean for row in rows if row.iou), default=None)
-    cells = [_comparison_cells(row, rows[0], best) for row in rows]
+    reference = next((row for row in rows if row.is_reference), rows[0])
+    cells = [_comparison_cells(row, reference, best) for row in rows]
     columns = list(cells[0])
     has_published = any(row.published for row in rows)
     if not has_published:
@@ -207,10 +210,10 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     return Table(tuple(headings), lines, notice=PROTOCOLS if has_published else "")
 
 
-def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | None) -> dict[Column, Cell]:
+def _comparison_cells(row: ComparisonRow, reference: ComparisonRow, best: float | None) -> dict[Column, Cell]:
     """All cells of a row by their columns."""
     printed = [Cell(f"{value:.2f}", value) for value in row.published or ()] or [Cell(NOT_PUBLISHED)] * 2
-    per_frame = row.reason or "not scored per frame"
+    per_frame, difference = row.reason or "not scored per frame", f"IoU minus {reference.setting}"
     if row.iou is None:
         ends = count = Cell(row.reason)
     else:
@@ -227,8 +230,8 @@ def _comparison_cells(row: ComparisonRow, first: ComparisonRow, best: float | No
         Column("IoU", PER_OBJECT, numeric=True): _mean_cell(row.iou, row.reason, best),
         Column("95% interval", PER_OBJECT, numeric=True): ends,
         Column("BIoU", PER_OBJECT, numeric=True): _mean_cell(row.biou, row.reason),
-        Column("published", DIFFERENCE, numeric=True): _published_difference(row, first),
-        Column("measured,\neach object", DIFFERENCE, numeric=True): _measured_difference(row, first),
+        Column("published", difference, numeric=True): _published_difference(row, reference),
+        Column("measured,\neach object", difference, numeric=True): _measured_difference(row, reference),
         Column("n\n(videos, runs)", numeric=True): count,
     }
 
@@ -241,24 +244,24 @@ def _mean_cell(interval: Interval | None, reason: str, best: float | None = None
     return Cell(f"{100 * interval.mean:.2f}", 100 * interval.mean, strong=interval.mean == best)
 
 
-def _published_difference(row: ComparisonRow, first: ComparisonRow) -> Cell:
-    if row is first:
-        return Cell("first row", 0.0)
+def _published_difference(row: ComparisonRow, reference: ComparisonRow) -> Cell:
+    if row is reference:
+        return Cell("reference", 0.0)
     if row.published is None:
         return Cell(NOT_PUBLISHED)
-    if first.published is None:
-        return Cell("first row not in the paper")
-    value = row.published.iou - first.published.iou
+    if reference.published is None:
+        return Cell("reference not in the paper")
+    value = row.published.iou - reference.published.iou
     return Cell(_signed(value), value)
 
 
-def _measured_difference(row: ComparisonRow, first: ComparisonRow) -> Cell:
+def _measured_difference(row: ComparisonRow, reference: ComparisonRow) -> Cell:
     if row.iou is None:
         return Cell(row.reason)
-    if row is first:
-        return Cell("first row", 0.0)
+    if row is reference:
+        return Cell("reference", 0.0)
     if row.difference is None:
-        return Cell("first row not measured")
+        return Cell("reference not measured")
     points = row.difference.scaled(100)
     if math.isnan(points.mean):
         return Cell(points.note)

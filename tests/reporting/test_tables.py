@@ -31,7 +31,7 @@ def test_published_numbers_are_found_by_name_and_misspelling_is_answered():
         published("table6", "SAM")
 
 
-def test_comparison_shows_published_beside_both_protocols_with_differences_against_the_first_row():
+def test_comparison_shows_published_beside_both_protocols_with_differences_to_the_reference():
     measured = {
         "SAM": [interval(0.4), interval(0.38), interval(0.35), interval(0.34)],
         "SAM + inference pipeline": [interval(0.5), interval(0.49), interval(0.45), interval(0.44), interval(0.1, 3)],
@@ -46,14 +46,24 @@ def test_comparison_shows_published_beside_both_protocols_with_differences_again
                              "Measured, each object IoU"]  # fmt: skip
     assert "verdict" not in str(headings).lower(), "the ledger is the only judge"
     first, pipeline, sam2, box = cells(table)
-    assert first == ["SAM", "37.25", "37.14", "35.00", "34.00", "40.00", "35.00 to 45.00", "38.00", "first row",
-                     "first row", "1,234 (24)"]  # fmt: skip
+    assert first == ["SAM", "37.25", "37.14", "35.00", "34.00", "40.00", "35.00 to 45.00", "38.00", "reference",
+                     "reference", "1,234 (24)"]  # fmt: skip
     assert pipeline[8:10] == ["+6.16", "+10.00\n(+5.00 to +15.00)"]
     assert sam2[1:3] == ["36.80", "36.67"] and sam2[3:8] == ["no weights"] * 5 and sam2[8] == "−0.45"
     assert box[1:5] == ["not in the paper"] * 2 + ["not scored per frame"] * 2 and box[9].startswith("−10.00")
     assert box[10] == "1,234 (24, 1 run)"
     assert [c.strong for c in (row[5] for row in table.rows)] == [False, True, False, False]
     assert "released code" in table.to_html() and "one score per frame" in table.notice
+
+
+def test_differences_are_to_the_reference_wherever_it_stands():
+    whole = ComparisonRow(
+        "SAM, whole image", Published(50.0, 50.0), interval(0.3), interval(0.3), difference=interval(-0.1)
+    )
+    sam = ComparisonRow("SAM", Published(60.0, 60.0), interval(0.4), interval(0.4), is_reference=True)
+    table = comparison_table([whole, sam])
+    assert [column.group for column in table.columns if column.label == "published"] == ["IoU minus SAM"]
+    assert [row[8:10] for row in cells(table)] == [["−10.00", "−10.00\n(−15.00 to −5.00)"], ["reference", "reference"]]
 
 
 def test_without_published_numbers_their_columns_and_their_protocol_are_left_out():

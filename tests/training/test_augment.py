@@ -159,7 +159,7 @@ def loose(object_id, x0, y0, x1, y1):
     return ObjectAnnotation(object_id, "x", (x0 - 2, y0 - 2, x1 + 2, y1 + 2), [[x0, y0, x1, y0, x1, y1, x0, y1]])
 
 
-def test_prompts_are_annotated_boxes_where_the_view_shows_them_whole_and_upright(noise, make_frame, rng):
+def test_prompts_are_annotated_boxes_where_the_view_shows_them_whole(noise, make_frame, rng):
     frame = make_frame(noise, [loose(1, 10, 12, 30, 20), loose(2, 50, 40, 80, 60), loose(3, 20, 40, 62, 50)])
     corner, half = np.array([[1.0, 0, 0], [0, 1.0, 0]]), np.array([[-1.0, 0, 64], [0, -1.0, 64]])
     tight = [[10, 12, 30, 20], [50, 40, 64, 60], [20, 40, 62, 50]]
@@ -174,7 +174,12 @@ def test_prompts_are_annotated_boxes_where_the_view_shows_them_whole_and_upright
     np.testing.assert_array_equal(boxes[0], [29, 4, 35, 16])
     turned = np.array([[0.8, -0.6, 30], [0.6, 0.8, 0]])
     boxes, masks, *_ = warp_objects(frame, turned, 64, PLAIN, rng)
-    np.testing.assert_array_equal(boxes, [mask_forms.box_of(mask) for mask in masks])
+    tight = np.array([mask_forms.box_of(mask) for mask in masks])
+    np.testing.assert_allclose(boxes[0], tight[0] + [-2, -2, 2, 2], rtol=1e-6)  # the margins stay, of what is whole
+    np.testing.assert_array_equal(boxes[1:], tight[1:])
+    boxes, masks, *_ = warp_objects(frame, 0.5 * turned, 64, PLAIN, rng)
+    tight = np.array([mask_forms.box_of(mask) for mask in masks])
+    np.testing.assert_allclose(boxes[0], tight[0] + [-1, -1, 1, 1], rtol=1e-6)
 
 
 def test_a_view_is_a_pure_function_of_its_generators_seed(ellipse_frame):
