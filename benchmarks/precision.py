@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--prompts", type=int, default=4, help="boxes an image")
+    parser.add_argument("--prompts", type=int, default=4, help="boxes per image")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Optimisation steps at full size: seconds a step, images a second and peak memory of each phase of the alternation.
+"""Optimisation steps at full size: seconds per step, images per second and peak memory of each phase.
 
 Fresh weights and generated frames at the paper's own size; the steps are those of `fit`, with the recipe `paper`.
 Usage: python benchmarks/training_step.py [--backbone vit_l] [--batch 1] [--steps 2] [--objects 16] [--device auto]
@@ -32,9 +32,9 @@ def peak_gib(device: torch.device) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="vit_l")
-    parser.add_argument("--batch", type=int, default=1, help="frames a step")
+    parser.add_argument("--batch", type=int, default=1, help="frames per step")
     parser.add_argument("--steps", type=int, default=2, help="steps; they take the phases in turn")
-    parser.add_argument("--objects", type=int, default=16, help="objects a view keeps, at most")
+    parser.add_argument("--objects", type=int, default=16, help="objects kept per view, at most")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
 

@@ -299,7 +299,7 @@ def _fetch(options: Options) -> int:
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise RossamError("fetch", "nobody is there to be asked: this is no terminal", "add --yes")
+        raise RossamError("fetch", "cannot ask for confirmation: this is no terminal", "add --yes")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 

@@ -200,8 +200,8 @@ class Profile(Config):
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe's `TrainingConfig` (training/recipes.py) for every fine-tuned row: the budget."""
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
-    """What this profile changes of `model.recipe` besides the budget: learning rates, schedules, warm-up and scale
-    ranges, nothing else. The report lists them. A row with a recipe of its own does without."""
+    """What this profile changes of `model.recipe` besides the budget: learning rates, schedules, warm-up, and
+    range and unit of scales, nothing else. The report lists them. A row with a recipe of its own does without."""
     budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Overrides of `training` for the fine-tuned rows of single tables: name in experiments.yaml → overrides. Within
     a table every row has the same budget."""
@@ -324,7 +324,8 @@ def _anchor_paths(values: dict, folder: Path) -> None:
 def _set_dotted(values: dict, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for key in parents:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+        group = values.get(key, {})
+        if not isinstance(group, dict):
             raise RossamError(f"override {dotted}", f"{key!r} is a value, not a group of keys", "check the dotted key")
+        values[key] = values = dict(group)  # a copy: a YAML file may use one group in several places
     values[last] = value

@@ -78,7 +78,7 @@ class Options(SimpleNamespace):
 
 
 def example(*lines: str) -> str:
-    """The epilog of a command's help: its examples, one a line, not wrapped."""
+    """The epilog of a command's help: its examples, one per line, not wrapped."""
     return "\b\n" + "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 

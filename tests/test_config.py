@@ -113,3 +113,8 @@ def test_bands_are_three_or_one(bands, numbers):
     for wrong in ("1,2", "0,1,2", "r,g,b", 0):
         with pytest.raises(RossamError, match=r"data\.bands: .*expected three numbers"):
             load_profile("demo", {"data.bands": wrong})
+
+
+def test_an_override_of_a_group_that_the_file_uses_twice_changes_one_place():
+    full = load_profile("full", {"budgets.table3.samples": 3000})
+    assert full.budgets["table3"]["samples"] == 3000 and full.budgets["table4"]["samples"] == 320

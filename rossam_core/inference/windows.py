@@ -2,8 +2,9 @@
 
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
-frame pixels inside the frame. The model's input is S×S; a window that is smaller than it (only where the frame
-is smaller than the window) fills the top left, and padding the rest, as in SAM; SAM2 has a whole frame stretched.
+frame pixels inside the frame. The model's input is S×S; a window that fills less of it (the frame is smaller than the
+window, or `border` is `clamp_and_pad`) lies at the top left, and the rest is padding, as in SAM. For SAM2 a whole frame
+is stretched to a square.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SOPSEG_SMALL = 32
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels, x1 and y1 exclusive."""
 
-Groups = Iterator[tuple[Sequence[int], list[int]]]
-"""The rectangle of the frame on which a window is centred, and the rows of the box array it serves."""
+Cover = Iterator[tuple[Sequence[int], list[int]]]
+"""For each window the rectangle that it is centred on, and the rows of the box array that it serves."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class CropPlan:
 
     @property
     def scale_xy(self) -> tuple[float, float]:
-        """Input pixels a frame pixel is wide and high (equal, but for rounding and where a frame is made square)."""
+        """Input pixels per frame pixel, in x and y (equal, except for rounding and frames stretched to a square)."""
         return self.content_hw[1] / self.width, self.content_hw[0] / self.height
 
     def holds(self, hull: Sequence[int]) -> bool:
-        """Whether the window holds a pixel rectangle of the frame whole."""
+        """Whether a pixel rectangle of the frame lies entirely in the window."""
         x0, y0, x1, y1 = self.window_xyxy
         return x0 <= hull[0] and y0 <= hull[1] and hull[2] <= x1 and hull[3] <= y1
 
@@ -169,7 +170,7 @@ def _window(
     return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
 
 
-def _tiles(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _tiles(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Cover:
     """Tiles of a fixed grid, row by row, each with the boxes given to it."""
     lefts, columns = _central_tile(hulls[fitting][:, 0::2], side, size_hw[1])
     tops, rows = _central_tile(hulls[fitting][:, 1::2], side, size_hw[0])
@@ -191,7 +192,7 @@ def _central_tile(spans: np.ndarray, side: int, length: int) -> tuple[np.ndarray
     return starts, np.where(is_whole.any(axis=1), distance.argmin(axis=1), -1)
 
 
-def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Groups:
+def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Cover:
     """Windows from left to right. One of them must hold the leftmost unserved box, and loses nothing if it
     starts at that box's left edge; only its height is chosen, among the top edges of the boxes it could hold."""
     unserved = np.array(sorted(fitting, key=lambda i: tuple(hulls[i])), dtype=np.int64)
@@ -281,8 +282,9 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 
 
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
-    """Mask logits (float32 S/4×S/4) on frame pixels of the window, as SAM does it: bilinear to the input, unpad,
-    bilinear to the window.
+    """Interpolate mask logits (float32 S/4×S/4) to the window's frame pixels, as SAM does.
+
+    Bilinear to the input, unpad, bilinear to the window.
 
     Both steps are linear in rows and columns apart, so that they are one small matrix per axis, and any rectangle can
     be computed without the rest. SAM does not antialias the second step, nor do we up to rate 4: the map was enlarged

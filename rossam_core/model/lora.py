@@ -15,7 +15,7 @@ from rossam_core.errors import RossamError
 
 AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"
-MARKS = (".lora_", ".hada_", ".ia3_")
+PEFT_NAME_PARTS = (".lora_", ".hada_", ".ia3_")
 """Parts of the names that peft gives to adapter parameters, and that occur in no other name."""
 
 
@@ -33,7 +33,7 @@ def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora") -> None
     - `dora`: the same, every row rescaled to a trained length (Liu et al., ICML 2024);
     - `loha`: W + B₁A₁ ∘ B₂A₂, the elementwise product of two such (Hyeon-Woo et al., ICLR 2022), each of half the
       rank, so that it has as many parameters as LoRA of that rank;
-    - `ia3`: diag(l)·W, m numbers, whatever the rank (Liu et al., NeurIPS 2022).
+    - `ia3`: the output scaled, diag(l)·(Wx + b), m numbers, whatever the rank (Liu et al., NeurIPS 2022).
     """
     trainable = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     inject_adapter_in_model(_config(kind, rank), model)
@@ -52,7 +52,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter or buffer of that name belongs to an adapter."""
-    return any(mark in name for mark in MARKS)
+    return any(mark in name for mark in PEFT_NAME_PARTS)
 
 
 def _config(kind: AdapterKind, rank: int) -> PeftConfig:

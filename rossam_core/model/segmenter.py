@@ -60,7 +60,8 @@ class PromptableSegmenter(nn.Module, abc.ABC):
     pixel_mean = sam.PIXEL_MEAN
     """RGB 0-255, to pad images with."""
     resize: Literal["longest_side", "square"] = "longest_side"
-    """How a frame becomes the square input: its longer side is scaled to S and the rest padded, or both sides are."""
+    """How a frame becomes the square input. `longest_side`: the longer side is scaled to S, the rest padded; `square`:
+    both sides are scaled to S."""
     default_mask_source = "sam"
     """Which logits make the mask: `sam`, `hq`, or their `sum` (HQ-SAM's inference)."""
     has_hq_head = False
@@ -81,7 +82,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         """Encode images, float B×3×S×S, RGB, 0-255, B ≥ 1; `RossamError` for another shape or an integer type."""
 
     def prepare(self, embeddings: ImageEmbeddings) -> ImageEmbeddings:
-        """Compute in advance what `decode` computes of the images alone: for many decodings of one encoding."""
+        """Compute once what `decode` derives from the images alone, so that repeated decoding does not repeat it."""
         return embeddings
 
     @abc.abstractmethod
@@ -252,8 +253,8 @@ def build_model(
             for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
         lora_rank: of the adapters; None: half the encoder's width.
         hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code).
-        fresh_hq_head: start the HQ head at random weights, as the released code does; a checkpoint given by path may
-            then contain an HQ head, which is loaded, or none.
+        fresh_hq_head: with the default checkpoint, leave the HQ head at random weights, as the released code does; a
+            checkpoint given by path may hold a head, which is loaded, or none.
         for_training: build the starting point of ROS-SAM's fine-tuning. Otherwise `ros-sam` requires a fine-tuning
             run, a path or None as checkpoint.
         seed: of fresh weights; torch's global generator is not changed.

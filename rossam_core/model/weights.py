@@ -122,7 +122,7 @@ def load_checkpoint(
     path = Path(path)
     tensors, metadata = _read(path, model)
     if "left_aside" in metadata:
-        warnings.warn(f"{path}: left aside {metadata['left_aside']}", stacklevel=2)
+        warnings.warn(f"{path}: ignored {metadata['left_aside']}", stacklevel=2)
     tensors = {name: value for name, value in tensors.items() if model.group_of(name) not in ignore}
     own = _named_state(model)
     _check_backbone(path, model, tensors, metadata)
@@ -130,7 +130,7 @@ def load_checkpoint(
         groups, expected = metadata["groups"].split(","), metadata["sits_on"]
         allow_missing = {model.group_of(name) for name in own} - set(groups)
         if (measured := weights_hash(model, without=groups)) != expected:
-            finding = f"{', '.join(groups)} sit on weights {expected[:12]}…; the model has {measured[:12]}…"
+            finding = f"{', '.join(groups)} were trained on weights {expected[:12]}…; the model has {measured[:12]}…"
             raise RossamError(path, finding, "load the checkpoint these were trained on first")
     if resize_positions:
         tensors = {name: _resize_positions(name, value, own.get(name)) for name, value in tensors.items()}

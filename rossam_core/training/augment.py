@@ -50,7 +50,7 @@ class AugmentConfig(Config):
     prompt: Literal["annotated", "tight"] = "annotated"
     """Box that prompts an object. `annotated`: its annotated box (paper, released code), where the view shows that
     whole and upright (turned by multiples of 90 degrees); elsewhere, and for `tight`, the box of the visible mask.
-    The paper prompts by annotated boxes where a view cuts the object, too, but scores objects that are whole."""
+    The paper uses the annotated box also where a view cuts the object, but scores whole objects only."""
     box_jitter: float = Field(0.0, ge=0, lt=0.5)
     """Every side of a prompt moves by up to this fraction of the box's width or height, uniformly (paper and
     released code: 0; `corrected`: 0.1, after SAM appendix A)."""
@@ -272,16 +272,15 @@ def _annotated_box(
     corners = matrix[:, :2] @ _corners(*annotation.box_xyxy) + matrix[:, 2:]
     if corners.min() < -1e-6 or corners.max() > size + 1e-6:
         return tight
-    if abs(matrix[0, :2]).min() <= 1e-9 * _scale_of(matrix):  # turned by a multiple of 90 degrees
+    if abs(matrix[0, :2]).min() <= 1e-9 * _pixel_scale(matrix):  # turned by a multiple of 90 degrees
         return np.concatenate([corners.min(axis=1), corners.max(axis=1)]).clip(0, size)
-    extent = mask_forms.extent(annotation.segmentation, size_hw)
-    if extent is None:
+    if annotation.segmentation is None or (extent := mask_forms.extent(annotation.segmentation, size_hw)) is None:
         return tight
-    return (tight + (annotation.box_xyxy - extent) * _scale_of(matrix)).clip(0, size)
+    return (tight + (annotation.box_xyxy - extent) * _pixel_scale(matrix)).clip(0, size)
 
 
-def _scale_of(matrix: np.ndarray) -> float:
-    """Input pixels a frame pixel; the linear part is a similarity."""
+def _pixel_scale(matrix: np.ndarray) -> float:
+    """Input pixels per frame pixel; the linear part is a similarity."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
@@ -293,7 +292,7 @@ def _to_pixel_centres(matrix: np.ndarray) -> np.ndarray:
 
 def _area_prefilter(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the map shrinks: the image averaged down to the final pixel size, and the map that remains."""
-    scale = _scale_of(matrix)
+    scale = _pixel_scale(matrix)
     if scale >= 1:
         return image, matrix
     h, w = image.shape[:2]
@@ -306,7 +305,7 @@ def _warp_bitmap(
     part: np.ndarray, matrix: np.ndarray, corner_xy: tuple[int, int], view: tuple[int, int, int, int]
 ) -> np.ndarray:
     """A bool patch whose corner is `corner_xy` in the frame, seen through `view` (x0, y0, x1, y1 of the input)."""
-    margin = int(np.ceil(2 / min(_scale_of(matrix), 1)))  # background for the filters to fade into
+    margin = int(np.ceil(2 / min(_pixel_scale(matrix), 1)))  # background for the filters to fade into
     bitmap = np.pad(part.astype(np.float32), margin)
     shift = matrix[:, :2] @ (np.array(corner_xy) - margin) + matrix[:, 2] - view[:2]
     bitmap, local = _area_prefilter(bitmap, np.hstack([matrix[:, :2], shift[:, None]]))

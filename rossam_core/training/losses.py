@@ -22,7 +22,8 @@ class LossConfig(Config):
     """What is minimised."""
 
     sampling: Literal["points", "dense"] = "points"
-    """Positions of the loss. Released code: `points`; the paper is silent and follows it; corrected: `dense`."""
+    """Positions of the loss. Released code: `points`, which the recipe `paper` follows, since the paper gives none;
+    corrected: `dense`."""
     points: int = Field(112 * 112, ge=1)
     """Points per object (released code: 112×112). Not used by `dense`."""
     oversample: float = Field(3.0, ge=1)

@@ -48,10 +48,10 @@ class TrainingConfig(Config):
     """Parameter groups that are updated (paper section 3.2: LoRA, last block and both decoders); all others keep their
     weights. Empty: nothing trains, which only an untrained row of a table has."""
     alternate: Literal["masks", "groups", "none"] = "masks"
-    """How steps take turns. `masks` (paper section 3.2.2): a step by SAM's mask, a step by the HQ mask; each updates
-    its own decoder and all other trained groups. `groups` (released code): a step for everything but the HQ head, a
-    step for the HQ head, always by the HQ mask. `none` (`corrected`): each step updates all groups by the sum of both
-    masks' losses, since one forward pass gives both masks."""
+    """How steps take turns. `masks` (paper section 3.2.2): steps alternate between the losses of SAM's mask and of the
+    HQ mask; each updates its own decoder and all other trained groups. `groups` (released code): a step for everything
+    but the HQ head, a step for the HQ head, always by the HQ mask. `none` (`corrected`): each step updates all groups
+    by the sum of both masks' losses, since one forward pass gives both masks."""
     hq_decoder: Literal["shared", "copy"] = "shared"
     """What the HQ head reads. `shared`: SAM's mask decoder, so that steps on SAM's mask move the HQ mask too (HQ-SAM's
     architecture, paper section 3.2.2). `copy` (released code): a frozen copy of it, so that they do not."""
@@ -147,7 +147,7 @@ class TrainingConfig(Config):
         return -(-samples // self.batch) * self.batch
 
     def rate_factor(self, group: GroupName, progress: float) -> float:
-        """Learning rate of `group` as a fraction of its peak, `progress` in [0, 1] of the run's samples being seen."""
+        """Learning rate of `group` as a fraction of its peak, after the fraction `progress` of the run's samples."""
         rise = min(progress / self.warmup, 1.0) if self.warmup else 1.0
         match self.groups[group].schedule:
             case "step":
@@ -163,9 +163,9 @@ class RunConfig(Config):
     method: Method = "ros-sam"
     """The HQ head and its mask need `hq-sam` or `ros-sam`; sam2 has no adapters."""
     backbone: str = "vit_t"
-    """See `ModelConfig`."""
+    """A key of `ARCHITECTURES`, or of `HIERAS` for sam2."""
     checkpoint: str | None = "default"
-    """Weights to start from; see `ModelConfig`."""
+    """Weights to start from; see `build_model`."""
     recipe: Recipe = "paper"
     """Name of the recipe that `training` was made from: a label for reports, since every effect is in `training`."""
     architecture: dict[str, Any] = Field(default_factory=dict)

@@ -109,7 +109,7 @@ def convert_command(
     ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="this machine, or a Ray cluster")] = "local",
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="processes; default: one a processor core, or a GPU")
+        int | None, typer.Option(metavar="N", help="processes; default: one per processor core, or a GPU")
     ] = None,
     device: Device = None,
     set: Settings,

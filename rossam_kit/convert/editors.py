@@ -60,7 +60,7 @@ def labels_of(conversion: Conversion) -> list[str]:
 
 
 def write_cvat(conversion: Conversion, folder: Path) -> Path:
-    """`annotations.xml` (CVAT for images 1.1) with a mask an object, and `labels.json` for the task's raw labels.
+    """`annotations.xml` (CVAT for images 1.1) with one mask per object, and `labels.json` for the task's raw labels.
 
     The task's images keep the names that they have below the images' root. A mask's track is its attribute `track_id`.
     """
@@ -228,7 +228,7 @@ def brush_mask(rle: Sequence[int], size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def write_labelme(conversion: Conversion, folder: Path) -> Path:
-    """A JSON file an image, with a polygon an object along the pixels' edges; `group_id` is the track.
+    """One JSON file per image, with one polygon per object along the pixels' edges; `group_id` is the track.
 
     Pieces and holes of a mask are joined to one polygon by bridges of no width. Images are named relative to the file.
     """

@@ -163,7 +163,7 @@ def aligned_shape(record: MaskRecord) -> np.ndarray | None:
 
 
 class TrackMemory:
-    """`temporal_consistency` of records that come frame by frame, with one shape a track in memory.
+    """`temporal_consistency` of records that come frame by frame, with one shape per track in memory.
 
     The sign is the mean IoU of a record's shape with those of the same object (`video`, `object_id`) in the frames
     before and after in the order given; NaN where the object has no mask there.

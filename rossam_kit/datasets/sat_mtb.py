@@ -210,7 +210,7 @@ def _read_split(path: Path, sheet_name: str, report: Report) -> dict[tuple[str, 
 
 
 def _read_files(folder: Path, clip: Clip, annotations: Kind, report: Report) -> dict[int, Objects]:
-    """Frame number → objects, of annotations in one file a frame."""
+    """Frame number → objects, of annotations in one file per frame."""
     suffix = ".json" if annotations == "seg" else ".xml"
     files = numbered_files(folder / FOLDERS[annotations], (suffix,), report)
     for number in sorted(set(files) - set(clip.images)):

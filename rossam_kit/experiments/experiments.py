@@ -234,9 +234,9 @@ class Experiments:
 
         A row that is not fine-tuned has the same settings and no trained group.
         """
-        changes = self.profile.recipe_changes if spec.recipe is None else {}
-        overrides = merged(merged(changes, self.profile.training), spec.training)
         name = spec.recipe or self.profile.model.recipe
+        changes = self.profile.recipe_changes if name == "paper" and spec.recipe is None else {}
+        overrides = merged(merged(changes, self.profile.training), spec.training)
         return recipe(name, **merged(overrides, {"trained_groups": spec.trains, "seed": seed}))
 
     def run_config(self, spec: RowSpec, seed: int) -> RunConfig:

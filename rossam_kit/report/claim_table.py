@@ -89,11 +89,11 @@ def _points(interval: Interval) -> str:
 
 
 def _size(judgement: Judgement, published: float) -> str:
-    """Whether the published difference lies in the interval; asked only of the paper's own dataset."""
+    """Whether the published difference lies in the interval; compared only on the paper's own dataset."""
     if np.isnan(published):
         return "—"
     if not judgement.is_real or judgement.per_frame is None:
-        return "not asked: not the paper's dataset"
+        return "not compared: not the paper's dataset"
     inside = judgement.per_frame.low <= published / 100 <= judgement.per_frame.high
     return f"{'inside' if inside else 'outside'} the interval per frame"
 

@@ -26,7 +26,7 @@ def compare(results: Sequence[RowResult], row: str, than: str) -> str:
 
 
 def difference_sentence(row: str, than: str, difference: Interval) -> str:
-    """The same for a difference in 0..1 that is at hand.
+    """The same for a difference in 0..1 that is already computed.
 
     The direction is stated only where the interval excludes 0; fewer than three runs of a trained row are named,
     since the interval then holds the variation between videos alone or is too uncertain about that between runs.
@@ -38,7 +38,9 @@ def difference_sentence(row: str, than: str, difference: Interval) -> str:
     size = f"{points.mean:+.1f} points of IoU"
     if np.isnan(points.low):
         return f"**{row}** minus **{than}**: {size}, without an interval ({points.note}{runs})."
-    direction = "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "cannot be told from"
+    direction = (
+        "is higher than" if points.low > 0 else "is lower than" if points.high < 0 else "is not distinguishable from"
+    )
     scope = SCOPES[points.seeds - 1] if 0 < points.seeds < RUNS_NEEDED else ""
     interval = f"95% interval {points.low:+.1f} to {points.high:+.1f}"
     counts = f"{points.n:,} objects, {points.clusters} video{'s' * (points.clusters > 1)} or images{runs}"

@@ -31,7 +31,7 @@ PUBLISHED: Mapping[str, str] = {
 
 
 def object_statistics(frames: Sequence[Frame]) -> pd.DataFrame:
-    """One row an object with a mask: its names, area (px²), share of the frame, and the width and height of its box."""
+    """One row per object with a mask: its names, area (px²), share of the frame, width and height of its box."""
     rows = []
     for frame in frames:
         for annotation in frame.objects:
@@ -69,14 +69,17 @@ def statistics_table(frames: Sequence[Frame]) -> pd.DataFrame:
     megapixels = np.array([frame.size_hw[0] * frame.size_hw[1] / 1e6 for frame in frames])
     steps = motion(frames)
     sides = [max(x1 - x0, y1 - y0) for f in frames for x0, y0, x1, y1 in f.boxes_xyxy]
+    same = "the same number in two frames" if len(steps) else NO_MOTION
+    longer = "over the box's longer side" if len(steps) else NO_MOTION
+    gaps = neighbour_distances(frames)
     measures = [
         ("size", "area of a mask, px²", object_statistics(frames)["area"], "objects with a mask"),
         ("size", "longer side of a box, px", sides, "all objects"),
-        ("density", "objects a frame", counts, "all frames"),
-        ("density", "objects a megapixel", counts / megapixels, "all frames"),
-        ("density", "to the nearest other object, sides", neighbour_distances(frames), "centres, over the box's side"),
-        ("motion", "a frame, px", steps["pixels"], "the same number in two frames" if len(steps) else NO_MOTION),
-        ("motion", "a frame, sides", steps["sides"], "over the box's longer side" if len(steps) else NO_MOTION),
+        ("density", "objects per frame", counts, "all frames"),
+        ("density", "objects per megapixel", counts / megapixels, "all frames"),
+        ("density", "distance to nearest object, box sides", gaps, "centres, over the box's side"),
+        ("motion", "displacement per frame, px", steps["pixels"], same),
+        ("motion", "displacement per frame, box sides", steps["sides"], longer),
     ]
     rows = []
     for of, measure, values, remark in measures:

@@ -252,7 +252,7 @@ def _to_do(page: Checklist, command: str, is_any_here: bool) -> None:
     if steps:
         steps.append(f"look again: {run} --dry-run")
     if is_any_here:
-        steps.append(f"try it with what is here, two steps a run: {run} --two-steps")
+        steps.append(f"try it with what is here, two steps per run: {run} --two-steps")
     if page.is_complete:
         steps.append(f"run it: {run}")
     page.add(*(f"  {number}. {step}" for number, step in enumerate(steps, start=1)))

@@ -142,7 +142,7 @@ def _costs(result: RowResult) -> dict[str, str | float | None]:
         "parameters": whole,
         "trained parameters": trained,
         "percent of all": 100 * trained / max(whole, 1),
-        "MB a task (float32)": 4 * trained / 1e6,
+        "MB per task (float32)": 4 * trained / 1e6,
         "training seconds": round(seconds, 1),
         "seconds per view": round(seconds / views, 3) if views else None,
         "peak MiB in training": peak,

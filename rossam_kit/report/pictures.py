@@ -138,7 +138,7 @@ def crop_strategies(frame: Frame, ways: Mapping[str, InferenceConfig], input_siz
 
 @styled
 def view_grid(rows: Sequence[Sequence[Sample]]) -> Figure:
-    """Training views with their masks, a row a frame, the scale and the turn of each above it (paper Fig. 9)."""
+    """Training views with their masks, one row per frame, the scale and the turn of each above it (paper Fig. 9)."""
     need(rows, "view grid", "rows of views")
     cell, head, gap = WIDTH / max(len(row) for row in rows), 0.22, 0.06
     figure = Figure(figsize=(WIDTH, len(rows) * (cell + head)))

@@ -166,7 +166,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 
 @styled
 def robustness_curves(table: pd.DataFrame) -> Figure:
-    """IoU against the level of each disturbance, a curve a method in a panel a disturbance, 95% intervals shaded.
+    """IoU against the level of each disturbance, a panel per disturbance with a curve per method, 95% intervals shaded.
 
     Args:
         table: as `robustness.robustness` makes it.

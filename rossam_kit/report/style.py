@@ -1,4 +1,4 @@
-"""How every figure looks: one colour and one name a method, one set of matplotlib settings, and a `Figure`."""
+"""How every figure looks: one colour and one name per method, one set of matplotlib settings, and a `Figure`."""
 
 from __future__ import annotations
 

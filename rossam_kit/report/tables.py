@@ -322,7 +322,7 @@ def gains(results: Sequence[RowResult]) -> list[ForestRow]:
 
 
 def measures_table(results: Sequence[RowResult]) -> pd.DataFrame:
-    """All measures of the same predictions, percent: a row a setting; and how often BIoU says nothing new."""
+    """All measures of the same predictions, percent: one row per setting; and how often BIoU says nothing new."""
     ratio = results[0].experiments.profile.evaluation.dilation_ratio
     measures = {
         "iou": "IoU",

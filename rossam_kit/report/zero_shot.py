@@ -189,14 +189,14 @@ def judge(clips: Sequence[Clip], predictors: Mapping[str, Any], seed: int = 0) -
 
 
 def long_signs(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row a mask and sign of `SHOWN`, for `plots.score_by_group(…, "share", by="sign")`."""
+    """One row per mask and sign of `SHOWN`, for `plots.score_by_group(…, "share", by="sign")`."""
     shown = [name for name in SHOWN if judged[name].notna().any()]
     long = judged.melt(["method", "dataset", "video", "frame"], shown, "sign", "share")
     return long.assign(sign=long["sign"].map(SHOWN)).dropna(subset=["share"])
 
 
 def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Mean signs of each method, a row a method and dataset, percent (but for the pieces); intervals are over clips."""
+    """Mean signs, one row per method and dataset, percent (but for the pieces); intervals are over clips."""
     rows = []
     for (dataset, method), part in judged.groupby(["dataset", "method"], sort=False):
         steady = mean_interval(part, "jitter_stability").scaled(100)

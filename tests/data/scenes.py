@@ -1,4 +1,4 @@
-"""Tiny frame sets for tests of readers: two videos of three frames, 48×64 pixels, two objects a frame."""
+"""Tiny frame sets for tests of readers: two videos of three frames, 48×64 pixels, two objects per frame."""
 
 import cv2
 import numpy as np

@@ -76,6 +76,14 @@ def test_no_comparison_counts_twice():
     assert not any("BIoU" in each.says or "markedly" in each.says for each in claims.ledger().claims)
 
 
+def test_two_claims_that_one_comparison_decides_are_one_test():
+    rows = {"+ LSJ and random rotation": scores(0.1), "+ LSJ": scores(-0.1), "+ random rotation": scores(-0.2)}
+    both = [judged(rows, "training pipeline improves"), judged(rows, "jitter and rotation together")]
+    assert both[0].comparison == both[1].comparison
+    alone, together = claim_table(both[:1]), claim_table(both)
+    assert together["p, adjusted"][0] == together["p, adjusted"][1] == alone["p, adjusted"][0]
+
+
 def test_misclassification_is_not_testable_throughout():
     ledger = claims.ledger()
     assert not [each.says for each in ledger.claims if "misclass" in each.says]
@@ -146,7 +154,7 @@ def test_with_one_seed_a_trained_row_gets_its_direction_and_no_verdict():
 def test_a_perfect_replication_is_reproduced_and_its_size_is_asked_of_real_data_only():
     words = ("raises IoU over SAM on whole frames",)
     exact = {"ROS-SAM": scores(0.1329, seeds=(0, 1, 2), spread=0.002)}
-    for profile, size in (("paper", "inside"), ("demo", "not asked")):
+    for profile, size in (("paper", "inside"), ("demo", "not compared")):
         row = claim_table([judged(exact, *words, profile=profile)]).iloc[0]
         assert row["verdict"] == "reproduced" and row["published, per frame"] == "+13.29"
         assert row["published size"].startswith(size)

@@ -106,6 +106,21 @@ def test_the_released_recipe_trains_what_the_released_code_trains(tmp_path):
     assert (settings["inference.border"], settings["inference.overshoot"]) == ("clamp_and_pad", "wrap")
 
 
+def test_recipes_see_the_same_number_of_views(experiments):
+    rows = [row_settings(experiments, each) for each in experiments.specs["recipes"].rows]
+    assert len({row["training.samples"] or row["training.epochs"] for row in rows}) == 1
+
+
+def test_a_run_is_validated_in_the_windows_that_its_row_is_scored_in(tmp_path):
+    experiments = Experiments(load_profile("demo"), tmp_path)
+    spec = experiments.specs["recipes"].row("ROS-SAM, released code's recipe")
+    inference = experiments.run_config(spec, 0).inference
+    assert (inference.border, inference.overshoot) == ("clamp_and_pad", "wrap")
+    tables = experiments.specs["table5"]
+    whole, windows = (experiments.run_config(tables.row(label), 0) for label in ("ROS-SAM, whole frame", "ROS-SAM"))
+    assert whole == windows, "one run serves both"
+
+
 def test_full_has_three_seeds_and_budgets_that_carry_statistics(tmp_path):
     experiments = Experiments(load_profile("full"), tmp_path)
     assert len(experiments.profile.seeds) >= 3 and experiments.profile.data.synthetic.test_videos >= 48

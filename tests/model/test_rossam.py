@@ -5,6 +5,7 @@ import torch
 
 from rossam_core.errors import RossamError
 from rossam_core.model.segmenter import GROUPS, METHODS, build_model, set_trainable
+from rossam_core.model.weights import SHIPPED
 
 BOXES = [torch.tensor([[4.0, 5, 30, 40], [20, 10, 60, 22]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 9]])]
 
@@ -153,6 +154,8 @@ def test_ros_sam_without_fine_tuned_weights_is_refused():
     with pytest.raises(RossamError, match=r"no fine-tuned weights.*\n.*fit.*or use hq-sam"):
         build_model("ros-sam", "vit_t")
     assert build_model("ros-sam", "vit_t", for_training=True).method == "ros-sam"
+    with pytest.raises(RossamError, match="never fine-tuned as ROS-SAM"):
+        build_model("ros-sam", "vit_t", SHIPPED["vit_t"])
 
 
 @pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam"])

@@ -9,7 +9,7 @@ from rossam_kit.report.conclusions import compare, conclusion, difference_senten
 
 
 @pytest.mark.parametrize(
-    ("mean", "finding"), [(0.04, "is higher than"), (-0.04, "is lower than"), (0.01, "cannot be told from")]
+    ("mean", "finding"), [(0.04, "is higher than"), (-0.04, "is lower than"), (0.01, "is not distinguishable from")]
 )
 def test_a_direction_is_stated_only_where_the_interval_excludes_zero(mean, finding):
     difference = Interval(mean, ((0.01**2, 23),), n=100, clusters=24)

@@ -42,12 +42,12 @@ def test_the_table_counts_what_each_measure_is_of():
     assert table["n"].to_dict() == {
         "area of a mask, px²": 0,
         "longer side of a box, px": 2,
-        "objects a frame": 2,
-        "objects a megapixel": 2,
-        "to the nearest other object, sides": 2,
-        "a frame, px": 0,
-        "a frame, sides": 0,
+        "objects per frame": 2,
+        "objects per megapixel": 2,
+        "distance to nearest object, box sides": 2,
+        "displacement per frame, px": 0,
+        "displacement per frame, box sides": 0,
     }
-    assert table.loc["objects a frame", "mean"] == table.loc["objects a megapixel", "mean"] == 1
-    assert np.isnan(table.loc["a frame, px", "mean"])
-    assert table.loc["a frame, px", "counted"] == dataset_facts.NO_MOTION
+    assert table.loc["objects per frame", "mean"] == table.loc["objects per megapixel", "mean"] == 1
+    assert np.isnan(table.loc["displacement per frame, px", "mean"])
+    assert table.loc["displacement per frame, px", "counted"] == dataset_facts.NO_MOTION

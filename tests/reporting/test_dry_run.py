@@ -62,7 +62,7 @@ def test_a_run_that_tables_share_is_counted_once():
         for names in (["03_training_pipeline"], ["05_image_encoder"], ["03_training_pipeline", "05_image_encoder"])
     )
     # table 3's rows without and with augmentation
-    shared = {"figure7, ROS-SAM, LoRA and last block", "adapters, ROS-SAM, LoRA"}
+    shared = {"figure7, ROS-SAM, LoRA and last block", "adapters, LoRA adapters"}
     assert shared < set(seven) and both == three + [where for where in seven if where not in shared]
 
 

@@ -275,7 +275,7 @@ def test_trained_groups_do_not_load_onto_another_base(finished):
     told["run"]["training"]["seed"] = 99
     (run_dir / "run.json").write_text(json.dumps(told))
     try:
-        with pytest.raises(RossamError, match="sit on weights"):
+        with pytest.raises(RossamError, match="were trained on weights"):
             load_run(run_dir)
     finally:
         (run_dir / "run.json").write_text(kept)
