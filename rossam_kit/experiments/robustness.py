@@ -22,6 +22,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import stable_hash
 from rossam_core.records import Frame
 from rossam_kit.cache import cached, load_table, save_table
+from rossam_kit.config import EvaluationConfig
 from rossam_kit.experiments.scoring import BoxPredictor, score
 from rossam_kit.progress import track
 
@@ -139,8 +140,11 @@ def robustness_curve(
     levels: Sequence[float] | None = None,
     *,
     seed: int = 0,
+    evaluation: EvaluationConfig | None = None,
 ) -> pd.DataFrame:
     """Score a predictor at every level of a disturbance (`levels`: None = its own), on `chosen_objects(frames)`.
+
+    `evaluation` gives the band of boundary IoU and the bins of sizes; None = the defaults.
 
     Returns:
         The table of `scoring.score` under the protocol `object`, with columns `disturbance` and `level`. Sizes of
@@ -148,7 +152,8 @@ def robustness_curve(
     """
     if name not in DISTURBANCES:
         raise RossamError(f"disturbance {name!r}", "does not exist", f"use one of {', '.join(DISTURBANCES)}")
-    chosen = chosen_objects(frames)
+    chosen, evaluation = chosen_objects(frames), evaluation or EvaluationConfig()
+    settings = {"dilation_ratio": evaluation.dilation_ratio, "size_bins": evaluation.size_bins}
     parts = []
     for level in DISTURBANCES[name].levels if levels is None else levels:
         pairs = (disturbed(frame, name, level, seed) for frame in chosen)
@@ -156,7 +161,7 @@ def robustness_curve(
             answers = predictor.predict_many(pairs)
         else:
             answers = (predictor.predict(*pair) for pair in pairs)
-        scores = score(zip(chosen, answers, strict=True), ("object",))
+        scores = score(zip(chosen, answers, strict=True), ("object",), **settings)
         parts.append(scores.assign(disturbance=name, level=float(level)))
     return pd.concat(parts, ignore_index=True)
 
@@ -179,13 +184,14 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFra
 
 def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
     """Every disturbance at all its levels; level 0, the same for all, is predicted once."""
-    predictor, frames = experiments.predictor(spec, experiments.profile.seeds[0]), experiments.frames
-    seed = experiments.profile.seed
-    undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), seed=seed)
+    profile, frames = experiments.profile, experiments.frames
+    predictor, options = experiments.predictor(spec, profile.seeds[0]), {"seed": profile.seed}
+    options["evaluation"] = profile.evaluation
+    undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), **options)
     parts = []
     for name in track(DISTURBANCES, desc=f"{spec.label}, disturbed"):
         parts.append(undisturbed.assign(disturbance=name))
-        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], seed=seed))
+        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], **options))
     return pd.concat(parts, ignore_index=True)
 
 

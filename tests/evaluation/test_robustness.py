@@ -8,7 +8,7 @@ import pytest
 from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.config import load_profile
+from rossam_kit.config import EvaluationConfig, load_profile
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
 from rossam_kit.experiments.experiments import Experiments, RowSpec
 from rossam_kit.experiments.robustness import (
@@ -123,3 +123,10 @@ def test_a_curve_is_computed_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(robustness(experiments, [spec]), first)
     assert (first.groupby("disturbance")["level"].nunique() == 4).all()
     assert set(first["disturbance"]) == set(DISTURBANCES) and set(first["method"]) == {"ellipse"}
+
+
+def test_curves_are_scored_by_the_band_and_the_sizes_of_the_evaluation(frames):
+    wide = EvaluationConfig(dilation_ratio=0.5, size_bins=(0, 10**6))
+    default, other = (robustness_curve(EllipseBaseline(), frames, "jitter", (0,), evaluation=e) for e in (None, wide))
+    assert np.allclose(other["biou"], other["iou"]) and not np.allclose(default["biou"], default["iou"])
+    assert default["iou"].equals(other["iou"]) and other["size_bin"].nunique() == 1 < default["size_bin"].nunique()
