@@ -1,19 +1,26 @@
-"""The README's tables of results, written between its markers from a profile's scores; what is missing is computed.
+"""Tables of results from a profile's scores: published rows into the README, all rows and the ledger into results.md.
 
-Usage: python docs/make_results.py [--profile full] [--tables table1 table3 …]
+What is missing is computed. The README's part stands between its markers.
+Usage: python docs/make_results.py [--profile full] [--machine "AMD EPYC (Zen 4), 2 cores, bfloat16"]
 """
 
 import argparse
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rossam_kit.config import load_profile
+from rossam_kit.experiments import claims
 from rossam_kit.experiments.experiments import Experiments
-from rossam_kit.experiments.statistics import Interval
+from rossam_kit.experiments.statistics import Interval, paired_difference
+from rossam_kit.report.claim_table import claim_table
 from rossam_kit.report.tables import ComparisonRow, comparison_rows
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-TABLES = ("table5", "table4", "figure7")
+DOCS = Path(__file__).resolve().parent
+README, PAGE = DOCS.parent / "README.md", DOCS / "results.md"
+IN_README = ("table5", "table2", "table3", "table4", "table6", "table6_isaid")
+LEFT_TO_PAGE = ("SAM2, whole frame", "HQ-SAM, whole frame")
 HEADING = (
     "| | published, per frame | measured, per frame | per object | difference per object |\n|---|---:|---:|---:|---:|"
 )
@@ -37,32 +44,95 @@ def line(row: ComparisonRow) -> str:
     return f"| {' | '.join([row.setting, printed, *measured])} |".replace("|  |", "| |")
 
 
-def tables(experiments: Experiments, names: list[str]) -> str:
-    lines, printed = [HEADING], set[str]()
+def tables(experiments: Experiments, names: Sequence[str], *, all_rows: bool) -> str:
+    """One Markdown table for all `names`, each with its command; without `all_rows` only what the paper prints."""
+    lines = [HEADING]
     for name in names:
         spec = experiments.specs[name]
         rows = comparison_rows(name, experiments.results(name), left_out=experiments.left_out(name))
         command = f"`./run_all.sh --profile {experiments.profile.name} --only {spec.notebook[:2]}`"
         lines.append(f"| **{spec.title}**: {command} | | | | *to {spec.reference}* |")
-        shown = [row for row in rows if row.iou and not (row.setting == spec.reference and row.setting in printed)]
-        lines += [line(row) for row in shown]  # a reference row of two tables stands once
-        printed |= {row.setting for row in shown}
+        is_shown = [all_rows or (row.published and row.setting not in LEFT_TO_PAGE) for row in rows]
+        lines += [line(row) for row, shown in zip(rows, is_shown, strict=True) if row.iou and shown]
     return "\n".join(lines)
+
+
+def gain(experiments: Experiments, table: str, row: str, than: str) -> str:
+    spec = experiments.specs[table]
+    better, worse = (experiments.on(spec.dataset).result(spec.row(label)).units() for label in (row, than))
+    return points(paired_difference(better, worse))
+
+
+def verdicts(judgements: Sequence[claims.Judgement]) -> str:
+    counts = Counter(judgement.verdict or "not judged" for judgement in judgements)
+    table = claim_table(judgements)
+    decided = (table["all claims at once"].isin(["reproduced", "not reproduced"])).sum()
+    comparisons = len({judgement.comparison for judgement in judgements if judgement.difference})
+    named = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    return (
+        f"Of {len(judgements)} claims, decided by {comparisons} comparisons: {named}; {decided} stay decided when all "
+        "are counted at once."
+    )
+
+
+def sentences(experiments: Experiments, judgements: Sequence[claims.Judgement]) -> str:
+    def to(table: str, row: str, than: str) -> str:
+        return gain(experiments, table, row, than)
+
+    return "\n".join([
+        f"- The inference pipeline: SAM {to('table5', 'SAM', 'SAM, whole frame')}, "
+        f"SAM2 {to('table5', 'SAM2', 'SAM2, whole frame')}.",
+        f"- ROS-SAM: minus SAM {to('table5', 'ROS-SAM', 'SAM')}, minus fine-tuned HQ-SAM "
+        f"{to('table5', 'ROS-SAM', 'HQ-SAM')}; LoRA and last block add "
+        f"{to('figure7', 'ROS-SAM, LoRA and last block', 'ROS-SAM, decoders only')} to its decoders.",
+        f"- {verdicts(judgements)}",
+    ])  # fmt: skip
+
+
+def ledger(judgements: Sequence[claims.Judgement]) -> str:
+    columns = [
+        "claim",
+        "published, per frame",
+        "measured, per frame",
+        "measured, each object",
+        "verdict",
+        "p, adjusted",
+    ]
+    table = claim_table(judgements).head(len(judgements))[columns]
+    rows = [" | ".join(str(value).replace("|", "/") for value in row) for row in table.itertuples(index=False)]
+    return "\n".join([f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---|---:|", *(f"| {row} |" for row in rows)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="full")
-    parser.add_argument("--tables", nargs="+", default=list(TABLES))
+    parser.add_argument("--machine", default="AMD EPYC (Zen 4), 2 cores, bfloat16")
     options = parser.parse_args()
     experiments = Experiments(load_profile(options.profile))
+    judgements = list(claims.judge(experiments))
+    summary = sentences(experiments, judgements)
+
+    content = f"{tables(experiments, IN_README, all_rows=False)}\n\n{summary}"
     text = README.read_text(encoding="utf-8")
     pattern = re.compile(r"(<!-- results -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    content = tables(experiments, options.tables)
     text, count = pattern.subn(lambda found: found[1] + content + found[2], text)
     if count != 1:
         raise SystemExit(f"{README}: has {count} places <!-- results --> … <!-- end -->, expected one")
     README.write_text(text, encoding="utf-8")
+
+    names = [name for name in experiments.specs if name in experiments.tables]
+    parts = [
+        f"# Results of the profile `{options.profile}`",
+        f"{experiments.profile.notice} IoU in percent; published numbers and the second column score frames. "
+        "Differences are paired, in points, with 95% intervals over videos and training runs. Measured on "
+        f"{options.machine}; written by `python docs/make_results.py`.",
+        summary,
+        "## Tables",
+        tables(experiments, names, all_rows=True),
+        "## The ledger: claims of the paper",
+        ledger(judgements),
+    ]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ views = [objects.cut_object(np.full((60, 60, 3), 20 + 40 * i, np.uint8), (15, 20
                             category="ship" if i < 3 else "train") for i in range(5)]
 show.viewer(views, "Objects")""", ("hide-input",)),
     ("settings.inference.rate * 111", ()),
+    ("Previous: [1 · Data](01_data.ipynb) | Next: [3 · Failing](03_training_pipeline.ipynb)", ()),
     ('show.text(f"**The rate is {settings.inference.rate}.**")', ()),
 ]  # fmt: skip
 
@@ -41,7 +42,7 @@ show.viewer(views, "Objects")""", ("hide-input",)),
 def write_sample(folder, name=NAME):
     cells = []
     for source, tags in CELLS:
-        is_code = not source.startswith(("#", "The overlap"))
+        is_code = not source.startswith(("#", "The overlap", "Previous"))
         make = nbformat.v4.new_code_cell if is_code else nbformat.v4.new_markdown_cell
         cells.append(make(source, metadata={"tags": list(tags)} if tags else {}))
     folder.mkdir(exist_ok=True)

@@ -150,13 +150,18 @@ def _write_sources(
 
 
 def _unlink_absent(notebook: NotebookNode, present: Container[str]) -> None:
-    """Replace links to notebooks that are not in the report by their text and a remark."""
+    """Replace links to notebooks that are not in the report by their text and a remark; leave out steps to them."""
+
+    def is_there(step: str) -> bool:
+        return all(name in present for name in re.findall(r"\((\w+)\.ipynb\)", step))
 
     def replaced(link: re.Match) -> str:
         return link[0] if link["name"] in present else f"{link['text']} (not in this report)"
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            if re.match(r"\**(Previous|Next):", cell.source):
+                cell.source = " | ".join(step for step in cell.source.split(" | ") if is_there(step))
             cell.source = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<name>\w+)\.ipynb\)", replaced, cell.source)
 
 
