@@ -104,7 +104,7 @@ VERDICTS = {"reproduced": "verdict yes", "not reproduced": "verdict no", "inconc
 def _exact(cell: Cell) -> str:
     """The unrounded number where the cell shows one number, else its text."""
     shown = cell.text.lstrip("+−-").replace(",", "").replace(".", "", 1)
-    return f"{cell.value:.10g}" if isinstance(cell.value, float) and shown.isdigit() else cell.text
+    return f"{cell.value:.10g}" if isinstance(cell.value, float) and shown.isdigit() else cell.text.replace("\n", " ")
 
 
 def _cell(value: Any, decimals: int, reason: str) -> Cell:

@@ -218,9 +218,9 @@ def _comparison_cells(row: ComparisonRow, reference: ComparisonRow, best: float 
         ends = count = Cell(row.reason)
     else:
         runs = {0: "", 1: ", 1 run"}.get(row.iou.seeds, f", {row.iou.seeds} runs")
-        count = Cell(f"{row.iou.n:,} ({row.iou.clusters:,}{runs})", float(row.iou.n))
+        count = Cell(f"{row.iou.n:,}\n({row.iou.clusters:,}{runs})", float(row.iou.n))
         low, high = 100 * row.iou.low, 100 * row.iou.high
-        ends = Cell(row.iou.note) if math.isnan(low) else Cell(f"{low:.2f} to {high:.2f}", low)
+        ends = Cell(row.iou.note) if math.isnan(low) else Cell(f"{low:.2f} to\n{high:.2f}", low)
     return {
         Column("Setting"): Cell(row.setting, row.setting),
         Column("IoU", PUBLISHED, numeric=True): printed[0],

@@ -46,12 +46,12 @@ def test_comparison_shows_published_beside_both_protocols_with_differences_to_th
                              "Measured, each object IoU"]  # fmt: skip
     assert "verdict" not in str(headings).lower(), "the ledger is the only judge"
     first, pipeline, sam2, box = cells(table)
-    assert first == ["SAM", "37.25", "37.14", "35.00", "34.00", "40.00", "35.00 to 45.00", "38.00", "reference",
-                     "reference", "1,234 (24)"]  # fmt: skip
+    assert first == ["SAM", "37.25", "37.14", "35.00", "34.00", "40.00", "35.00 to\n45.00", "38.00", "reference",
+                     "reference", "1,234\n(24)"]  # fmt: skip
     assert pipeline[8:10] == ["+6.16", "+10.00\n(+5.00 to +15.00)"]
     assert sam2[1:3] == ["36.80", "36.67"] and sam2[3:8] == ["no weights"] * 5 and sam2[8] == "−0.45"
     assert box[1:5] == ["not in the paper"] * 2 + ["not scored per frame"] * 2 and box[9].startswith("−10.00")
-    assert box[10] == "1,234 (24, 1 run)"
+    assert box[10] == "1,234\n(24, 1 run)"
     assert [c.strong for c in (row[5] for row in table.rows)] == [False, True, False, False]
     assert "released code" in table.to_html() and "one score per frame" in table.notice
 
