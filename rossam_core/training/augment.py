@@ -1,7 +1,7 @@
 """Training views of a frame: scale jitter, rotation, mirroring, crop and padding as ONE affine map.
 
-Image, boxes and masks of a `Sample` are mapped by the same 2×3 matrix; nothing is resampled twice, and every object
-that is left out is counted with its reason.
+Image, boxes and masks of an `AugmentedView` are mapped by the same 2×3 matrix; nothing is resampled twice, and every
+object that is left out is counted with its reason.
 
 Matrices map pixel-edge coordinates of the frame to pixel-edge coordinates of the S×S input: `x' = A x + b`.
 """
@@ -65,7 +65,7 @@ class AugmentConfig(Config):
         return self
 
 
-class Sample(NamedTuple):
+class AugmentedView(NamedTuple):
     """One training view."""
 
     image: np.ndarray  # float32 S×S×3, RGB 0-255
@@ -78,7 +78,7 @@ class Sample(NamedTuple):
 
 def augment(
     frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator, inference: InferenceConfig | None = None
-) -> Sample:
+) -> AugmentedView:
     """One random training view of a frame, S×S with S = `size`; a pure function of its arguments. `inference` (None =
     the defaults) gives the windows that `scale_of` = `window` refers to."""
     matrix = draw_matrix(frame, size, config, rng, inference or InferenceConfig())
@@ -88,7 +88,7 @@ def augment(
         image = distort_colours(image, rng)
     image[~inside_frame(matrix, frame.size_hw, size)] = config.pad_value
     boxes = jitter_boxes(boxes, config.box_jitter, size, rng)
-    return Sample(image, boxes, masks, kept, dropped, matrix)
+    return AugmentedView(image, boxes, masks, kept, dropped, matrix)
 
 
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, inference: InferenceConfig) -> int:
@@ -159,9 +159,9 @@ def inside_frame(matrix: np.ndarray, size_hw: tuple[int, int], size: int) -> np.
 def warp_objects(
     frame: Frame, matrix: np.ndarray, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], Counter]:
-    """Boxes float32 N×4, masks bool N×S×S, kept indices and reasons of the others (see `Sample`).
+    """Boxes float32 N×4, masks bool N×S×S, kept indices and reasons of the others (see `AugmentedView`).
 
-    The box of a turned object is not its turned box, so it is fitted to the warped mask.
+    The box of a turned object is not its turned box (`_annotated_box`).
     """
     dropped: Counter = Counter()
     visible: dict[int, np.ndarray] = {}

@@ -23,9 +23,9 @@ from rossam_core.training.recipes import TrainingConfig
 
 
 class View(NamedTuple):
-    """One training sample; see `augment.Sample`."""
+    """An `AugmentedView` as tensors, with its number in the run."""
 
-    sample: int  # its number in the run
+    number: int  # its place in the run
     frame: str  # key of its frame
     image: Tensor  # float32 S×S×3
     boxes: Tensor  # float32 N×4
@@ -35,11 +35,11 @@ class View(NamedTuple):
 
     def account(self) -> dict[str, Any]:
         """What the log records, small enough to send between processes."""
-        return {"sample": self.sample, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
+        return {"sample": self.number, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
 
 
 class Views(Dataset):
-    """Sample number → `View`. Frames come in a new order each epoch; sample i is drawn by its own generator."""
+    """Number → `View`. Frames come in a new order each epoch; view i is drawn by its own generator."""
 
     def __init__(self, frames: Sequence[Frame], size: int, training: TrainingConfig, inference: InferenceConfig):
         self.frames, self.size, self.training, self.inference = frames, size, training, inference
@@ -50,12 +50,12 @@ class Views(Dataset):
         order = np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.frames))
         frame = self.frames[int(order[turn])]
         rng = np.random.default_rng(stream(seed, "view", index))
-        sample = augment(frame, self.size, self.training.augment, rng, self.inference)
+        view = augment(frame, self.size, self.training.augment, rng, self.inference)
         digest = 0
-        for part in (sample.image[::4, ::4], np.packbits(sample.masks), sample.boxes):
+        for part in (view.image[::4, ::4], np.packbits(view.masks), view.boxes):
             digest = zlib.crc32(part.tobytes(), digest)
-        image, boxes, masks = (torch.from_numpy(part) for part in (sample.image, sample.boxes, sample.masks))
-        return View(index, frame.key, image, boxes, masks, sample.dropped, digest)
+        image, boxes, masks = (torch.from_numpy(part) for part in (view.image, view.boxes, view.masks))
+        return View(index, frame.key, image, boxes, masks, view.dropped, digest)
 
 
 def loader(views: Views, indices: Sequence[int], batch_size: int) -> DataLoader:

@@ -217,7 +217,7 @@ def _losses(
     planes = [getattr(logits, name).split(counts) for name in (("sam", "hq") if mask == "both" else (mask,))]
     sums = []
     for view, *logits_of_view in zip(views, *planes, strict=True):
-        generator = point_generator(training.seed, view.sample)
+        generator = point_generator(training.seed, view.number)
         targets = view.masks.to(device)
         sums.append(sum(object_losses(x, targets, training.loss, generator).sum() for x in logits_of_view))
     return torch.stack(sums)

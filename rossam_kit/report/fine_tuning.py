@@ -15,7 +15,7 @@ import pandas as pd
 from rossam_core.files import read_json
 from rossam_core.settings import flatten
 from rossam_core.training import run_folder
-from rossam_core.training.augment import Sample, augment
+from rossam_core.training.augment import AugmentedView, augment
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
 from rossam_kit.report.dataset_facts import example_frames
 
@@ -32,7 +32,7 @@ AUDIT_TITLES = {
 }
 
 
-def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None = None) -> list[list[Sample]]:
+def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None = None) -> list[list[AugmentedView]]:
     """Four training views of three frames with masks, drawn as the row's run draws them; no weights are loaded.
 
     Args:

@@ -23,7 +23,7 @@ from rossam_kit.report.style import BASE, COLOURS, MUTED, SMALL, TARGET, WIDTH, 
 if TYPE_CHECKING:
     from rossam_core.records import Frame
     from rossam_core.settings import InferenceConfig
-    from rossam_core.training.augment import Sample
+    from rossam_core.training.augment import AugmentedView
 
 
 @styled
@@ -137,7 +137,7 @@ def crop_strategies(frame: Frame, ways: Mapping[str, InferenceConfig], input_siz
 
 
 @styled
-def view_grid(rows: Sequence[Sequence[Sample]]) -> Figure:
+def view_grid(rows: Sequence[Sequence[AugmentedView]]) -> Figure:
     """Training views with their masks, one row per frame, the scale and the turn of each above it (paper Fig. 9)."""
     need(rows, "view grid", "rows of views")
     cell, head, gap = WIDTH / max(len(row) for row in rows), 0.22, 0.06

@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_saves_and_names_the_frame(tiny, tiny_fr
 
     def broken(model, views, *rest):
         losses = plain(model, views, *rest)
-        return losses * torch.tensor([float("nan") if view.sample == 9 else 1.0 for view in views])
+        return losses * torch.tensor([float("nan") if view.number == 9 else 1.0 for view in views])
 
     monkeypatch.setattr(loop, "_losses", broken)
     run = tiny.tiny_run()
