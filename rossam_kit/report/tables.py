@@ -187,8 +187,9 @@ def forest_rows(rows: Sequence[ComparisonRow]) -> list[ForestRow]:
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     """Published beside measured, percent: both protocols, 95% intervals, differences to the reference row, and n.
 
-    The reference is the row that says so, else the first. Without any published number the table has neither the
-    published columns nor those of the published protocol. A row without measured values must say why.
+    The reference is the row that says so, else the first; without a published number of it there is no published
+    difference. Without any published number the table has neither the published columns nor those of their protocol.
+    A row without measured values must say why.
     """
     if not rows:
         raise RossamError("comparison table", "has no rows", "give at least one ComparisonRow")
@@ -203,7 +204,9 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     columns = list(cells[0])
     has_published = any(row.published for row in rows)
     if not has_published:
-        columns = [c for c in columns if c.group not in (PUBLISHED, PER_FRAME) and c.label != "published"]
+        columns = [column for column in columns if column.group not in (PUBLISHED, PER_FRAME)]
+    if reference.published is None:
+        columns = [column for column in columns if column.label != "published"]
     dataset = next((DATASETS.get(row.dataset, row.dataset) for row in rows if row.dataset), "the paper's dataset")
     headings = [replace(c, group=f"{PUBLISHED}, {dataset}") if c.group == PUBLISHED else c for c in columns]
     lines = tuple(tuple(line[column] for column in columns) for line in cells)
@@ -247,10 +250,8 @@ def _mean_cell(interval: Interval | None, reason: str, best: float | None = None
 def _published_difference(row: ComparisonRow, reference: ComparisonRow) -> Cell:
     if row is reference:
         return Cell("reference", 0.0)
-    if row.published is None:
+    if row.published is None or reference.published is None:
         return Cell(NOT_PUBLISHED)
-    if reference.published is None:
-        return Cell("reference not in the paper")
     value = row.published.iou - reference.published.iou
     return Cell(_signed(value), value)
 

@@ -1,5 +1,7 @@
 """Tables show every row, a reason for every gap, the notice, and text as text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +65,8 @@ def test_differences_are_to_the_reference_wherever_it_stands():
     sam = ComparisonRow("SAM", Published(60.0, 60.0), interval(0.4), interval(0.4), is_reference=True)
     table = comparison_table([whole, sam])
     assert [column.group for column in table.columns if column.label == "published"] == ["IoU minus SAM"]
+    bare = comparison_table([whole, replace(sam, published=None)])
+    assert not [column for column in bare.columns if column.label == "published"], "there is nothing to compare with"
     assert [row[8:10] for row in cells(table)] == [["−10.00", "−10.00\n(−15.00 to −5.00)"], ["reference", "reference"]]
 
 
