@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from rossam_core.errors import RossamError
+from rossam_core.errors import ProblemList, RossamError
 from rossam_core.settings import Config, InferenceConfig, Recipe, flatten, merged, parse_config
 
 CONFIGS = Path(__file__).parent
@@ -34,6 +34,11 @@ CHANGEABLE = (
     *("augment.scale", "augment.scale_of"),
 )
 """Keys of a recipe that a profile may change without changing the method."""
+BUDGET = (
+    *("samples", "epochs", "batch", "micro_batch", "workers", "precision", "lora_rank", "augment.scale"),
+    *("validate_every", "validation_objects", "checkpoint_every"),
+)
+"""Keys of `training` and of a table's budget in a profile's file; an override may name others, and reports state it."""
 
 
 class SyntheticConfig(Config):
@@ -256,10 +261,24 @@ def load_profile(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
             each with the nearest known key.
     """
     values = _read_profile(name_or_path)
+    _check_budgets(values, _profile_path(name_or_path))
     for dotted, value in (overrides or {}).items():
         _set_dotted(values, dotted, value)
     _anchor_paths(values, Path.cwd())
     return parse_config(Profile, values, where=_profile_path(name_or_path))
+
+
+def _check_budgets(values: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file whose budgets change the method."""
+    groups = {
+        "training": values.get("training"),
+        **{f"budgets.{k}": v for k, v in (values.get("budgets") or {}).items()},
+    }
+    problems = ProblemList(path)
+    for place, group in groups.items():
+        keys = [key for key, _ in flatten(group)] if isinstance(group, dict) else []
+        problems.extend((f"{place}.{key}", "is no part of a budget") for key in keys if key not in BUDGET)
+    problems.raise_if_any("name changes of the method in a row of experiments.yaml, or try them with --set")
 
 
 def _profile_path(name_or_path: str | Path) -> Path:

@@ -118,3 +118,11 @@ def test_bands_are_three_or_one(bands, numbers):
 def test_an_override_of_a_group_that_the_file_uses_twice_changes_one_place():
     full = load_profile("full", {"budgets.table3.samples": 3000})
     assert full.budgets["table3"]["samples"] == 3000 and full.budgets["table4"]["samples"] == 320
+
+
+def test_budgets_in_a_file_do_not_change_the_method(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: demo\ntraining: {alternate: none}\nbudgets: {table3: {loss: {sampling: dense}}}\n")
+    with pytest.raises(RossamError, match=r"(?s)training\.alternate.*budgets\.table3\.loss\.sampling.*--set"):
+        load_profile(path)
+    assert load_profile("demo", {"training.alternate": "none"}).training["alternate"] == "none"
