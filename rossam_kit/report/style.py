@@ -65,8 +65,11 @@ class Figure(MatplotlibFigure):
 
 
 def colour(method: str) -> str:
-    """The method's colour; names outside `COLOURS` share one neutral."""
-    return "#ffffff" if method == TARGET else COLOURS.get(method, OTHER)
+    """The colour of a method, or of a row whose label begins with a method's name; other names share one neutral."""
+    if method == TARGET:
+        return "#ffffff"
+    kinds = {name: kind for kind, name in LABELS.items()}
+    return COLOURS.get(method) or COLOURS.get(kinds.get(method.split(",")[0], ""), OTHER)
 
 
 def label(method: str) -> str:

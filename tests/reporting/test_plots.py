@@ -150,7 +150,7 @@ def test_nothing_in_a_drawing_of_the_method_overlaps_or_leaves_the_sheet():
 
 
 def test_a_method_has_one_colour_and_models_differ_in_lightness_or_hue():
-    assert colour("ros-sam") == COLOURS["ros-sam"]
+    assert colour("ros-sam") == colour("ROS-SAM, whole frame") == COLOURS["ros-sam"]
     assert len(set(COLOURS.values())) == len(COLOURS)
     assert set(COLOURS) < set(LABELS)
 
