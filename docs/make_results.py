@@ -19,8 +19,8 @@ from rossam_kit.report.tables import ComparisonRow, comparison_rows
 
 DOCS = Path(__file__).resolve().parent
 README, PAGE = DOCS.parent / "README.md", DOCS / "results.md"
-IN_README = ("table5", "table2", "table3", "table4", "table6", "table6_isaid")
-LEFT_TO_PAGE = ("SAM2, whole frame", "HQ-SAM, whole frame")
+IN_README = ("table5", "table2", "table3", "table4", "table6")
+LEFT_TO_PAGE = ("SAM2, whole frame", "HQ-SAM, whole frame", "rate 2, bilinear", "rate 4, bilinear")
 HEADING = (
     "| | published, per frame | measured, per frame | per object | difference per object |\n|---|---:|---:|---:|---:|"
 )
@@ -51,7 +51,10 @@ def tables(experiments: Experiments, names: Sequence[str], *, all_rows: bool) ->
         spec = experiments.specs[name]
         rows = comparison_rows(name, experiments.results(name), left_out=experiments.left_out(name))
         command = f"`./run_all.sh --profile {experiments.profile.name} --only {spec.notebook[:2]}`"
-        lines.append(f"| **{spec.title}**: {command} | | | | *to {spec.reference}* |")
+        stand_in = experiments.on(spec.dataset) is not experiments
+        is_generated = stand_in and claims.stand_in(experiments.profile, spec.dataset) == "generated"
+        title = spec.title + (", generated stand-in" if is_generated else "")
+        lines.append(f"| **{title}**: {command} | | | | *to {spec.reference}* |")
         is_shown = [all_rows or (row.published and row.setting not in LEFT_TO_PAGE) for row in rows]
         lines += [line(row) for row, shown in zip(rows, is_shown, strict=True) if row.iou and shown]
     return "\n".join(lines)
@@ -70,8 +73,8 @@ def verdicts(judgements: Sequence[claims.Judgement]) -> str:
     comparisons = len({judgement.comparison for judgement in judgements if judgement.difference})
     named = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     return (
-        f"Of {len(judgements)} claims, decided by {comparisons} comparisons: {named}; {decided} stay decided when all "
-        "are counted at once."
+        f"Of {len(judgements)} claims, decided by {comparisons} comparisons: {named}; {decided} stay decided\n  "
+        "when all are counted at once."
     )
 
 
@@ -83,7 +86,7 @@ def sentences(experiments: Experiments, judgements: Sequence[claims.Judgement]) 
         f"- The inference pipeline: SAM {to('table5', 'SAM', 'SAM, whole frame')}, "
         f"SAM2 {to('table5', 'SAM2', 'SAM2, whole frame')}.",
         f"- ROS-SAM: minus SAM {to('table5', 'ROS-SAM', 'SAM')}, minus fine-tuned HQ-SAM "
-        f"{to('table5', 'ROS-SAM', 'HQ-SAM')}; LoRA and last block add "
+        f"{to('table5', 'ROS-SAM', 'HQ-SAM')};\n  LoRA and last block add "
         f"{to('figure7', 'ROS-SAM, LoRA and last block', 'ROS-SAM, decoders only')} to its decoders.",
         f"- {verdicts(judgements)}",
     ])  # fmt: skip

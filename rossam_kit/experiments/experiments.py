@@ -41,7 +41,7 @@ from rossam_kit.experiments.scoring import predict_frames, score
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
-TRAINING_VERSION = "training 2"
+TRAINING_VERSION = "training 3"
 """To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
 SCORING_VERSION = "scoring 2"
 """The same for predictions, baselines and scores."""
