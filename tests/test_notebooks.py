@@ -23,11 +23,6 @@ def notebook(request):
     return nbformat.read(request.param, as_version=4)
 
 
-def test_cells_are_short(notebook):
-    for cell in notebook.cells:
-        assert cell.cell_type != "code" or len(cell.source.splitlines()) <= 22, cell.source
-
-
 def test_answers_are_folded_and_checked(notebook):
     exercises = [i for i, cell in enumerate(notebook.cells) if cell.source.startswith("## Exercises")]
     for answers in (notebook.cells[i + 1] for i in exercises):
