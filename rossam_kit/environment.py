@@ -4,7 +4,6 @@ Usage: python rossam_kit/environment.py [--test]; prints what is missing, exit s
 """
 
 import importlib.metadata
-import re
 import sys
 from pathlib import Path
 
@@ -20,23 +19,23 @@ def missing_requirements(extras: tuple[str, ...] = ()) -> list[str]:
     return [problem for requirement in wanted if (problem := _problem(requirement))]
 
 
-def _problem(requirement: str) -> str | None:
+def _problem(text: str) -> str | None:
     try:
-        from packaging.specifiers import SpecifierSet
+        from packaging.requirements import Requirement
     except ImportError:
-        from pip._vendor.packaging.specifiers import SpecifierSet
-    name, specifiers = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", requirement).groups()
+        from pip._vendor.packaging.requirements import Requirement
+    requirement = Requirement(text)
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return None
     # the two builds of OpenCV give the same module
-    names = [name, "opencv-python"] if name == "opencv-python-headless" else [name]
-    for candidate in names:
+    is_opencv = requirement.name == "opencv-python-headless"
+    for candidate in (requirement.name, "opencv-python") if is_opencv else (requirement.name,):
         try:
             version = importlib.metadata.version(candidate)
         except importlib.metadata.PackageNotFoundError:
             continue
-        return (
-            None if SpecifierSet(specifiers).contains(version, prereleases=True) else f"{requirement} (found {version})"
-        )
-    return f"{requirement} (not installed)"
+        return None if requirement.specifier.contains(version, prereleases=True) else f"{text} (found {version})"
+    return f"{text} (not installed)"
 
 
 def main() -> int:

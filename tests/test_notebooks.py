@@ -144,5 +144,5 @@ def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_pat
     process = start(tmp_path / "cache", tmp_path / "report", "--profile", "nwpu", "--from", "03", *few, *short)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    table = tables(tmp_path / "report")["08_static_datasets/table-6-nwpu-vhr-10-each-object-alone.csv"]
+    table = tables(tmp_path / "report")["08_static_datasets/table-6-nwpu-vhr-10.csv"]
     assert "65.54" in table and "87.46" in table
