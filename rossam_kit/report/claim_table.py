@@ -21,9 +21,9 @@ DECIDED = ("reproduced", "not reproduced", "inconclusive")
 """Verdicts that count as tests; a row of one run is not tested."""
 BESIDE_TITLES = {"biou": "the same in BIoU", "biou_fit": "in BIoU, fitted band"}
 COLUMNS = [
-    *("claim", "source", "said of", "decided by", "published, per frame", "measured, per frame"),
-    "measured, each object",
-    *(*BESIDE_TITLES.values(), "n (videos)", "runs", "verdict", "published size", "p, adjusted", "all claims at once"),
+    *("claim", "verdict", "measured, each object", "published, per frame", "measured, per frame"),
+    *("all claims at once", "p, adjusted", "decided by", "n (videos)", "runs", "source", "said of", "published size"),
+    *BESIDE_TITLES.values(),
 ]
 
 
