@@ -5,10 +5,13 @@ Usage: python docs/make_results.py [--profile full] [--machine "AMD EPYC (Zen 4)
 """
 
 import argparse
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from rossam_kit.config import load_profile
 from rossam_kit.experiments import claims
@@ -66,9 +69,8 @@ def gain(experiments: Experiments, table: str, row: str, than: str) -> str:
     return points(paired_difference(better, worse))
 
 
-def verdicts(judgements: Sequence[claims.Judgement]) -> str:
+def verdicts(judgements: Sequence[claims.Judgement], table: pd.DataFrame) -> str:
     counts = Counter(judgement.verdict or "not judged" for judgement in judgements)
-    table = claim_table(judgements)
     decided = (table["all claims at once"].isin(["reproduced", "not reproduced"])).sum()
     comparisons = len({judgement.comparison for judgement in judgements if judgement.difference})
     named = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
@@ -78,31 +80,21 @@ def verdicts(judgements: Sequence[claims.Judgement]) -> str:
     )
 
 
-def sentences(experiments: Experiments, judgements: Sequence[claims.Judgement]) -> str:
-    def to(table: str, row: str, than: str) -> str:
-        return gain(experiments, table, row, than)
-
+def sentences(experiments: Experiments) -> str:
+    to = functools.partial(gain, experiments)
     return "\n".join([
         f"- The inference pipeline: SAM {to('table5', 'SAM', 'SAM, whole frame')}, "
         f"SAM2 {to('table5', 'SAM2', 'SAM2, whole frame')}.",
         f"- ROS-SAM: minus SAM {to('table5', 'ROS-SAM', 'SAM')}, minus fine-tuned HQ-SAM "
         f"{to('table5', 'ROS-SAM', 'HQ-SAM')};\n  LoRA and last block add "
         f"{to('figure7', 'ROS-SAM, LoRA and last block', 'ROS-SAM, decoders only')} to its decoders.",
-        f"- {verdicts(judgements)}",
     ])  # fmt: skip
 
 
-def ledger(judgements: Sequence[claims.Judgement]) -> str:
-    columns = [
-        "claim",
-        "published, per frame",
-        "measured, per frame",
-        "measured, each object",
-        "verdict",
-        "p, adjusted",
-    ]
-    table = claim_table(judgements).head(len(judgements))[columns]
-    rows = [" | ".join(str(value).replace("|", "/") for value in row) for row in table.itertuples(index=False)]
+def ledger(table: pd.DataFrame) -> str:
+    columns = ["claim", "published, per frame", "measured, per frame", "measured, each object", "verdict"]
+    columns += ["p, adjusted"]
+    rows = [" | ".join(str(value).replace("|", "/") for value in row) for row in table[columns].itertuples(index=False)]
     return "\n".join([f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---|---:|", *(f"| {row} |" for row in rows)])
 
 
@@ -113,7 +105,8 @@ def main() -> None:
     options = parser.parse_args()
     experiments = Experiments(load_profile(options.profile))
     judgements = list(claims.judge(experiments))
-    summary = sentences(experiments, judgements)
+    table = claim_table(judgements).head(len(judgements))  # without what cannot be tested
+    summary = f"{sentences(experiments)}\n- {verdicts(judgements, table)}"
 
     content = f"{tables(experiments, IN_README, all_rows=False)}\n\n{summary}"
     text = README.read_text(encoding="utf-8")
@@ -133,7 +126,7 @@ def main() -> None:
         "## Tables",
         tables(experiments, names, all_rows=True),
         "## The ledger: claims of the paper",
-        ledger(judgements),
+        ledger(table),
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -84,10 +84,8 @@ def on_threads(work: Callable[[Part], Any], parts: Sequence[Part]) -> list:
         torch.set_num_threads(max(before // len(parts), 1))
         return work(part)
 
-    try:
+    with thread_count(before):  # torch has one number for all threads
         return list(_pool().map(on_its_share, parts))
-    finally:
-        torch.set_num_threads(before)  # torch has one number for all threads
 
 
 @functools.cache

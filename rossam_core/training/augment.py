@@ -267,7 +267,8 @@ def _annotated_box(
 ) -> np.ndarray:
     """The annotated box in the view, where the view shows it whole; else `tight`, the box of the mask in the view.
 
-    A turned box is no box. There it is `tight` with the margins that the annotated box leaves in the frame.
+    In a view that is turned by another angle than a multiple of 90 degrees it is `tight` with the margins that the
+    annotated box has in the frame.
     """
     corners = matrix[:, :2] @ _corners(*annotation.box_xyxy) + matrix[:, 2:]
     if corners.min() < -1e-6 or corners.max() > size + 1e-6:

@@ -28,7 +28,7 @@ VERDICTS = {
     "one run": {"color": "#a8a8a8", "fillstyle": "bottom"},
     "two runs": {"color": "#a8a8a8", "fillstyle": "bottom"},
 }
-"""Marks of the ledger's verdicts, told apart by their filling, too."""
+"""Marks of the ledger's verdicts, distinguished by their filling, too."""
 CROWDING_BINS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Lower bounds of the gap to the nearest other box, in sides of the object's own box."""
 SCORE_NAMES = {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}

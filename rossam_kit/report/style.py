@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from rossam_core.errors import RossamError
 
-# Told apart under deuteranopia, protanopia and tritanopia: CIE76 distance of any two models is at least 27.
+# Distinguishable under deuteranopia, protanopia and tritanopia: CIE76 distance of any two models is at least 27.
 COLOURS = {
     "box": "#a8a8a8",
     "ellipse": "#7d7d7d",

@@ -72,7 +72,7 @@ def gather(experiments: Experiments, each: int = 3) -> tuple[list[Clip], pd.Data
     A profile that names none is shown on its own data, and the account says so.
 
     Raises:
-        RossamError: none of the datasets has a clip; every reason is told.
+        RossamError: none of the datasets has a clip; every reason is listed.
     """
     profile = experiments.profile
     named = [name for name in ZERO_SHOT if name in profile.datasets]
@@ -110,8 +110,8 @@ def _clips_of(experiments: Experiments, name: str, each: int) -> tuple[int, list
 
 def choose_clips(frames: FrameSet, count: int = 3, moments: int = 6) -> list[Clip]:
     """Clips chosen by rule: classes in turn, within each tracks at even quantiles of their box's area. Tracks that the
-    frame's edge cuts count only where there are no others. Cars are left out: they are too small to be told from filled
-    boxes (paper section 4.1).
+    frame's edge cuts count only where there are no others. Cars are left out: they are too small to be
+    distinguished from filled boxes (paper section 4.1).
 
     Args:
         count: clips, at most.

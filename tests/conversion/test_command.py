@@ -53,10 +53,10 @@ def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, ca
     out = tmp_path / "out"
     every = [part for name in FORMATS for part in ("--format", name)]
     assert call("--source", "coco", "--data", dataset, "--out", out, "--method", "grabcut", "--workers", 1, *every) == 0
-    told = capsys.readouterr().out
-    assert told.splitlines()[0].split() == ["boxes", "masks", "empty", "failed", "time"]
-    assert told.splitlines()[1].split()[:4] == ["12", "12", "0", "0"]
-    assert "look at these first" in told and str(out / "review.html") in told
+    output = capsys.readouterr().out
+    assert output.splitlines()[0].split() == ["boxes", "masks", "empty", "failed", "time"]
+    assert output.splitlines()[1].split()[:4] == ["12", "12", "0", "0"]
+    assert "look at these first" in output and str(out / "review.html") in output
     read = read_coco(out / "coco.json", dataset / "images", name="masks")
     assert read.object_count == 12 and all(o.has_mask for f in read for o in f.objects)
     for name in (
@@ -119,7 +119,7 @@ def test_generated_video_and_the_shipped_prior_need_no_data(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--profile", "dmo"], "no profile of that name"),
         (["--source", "coco"], "data.root is not set"),
@@ -129,9 +129,9 @@ def test_generated_video_and_the_shipped_prior_need_no_data(tmp_path, monkeypatc
         (["--jitter", "-1"], "jitter"),
     ],
 )
-def test_bad_options_are_told_before_anything_is_made(arguments, told, tmp_path, monkeypatch):
+def test_bad_options_are_told_before_anything_is_made(arguments, message, tmp_path, monkeypatch):
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(RossamError, match=told):
+    with pytest.raises(RossamError, match=message):
         call("--out", tmp_path / "out", "--method", "box", "--limit", 1, *arguments)
     assert not (tmp_path / "out").exists()
 
