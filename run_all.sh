@@ -11,8 +11,9 @@ usage() {
   cat <<'HELP'
 Usage: ./run_all.sh [OPTION...]
 
-Runs the notebooks of a profile and makes a book of them, reports/PROFILE/index.html. Trained networks and
-scores are cached: a second run computes only what changed, and a run that was cut off continues.
+Trains and scores what the tables of a profile show, runs its notebooks and makes a book of them,
+reports/PROFILE/index.html. Trained networks and scores are cached: a second run computes only what changed, and a
+run that was cut off continues.
 
   --profile NAME    demo (default): generated satellite video, nothing to download
                     nwpu: real NWPU VHR-10 images, with --data
@@ -27,8 +28,8 @@ scores are cached: a second run computes only what changed, and a run that was c
                     without it they are looked for in ROSSAM_CACHE/data, where `rossam fetch` puts them
   --only NN         only the notebook whose name begins with NN, e.g. --only 02
   --from NN         that notebook and those after it
-  --jobs N          N notebooks at a time (default 1), about 3 GiB of memory each; what two of them need is computed
-                    once. Useful from 4 cores on
+  --jobs N          N notebooks at a time, about 3 GiB of memory each (default: one per core, if memory allows; 1 on a
+                    GPU); what two of them need is computed once
   --fresh           forget this profile's report and scores first (fine-tuned runs and generated frames are kept)
   --device NAME     cpu, cuda, mps; default: the best there is
   --set KEY=VALUE   override a key of the profile, e.g. --set inference.rate=4 (may be repeated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -80,7 +81,10 @@ def run(
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="folder that holds the datasets' folders (profiles nwpu, paper)")
     ] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", help="notebooks at a time")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="notebooks at a time; default: one per core, if memory allows"),
+    ] = None,
     device: Device = None,
     set: Settings,
     report: Annotated[
@@ -164,13 +168,15 @@ def _run(options: Options) -> int:
     if options.fresh:
         _forget(report_dir, profile.name)
     started = time.time()
+    without_masks = any(planning.needs(profile, notebook) for notebook in names) and boxes_only(profile.data)
     outcomes = runner.run(
         names,
         {"profile": name, "overrides": overrides},
         report_dir,
-        jobs=options.jobs,
-        boxes_only=any(planning.needs(profile, notebook) for notebook in names) and boxes_only(profile.data),
-        expected_seconds=runner.expected_seconds(names, profile.name),
+        compute=None if without_masks else functools.partial(planning.compute, profile, names),
+        jobs=options.jobs or planning.notebooks_at_a_time(profile),
+        boxes_only=without_masks,
+        expected_seconds=runner.expected_seconds(profile.name),
     )
     if profile.data.sample is not None and any(outcome.status == "done" for outcome in outcomes):
         keep_manifests(profile.data, report_dir / "samples")
@@ -255,7 +261,7 @@ def _forget(report_dir: Path, profile: str) -> None:
 def _list(runner) -> int:
     for name in config.profile_names():
         profile = config.load_profile(name)
-        measured = runner.expected_seconds(profile.notebooks, name)
+        measured = runner.expected_seconds(name)
         print(f"{name}: {profile.title}")
         for notebook in profile.notebooks:
             time_text = f"about {duration(measured[notebook])} on 2 cores" if notebook in measured else "not timed"

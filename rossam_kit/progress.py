@@ -26,6 +26,8 @@ def track(iterable: Iterable[T], total: int | None = None, desc: str = "") -> It
     status_file = os.environ.get(VARIABLE)
     bar = tqdm(iterable, total=total, desc=desc, leave=False, disable=None if not status_file else True)
     started, last_written = time.time(), 0.0
+    if status_file:
+        _publish(status_file, {"desc": desc, "done": 0, "total": total, "started": started})
     for done, item in enumerate(bar):
         if status_file and time.time() - last_written > 0.3:
             last_written = time.time()

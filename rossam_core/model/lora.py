@@ -5,13 +5,14 @@ The parameters of every kind are the group `lora`.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rossam_core.errors import RossamError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig  # peft takes seconds to load, which networks without adapters need not wait for
 
 AdapterKind = Literal["lora", "dora", "loha", "ia3"]
 TARGETS = r"image_encoder\.blocks\.\d+\.attn\.(q_proj|v_proj)"
@@ -35,6 +36,8 @@ def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora") -> None
       rank, so that it has as many parameters as LoRA of that rank;
     - `ia3`: the output scaled, diag(l)·(Wx + b), m numbers, whatever the rank (Liu et al., NeurIPS 2022).
     """
+    from peft import inject_adapter_in_model
+
     trainable = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     inject_adapter_in_model(_config(kind, rank), model)
     for parameter in model.parameters():  # peft freezes what it does not add
@@ -43,6 +46,8 @@ def add_adapter(model: nn.Module, rank: int, kind: AdapterKind = "lora") -> None
 
 def merge_adapters(model: nn.Module) -> None:
     """Replace every adapted Linear by one with the merged weight, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, module in adapted:
         module.merge()
@@ -57,6 +62,8 @@ def is_adapter(name: str) -> bool:
 
 def _config(kind: AdapterKind, rank: int) -> PeftConfig:
     """Settings of peft; its alpha = rank is a factor of 1 on what is added, as in the released code."""
+    from peft import IA3Config, LoHaConfig, LoraConfig
+
     match kind:
         case "lora" | "dora":
             return LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, use_dora=kind == "dora")

@@ -31,7 +31,7 @@ from rossam_kit.convert import mask_records as records
 from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.experiments.parallel import Engine, run_tasks
+from rossam_kit.parallel import Engine, run_tasks
 from rossam_kit.progress import track
 from rossam_kit.report.provenance import versions
 

@@ -36,8 +36,8 @@ from rossam_kit.config import CONFIGS, Profile
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
-from rossam_kit.experiments.parallel import run_tasks
 from rossam_kit.experiments.scoring import predict_frames, score
+from rossam_kit.parallel import run_tasks
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
@@ -254,6 +254,10 @@ class Experiments:
         values["inference"] = self.inference(spec).model_copy(update=shared)
         return parse_config(RunConfig, values | self.base(spec.method), where=f"{TABLES} row {spec.label!r}")
 
+    def _runs(self, spec: RowSpec) -> list[tuple[Experiments, RunConfig]]:
+        """The runs behind a row, one per seed; none where it is not fine-tuned."""
+        return [(self, self.run_config(spec, seed)) for seed in self.profile.seeds] if spec.trains else []
+
     def run_dir(self, spec: RowSpec, seed: int = 0) -> Path:
         """The row's run folder; the run is trained first if necessary."""
         return self.trained(self.run_config(spec, seed))
@@ -274,30 +278,8 @@ class Experiments:
 
     def trained(self, run: RunConfig) -> Path:
         """The run's folder; a run is trained once for all rows that share its settings."""
-        self._train([run])
+        train([(self, run)])
         return self.run_folder(run)
-
-    def _train(self, runs: Sequence[RunConfig]) -> None:
-        """Train what is not yet trained: on a processor one run per core, else one after the other."""
-        missing = {folder: run for run in runs if not is_finished(folder := self.run_folder(run))}
-        tasks = [
-            (run, folder, self.run_parts(run) | {"versions": versions(TRAINING_VERSION)}, *self.training_frames)
-            for folder, run in missing.items()
-        ]
-        workers = None if self.device.type == "cpu" else 1
-        for _ in run_tasks(_fit, tasks, workers=workers, desc="fine-tuning runs"):
-            pass
-
-    def prepare(self, specs: Sequence[RowSpec]) -> None:
-        """Train and score the rows that are not cached, on all cores."""
-        missing = [spec for spec in specs if not self.scores_path(spec).exists()]
-        self._train([self.run_config(spec, seed) for spec in missing if spec.trains for seed in self.profile.seeds])
-        tasks = [(self.profile, self.cache, spec) for spec in missing]
-        workers = None if self.device.type == "cpu" else 1
-        if len(tasks) < 2 or workers == 1:
-            return  # `result` computes them here
-        for _ in run_tasks(_score_row, tasks, workers=workers, desc="rows scored"):
-            pass
 
     def predictor(self, spec: RowSpec, seed: int = 0):
         """The row's `Predictor`, fine-tuned first where the row trains, or its baseline."""
@@ -371,7 +353,7 @@ class Experiments:
         return cached(path, lambda: self._computed(spec, key), load=load, save=save)
 
     def _computed(self, spec: RowSpec, key: str) -> RowResult:
-        self._train([self.run_config(spec, seed) for seed in self.profile.seeds] if spec.trains else [])
+        train(self._runs(spec))
         started = time.perf_counter()
         scores = self._compute(spec)
         seconds = time.perf_counter() - started
@@ -390,7 +372,7 @@ class Experiments:
         """All rows of a table of `experiments.yaml` but those `left_out`, in order, on the table's dataset."""
         missing, place = self.left_out(table), self.on(self.specs[table].dataset)
         specs = [spec for spec in self.specs[table].rows if spec.label not in missing]
-        place.prepare(specs)
+        prepare([(place, spec) for spec in specs])
         return [place.result(spec) for spec in specs]
 
     def left_out(self, table: str) -> dict[str, str]:
@@ -432,6 +414,34 @@ class Experiments:
             dilation_ratio=evaluation.dilation_ratio,
             size_bins=evaluation.size_bins,
         )
+
+
+def train(runs: Sequence[tuple[Experiments, RunConfig]]) -> None:
+    """Train the runs that are not finished, the longest first: on a processor one per core, on a GPU one at a time."""
+    missing = {folder: (place, run) for place, run in runs if not is_finished(folder := place.run_folder(run))}
+    tasks = [
+        (run, folder, place.run_parts(run) | {"versions": versions(TRAINING_VERSION)}, *place.training_frames)
+        for folder, (place, run) in missing.items()
+    ]
+    tasks.sort(key=lambda task: -task[0].training.total_samples(len(task[3])))
+    for _ in run_tasks(_fit, tasks, workers=_workers(runs), desc="fine-tuning runs"):
+        pass
+
+
+def prepare(rows: Sequence[tuple[Experiments, RowSpec]]) -> None:
+    """Train and score the rows that are not cached, on all cores; rows may be of several datasets."""
+    missing = {path: (place, spec) for place, spec in rows if not (path := place.scores_path(spec)).exists()}
+    train([run for place, spec in missing.values() for run in place._runs(spec)])
+    tasks = [(place.profile, place.cache, spec) for place, spec in missing.values()]
+    if len(tasks) < 2 or _workers(rows) == 1:
+        return  # `Experiments.result` computes them in this process
+    for _ in run_tasks(_score_row, tasks, desc="rows scored"):
+        pass
+
+
+def _workers(items: Sequence[tuple[Experiments, Any]]) -> int | None:
+    """Worker processes for items of one profile: one for a GPU, one per core (None) for a processor."""
+    return 1 if any(place.device.type != "cpu" for place, _ in items) else None
 
 
 def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:

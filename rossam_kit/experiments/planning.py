@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from rossam_core.devices import core_count, resolve_device
 from rossam_core.files import read_json
 from rossam_core.settings import flatten
 from rossam_core.training.recipes import RunConfig
@@ -21,10 +22,15 @@ from rossam_kit.experiments.experiments import (
     Experiments,
     RowSpec,
     TableSpec,
+    prepare,
 )
+from rossam_kit.memory import free_memory
+from rossam_kit.parallel import end_workers
 
 PUBLISHED_FRAMES: Mapping[str, int] = {"sat-mtb": 8333, "nwpu-vhr10": 520}
 """Training frames of datasets that are not here to be counted. SAT-MTB: paper section 4.1; NWPU VHR-10: counted."""
+NOTEBOOK_BYTES = 3 << 30
+"""Memory set aside for each notebook's kernel."""
 SHOWN_CHANGES = 4
 """Differences listed in a reason to compute a row anew."""
 ZERO_SHOT = ("satsot", "viso", "ootb")
@@ -56,6 +62,35 @@ def shown_tables(experiments: Experiments) -> Iterator[tuple[str, TableSpec, str
     for table, spec in experiments.specs.items():
         if table in experiments.tables:
             yield table, spec, _own_name(experiments.profile, spec.dataset)
+
+
+def rows_of(experiments: Experiments, notebooks: Sequence[str]) -> list[tuple[Experiments, RowSpec]]:
+    """All rows that the tables of some notebooks show, each with the experiments on its own data."""
+    return [
+        (experiments.on(spec.dataset), row)
+        for table, spec, _ in shown_tables(experiments)
+        if spec.notebook in notebooks
+        for row in spec.rows
+        if row.label not in experiments.left_out(table)
+    ]
+
+
+def compute(profile: Profile, notebooks: Sequence[str]) -> None:
+    """Train and score all that the tables of some notebooks show, with one set of worker processes.
+
+    On a GPU nothing is computed here: each notebook computes its own, one after the other.
+    """
+    experiments = Experiments(profile)
+    if experiments.device.type == "cpu":
+        prepare(rows_of(experiments, notebooks))
+        end_workers()
+
+
+def notebooks_at_a_time(profile: Profile) -> int:
+    """Notebooks that run side by side where nothing else is said: one per core that has memory for it, one on a GPU."""
+    if resolve_device(profile.device).type != "cpu":
+        return 1
+    return max(1, min(core_count(), free_memory() // NOTEBOOK_BYTES))
 
 
 def _own_name(profile: Profile, dataset: str) -> str:

@@ -1,12 +1,14 @@
 """Run a profile's notebooks with papermill, each in a kernel of its own, into the report's folder.
 
-Results are cached by content, so a notebook that is run again computes only what changed. Metadata of a notebook:
-`rossam.after` names notebooks whose results it only displays, `rossam.needs_masks` marks one that is about masks.
+What their tables need may be computed first, by worker processes that all notebooks share. Results are cached by
+content, so a notebook that is run again computes only what changed. Metadata of a notebook: `rossam.after` names
+notebooks whose results it only displays, `rossam.needs_masks` marks one that is about masks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 import nbformat
 import papermill
 import psutil
+import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
@@ -35,6 +38,9 @@ from rossam_core.files import cache_dir, write_text
 from rossam_kit.progress import VARIABLE, duration, read_status
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+DURATIONS = Path(__file__).parents[1] / "durations.yaml"
+RESULTS = "results"
+"""Name of what is computed before the first notebook."""
 LONGEST_SOCKET = 98
 """Characters of a socket's path; the system's limit is 104 to 108, and Jupyter adds `-N`."""
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors are raised here as RossamError
@@ -69,6 +75,7 @@ def run(
     report_dir: Path,
     notebooks: Path = NOTEBOOKS,
     *,
+    compute: Callable[[], None] | None = None,
     jobs: int = 1,
     boxes_only: bool = False,
     expected_seconds: Mapping[str, float] | None = None,
@@ -76,11 +83,13 @@ def run(
     """Run notebooks in order; after a failure the rest still runs.
 
     Args:
+        compute: called in this process before the first notebook, to fill the cache. Where it fails, the notebooks
+            compute, and show, what they can.
         jobs: how many run at a time, each on its share of the processor's cores. Notebooks with `rossam.after` start
             when all others have ended.
         boxes_only: the data has no masks: notebooks and cells that need masks are left out.
-        expected_seconds: durations of notebooks on another machine; scaled by those that have ended here, they give the
-            time left.
+        expected_seconds: durations on another machine, of notebooks and of `RESULTS`, the call of `compute`; scaled by
+            those that have ended here, they give the time left.
 
     Returns:
         The outcomes, in the order of `names`.
@@ -97,9 +106,12 @@ def run(
             print(f"{labels[name]}  skipped: {outcomes[name].message}", flush=True)
         else:
             stages[bool(jobs > 1 and about.get("after"))].append(name)
+    first = {RESULTS: functools.partial(_compute, compute)} if compute else {}
+    arguments = parameters, report_dir, notebooks, boxes_only
+    stages = [first, *({name: functools.partial(execute, name, *arguments) for name in stage} for stage in stages)]
     pace = _Pace({name: expected.get(name) for stage in stages for name in stage}, jobs)
     for stage in stages:
-        outcomes |= _run_stage(stage, labels, jobs, pace, parameters, report_dir, notebooks, boxes_only)
+        outcomes |= _run_stage(stage, labels | {RESULTS: "[results]"}, jobs, pace)
     return [outcomes[name] for name in names]
 
 
@@ -116,13 +128,14 @@ class _Pace:
         ended = sum(self.expected[name] for name in self.seconds)
         factor = (sum(self.seconds.values()) + 60) / (ended + 60)  # the first short notebooks say little
         waiting = {name: factor * self.expected[name] for name in self.expected if name not in self.seconds}
-        return sum(max(seconds - running.get(name, 0.0), 0.0) for name, seconds in waiting.items()) / self.jobs
+        left = {name: max(seconds - running.get(name, 0.0), 0.0) for name, seconds in waiting.items()}
+        return left.pop(RESULTS, 0.0) + sum(left.values()) / self.jobs
 
 
-def _run_stage(names, labels, jobs, pace, *arguments) -> dict[str, Outcome]:
-    """Run notebooks that do not wait for each other; on an interrupt no kernel is left running."""
+def _run_stage(tasks: Mapping[str, Callable], labels, jobs, pace) -> dict[str, Outcome]:
+    """Run tasks that do not wait for each other; on an interrupt no kernel or worker is left running."""
     outcomes, running = {}, {}
-    waiting, shown, terminal = list(names), time.time(), sys.stdout.isatty()
+    waiting, shown, terminal = list(tasks), time.time(), sys.stdout.isatty()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:
@@ -131,7 +144,7 @@ def _run_stage(names, labels, jobs, pace, *arguments) -> dict[str, Outcome]:
                     status = Path(folder) / f"{name}.json"
                     if not terminal:
                         print(f"{labels[name]}  starting", flush=True)
-                    future = pool.submit(_outcome, name, _environment(jobs, status), *arguments)
+                    future = pool.submit(_outcome, name, tasks[name], _environment(jobs, status))
                     running[future] = name, status, time.time()
                 ended, _ = wait(running, 0.5, FIRST_COMPLETED)
                 for future in ended:
@@ -147,19 +160,27 @@ def _run_stage(names, labels, jobs, pace, *arguments) -> dict[str, Outcome]:
                     _print_progress(lines, terminal)
         except BaseException:
             while wait(running, 0.5).not_done:
-                _kill_kernels()
+                _kill_children()
             raise
     return outcomes
 
 
-def _outcome(name: str, environment: Mapping[str, str], *arguments) -> Outcome:
+def _outcome(name: str, task: Callable[..., Any], environment: Mapping[str, str]) -> Outcome:
     started = time.time()
     try:
-        execute(name, *arguments, environment=environment)
+        task(environment=environment)
     except Exception as error:
         kind = "" if isinstance(error, RossamError) else f"{type(error).__name__}: "
         return Outcome(name, "failed", time.time() - started, f"{kind}{error}")
     return Outcome(name, "done", time.time() - started)
+
+
+def _compute(compute: Callable[[], None], environment: Mapping[str, str]) -> None:
+    os.environ[VARIABLE] = environment[VARIABLE]  # where `track` writes the progress
+    try:
+        compute()
+    finally:
+        del os.environ[VARIABLE]
 
 
 def execute(
@@ -231,10 +252,9 @@ def read_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
-def expected_seconds(names: Sequence[str], profile: str) -> dict[str, float]:
-    """Seconds that notebooks took on 2 cores, from their metadata (`rossam.seconds.<profile>`), where measured."""
-    metadata = {name: read_notebook(NOTEBOOKS / f"{name}.ipynb").metadata.get("rossam", {}) for name in names}
-    return {n: float(about["seconds"][profile]) for n, about in metadata.items() if profile in about.get("seconds", {})}
+def expected_seconds(profile: str) -> dict[str, float]:
+    """Seconds that notebooks and `RESULTS` took on 2 cores, where measured (`durations.yaml`)."""
+    return yaml.safe_load(DURATIONS.read_text(encoding="utf-8")).get(profile, {})
 
 
 def _without_masks(cell: NotebookNode) -> NotebookNode:
@@ -306,10 +326,8 @@ def _print_outcome(label: str, outcome: Outcome, terminal: bool) -> None:
         print(f"\n{outcome.message}\n", file=sys.stderr, flush=True)
 
 
-def _kill_kernels() -> None:
-    """End the kernels this process has started, and their processes."""
-    for child in psutil.Process().children():
+def _kill_children() -> None:
+    """End the kernels and workers that this process has started, and their processes."""
+    for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if any("ipykernel" in part for part in child.cmdline()):
-                for process in [*child.children(recursive=True), child]:
-                    process.kill()
+            child.kill()

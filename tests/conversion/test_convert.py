@@ -28,7 +28,7 @@ from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.experiments.baselines import BoxBaseline, EllipseBaseline
-from rossam_kit.experiments.parallel import _death
+from rossam_kit.parallel import _death
 
 ONE = ConversionConfig(shard_frames=1, jitter=2)
 

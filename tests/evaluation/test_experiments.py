@@ -11,7 +11,8 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.model.weights import SHIPPED
 from rossam_kit.config import load_profile
-from rossam_kit.experiments.experiments import Experiments, RowSpec, table_specs
+from rossam_kit.experiments.experiments import Experiments, RowSpec, prepare, table_specs
+from rossam_kit.experiments.planning import rows_of
 from rossam_kit.report.tables import comparison_rows, comparison_table, published
 
 TINY = {
@@ -108,6 +109,18 @@ def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, m
     pd.testing.assert_frame_equal(first.scores, again.result(spec).scores)
 
 
+def test_what_notebooks_show_is_computed_for_all_their_datasets_at_once(tmp_path):
+    experiments = Experiments(load_profile("smoke", TINY), tmp_path)
+    rows = rows_of(experiments, ["08_static_datasets"])
+    assert {place.profile.data.synthetic.variant for place, _ in rows} == {"static", "aerial"}
+    assert {spec.label for _, spec in rows} == {
+        row.label for table in ("table6", "table6_isaid") for row in table_specs()[table].rows
+    }
+    quick = [(place, spec) for place, spec in rows if spec.baseline == "box"]
+    prepare(quick)
+    assert len(quick) == 2 and all(place.scores_path(spec).exists() for place, spec in quick)
+
+
 def test_two_notebooks_that_ask_at_the_same_time_compute_once(experiments, cache, monkeypatch):
     spec, computed, compute = RowSpec(label="box", baseline="box"), [], Experiments._compute
 
@@ -149,7 +162,7 @@ def test_a_key_trains_nothing_and_every_seeds_prompts_are_counted(cache, monkeyp
     experiments = Experiments(load_profile("smoke", TINY | {"seeds": [0, 1]}), cache)
     spec = RowSpec(label="HQ head", method="hq-sam", trains=("hq_head",))
     with monkeypatch.context() as patch:
-        patch.setattr(Experiments, "_train", lambda *_: pytest.fail("trained"))
+        patch.setattr("rossam_kit.experiments.experiments.train", lambda _: pytest.fail("trained"))
         key = experiments.key(spec)
     result = experiments.result(spec)
     assert result.key == key == experiments.key(spec)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from rossam_kit.experiments.parallel import run_tasks
+from rossam_kit.parallel import run_tasks
 
 _held = []
 

@@ -1,5 +1,6 @@
 """The runner: unknown parameters are refused, executed notebooks are in the report, failures name the cell."""
 
+import os
 import time
 
 import nbformat
@@ -8,6 +9,7 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir
+from rossam_kit.progress import VARIABLE
 from rossam_kit.report import runner
 
 
@@ -153,6 +155,22 @@ def test_two_jobs_run_side_by_side_and_the_last_notebook_after_them(folder, tmp_
         runner.run(names, {}, tmp_path / "report", folder, jobs=0)
 
 
+def test_results_are_computed_before_the_first_notebook_and_their_failure_stops_none(folder, tmp_path, capsys):
+    computed = tmp_path / "computed"
+    write_notebook(folder, "00_a", f"assert open({str(computed)!r}).read() == 'scores'")
+    arguments = ["00_a"], {}, tmp_path / "report", folder
+    outcomes = runner.run(*arguments, compute=lambda: computed.write_text("scores"), jobs=2)
+    assert [(outcome.notebook, outcome.status) for outcome in outcomes] == [("00_a", "done")]
+
+    def fail():
+        raise RossamError("run.yaml", "cannot be read", "correct it")
+
+    outcomes = runner.run(*arguments, compute=fail)
+    assert [outcome.status for outcome in outcomes] == ["done"] and VARIABLE not in os.environ
+    out, err = capsys.readouterr()
+    assert "[results]  failed in 0:00" in out and "run.yaml: cannot be read" in err
+
+
 def test_parameters_are_values_and_take_effect_in_every_run(folder, tmp_path):
     record = tmp_path / "record"
     write_notebook(folder, "00_a", f"open({str(record)!r}, 'a').write(f'{{profile}} ')")
@@ -198,4 +216,6 @@ def test_the_time_left_is_what_is_expected_scaled_by_the_pace_so_far():
     assert pace.left({"b": 1000}) == 200
     pace.jobs = 2
     assert pace.left({"b": 80, "c": 100}) == (400 + 100) / 2
+    pace.expected[runner.RESULTS] = 10  # on all cores, whatever the number of jobs
+    assert pace.left({"b": 80, "c": 100}) == 20 + (400 + 100) / 2
     assert runner._Pace({"a": 60, "b": None}, jobs=1).left({}) is None

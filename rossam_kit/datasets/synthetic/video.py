@@ -33,10 +33,11 @@ from rossam_kit.datasets.synthetic.paint import MARGIN, SUPERSAMPLING, Light, Pl
 from rossam_kit.datasets.synthetic.scenes import SCENES
 from rossam_kit.datasets.synthetic.sensor import Sensor
 from rossam_kit.datasets.synthetic.stills import STILLS
-from rossam_kit.progress import track
 
 GENERATOR_VERSION = 1
 """To be raised with any change of code that moves a pixel or a mask: frames of older versions are not used."""
+MANY_FRAMES = 60
+"""Fewer are rendered in this process: worker processes need some seconds to start."""
 MIN_AREA = 12
 """Square pixels; Table 7's smallest object. What shows less is left out (a car: whose box is smaller)."""
 MAX_SWAY = 2
@@ -66,8 +67,13 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
     count = {"train": config.train_videos, "val": config.val_videos, "test": config.test_videos}[split]
 
     def compute() -> FrameSet:
-        numbers = track(range(count), desc=f"rendering {split} videos") if progress else range(count)
-        frames = [frame for number in numbers for frame in _video_frames(config, split, number, folder)]
+        from rossam_kit.parallel import run_tasks  # loads torch
+
+        tasks = [(config, split, number, folder) for number in range(count)]
+        workers = 1 if count * len(_moments(config)) < MANY_FRAMES else None
+        for _ in run_tasks(_video_frames, tasks, workers=workers, desc=f"rendering {split} videos", bar=progress):
+            pass
+        frames = [frame for task in tasks for frame in _video_frames(*task)]
         return FrameSet(f"synthetic-{config.variant} {split}", frames)
 
     return _indexed(folder, compute)
@@ -80,6 +86,11 @@ def is_generated(config: SyntheticConfig, split: Split, root: Path) -> bool:
 
 def _split_folder(config: SyntheticConfig, split: Split, root: Path) -> Path:
     return Path(root) / stable_hash([GENERATOR_VERSION, config.model_dump(mode="json")])[:16] / split
+
+
+def _moments(config: SyntheticConfig) -> range:
+    """The frame numbers, from 0, of a video that are kept."""
+    return range(0, 1 if config.is_still else config.frames_per_video, config.frame_stride)
 
 
 def _indexed(folder: Path, compute: Callable[[], FrameSet]) -> FrameSet:
@@ -114,13 +125,13 @@ class Video:
         self._key = (_VARIANTS.index(config.variant), _SPLITS.index(split), number)
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
         still, other = config.is_still, config.variant == "zero-shot"
-        length = 1 if still else config.frames_per_video
-        self.moments = range(0, length, config.frame_stride)  # the frame numbers, from 0, that are kept
+        self.moments = _moments(config)
         self.overcast = bool(rng.random() < (0.15 if still else 0.3))
         place = Place.named(str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES)))
         light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
         metres = rng.uniform(0.7, 1.0) / (rng.uniform(0.7, 1.4) if other else 1.0)
         camouflage = rng.uniform(0.6, 1.0) if self.overcast and not still else rng.uniform(0.0, 0.3)
+        length = 1 if still else config.frames_per_video
         self.world = World(_frame_size(rng, config), place, light, metres, camouflage, length)
         self.sensor = Sensor.sample(rng, config.variant, self.overcast)
         if still:

@@ -20,7 +20,7 @@ import cloudpickle
 import joblib
 import psutil
 import torch
-from joblib.externals.loky import process_executor
+from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from rossam_core.devices import core_count
@@ -109,6 +109,11 @@ def _death(place: str, report: str) -> RossamError:
     else:
         cause = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exited with status {code}"
     return RossamError(place, f"a worker process {cause}", f"{again}; with one worker the failing call can be traced")
+
+
+def end_workers() -> None:
+    """End this process's local workers, which otherwise wait some minutes for further tasks."""
+    get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
