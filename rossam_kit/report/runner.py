@@ -1,8 +1,8 @@
 """Run a profile's notebooks with papermill, each in a kernel of its own, into the report's folder.
 
 What their tables need may be computed first, by worker processes that all notebooks share. Results are cached by
-content, so a notebook that is run again computes only what changed. Metadata of a notebook: `rossam.after` names
-notebooks whose results it only displays, `rossam.needs_masks` marks one that is about masks.
+content, so a notebook that is run again computes only what changed. A notebook whose metadata has
+`rossam.needs_masks` is about masks.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def run(
     Args:
         compute: called in this process before the first notebook, to fill the cache. Where it fails, the notebooks
             compute, and show, what they can.
-        jobs: how many run at a time, each on its share of the processor's cores. Notebooks with `rossam.after` start
-            when all others have ended.
+        jobs: how many run at a time, each on its share of the processor's cores.
         boxes_only: the data has no masks: notebooks and cells that need masks are left out.
         expected_seconds: durations on another machine, of notebooks and of `RESULTS`, the call of `compute`; scaled by
             those that have ended here, they give the time left.
@@ -98,19 +97,17 @@ def run(
         raise RossamError("--jobs", f"is {jobs}, expected 1 or more", "state how many notebooks may run at a time")
     labels = {name: f"[{position}/{len(names)}] {name}" for position, name in enumerate(names, 1)}
     expected, outcomes = expected_seconds or {}, {}
-    stages = [], []  # notebooks that start at once, and those that wait for all of these
+    arguments = parameters, report_dir, notebooks, boxes_only
+    first, tasks = {RESULTS: functools.partial(_compute, compute)} if compute else {}, {}
     for name in names:
         about = read_notebook(notebooks / f"{name}.ipynb").metadata.get("rossam", {})
         if boxes_only and about.get("needs_masks"):
             outcomes[name] = Outcome(name, "skipped", message="it needs masks, and the data has boxes only")
             print(f"{labels[name]}  skipped: {outcomes[name].message}", flush=True)
         else:
-            stages[bool(jobs > 1 and about.get("after"))].append(name)
-    first = {RESULTS: functools.partial(_compute, compute)} if compute else {}
-    arguments = parameters, report_dir, notebooks, boxes_only
-    stages = [first, *({name: functools.partial(execute, name, *arguments) for name in stage} for stage in stages)]
-    pace = _Pace({name: expected.get(name) for stage in stages for name in stage}, jobs)
-    for stage in stages:
+            tasks[name] = functools.partial(execute, name, *arguments)
+    pace = _Pace({name: expected.get(name) for name in (*first, *tasks)}, jobs)
+    for stage in (first, tasks):
         outcomes |= _run_stage(stage, labels | {RESULTS: "[results]"}, jobs, pace)
     return [outcomes[name] for name in names]
 
