@@ -113,7 +113,7 @@ def _death(place: str, report: str) -> RossamError:
 
 def end_workers() -> None:
     """End this process's local workers, which otherwise wait some minutes for further tasks."""
-    get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+    get_reusable_executor(reuse=True).shutdown()
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
