@@ -124,6 +124,9 @@ def run(options: Options, overrides: dict[str, Any]) -> int:
     from rossam_kit.convert.convert import boxes_only, convert
     from rossam_kit.convert.review import write_review
 
+    if geo.is_scene(options.data, options.annotations) and None in (options.data, options.annotations):
+        remedy = "name both: --data scene.tif --annotations boxes.geojson"
+        raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
     started, requested = time.time(), dict(overrides)
     options.method = options.method or method_of(options.checkpoint)
     profile = profile_of(options, overrides)
@@ -242,9 +245,6 @@ def _frames(options: Options, profile: config.Profile) -> FrameSet:
 
     data, annotations = profile.data, options.annotations
     if is_scene(options.data, annotations):
-        if annotations is None or options.data is None:
-            remedy = "name both: --data scene.tif --annotations boxes.geojson"
-            raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
         frames = read_scene(options.data, annotations, data, pixels=options.pixels, class_field=options.class_field)
     elif options.boxes:
         frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
