@@ -161,33 +161,34 @@ class ShardWorker:
         boxes = frame.boxes_xyxy
         faults = dict(box_problems(boxes, frame.size_hw))
         usable = [i for i in range(len(boxes)) if i not in faults]
-        answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
+        image, found = self._answers(frame, usable) if usable else (None, [])
+        answers = dict(zip(usable, found, strict=True))
         objects = tuple(
-            _record(annotation, frame, answers.get(i, f"box {faults.get(i)}"), self.config)
+            _record(annotation, frame, image, answers.get(i, f"box {faults.get(i)}"), self.config)
             for i, annotation in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
         place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
         return FrameRecord(*place, objects, frame.source, frame.reading)
 
-    def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
-        """For each usable box an answer, or the reason why there is none."""
+    def _answers(self, frame: Frame, usable: list[int]) -> tuple[np.ndarray | None, list[Answer | str]]:
+        """The image, and for each usable box an answer, or the reason why there is none."""
         try:
             image = frame.image()
         except RossamError as error:
-            return [f"image: {error.finding}"] * len(usable)
+            return None, [f"image: {error.finding}"] * len(usable)
         if image.shape[:2] != tuple(frame.size_hw):
             finding = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
-            return [finding] * len(usable)
+            return None, [finding] * len(usable)
         boxes, config = frame.boxes_xyxy[usable], self.config
         variants = np.empty((len(boxes), config.jitter, 4))
         for row, i in enumerate(usable):
             key = (config.seed, frame.video, frame.index, frame.objects[i].object_id)
             variants[row] = quality.jittered(boxes[row], config.jitter, config.jitter_fraction, frame.size_hw, key)
         try:
-            return _predict(self.predictor, image, boxes, variants)
+            return image, _predict(self.predictor, image, boxes, variants)
         except RossamError:
-            return [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
+            return image, [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
 
     def _alone(self, image: np.ndarray, box: np.ndarray, variants: np.ndarray) -> Answer | str:
         """One box by itself, after the prediction for its whole frame failed."""
@@ -212,7 +213,9 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
     return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
 
 
-def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str, config: ConversionConfig) -> MaskRecord:
+def _record(
+    annotation: ObjectAnnotation, frame: Frame, image: np.ndarray | None, answer: Answer | str, config: ConversionConfig
+) -> MaskRecord:
     place = (int(annotation.object_id), annotation.category, tuple(float(side) for side in annotation.box_xyxy))
     if isinstance(answer, str):
         return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=annotation.source)
@@ -224,6 +227,7 @@ def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str, co
     signs = dict.fromkeys(quality.SIGNS)
     if piece.any():
         signs |= quality.shape_signs(piece, mask.offset_xy, annotation.box_xyxy, frame.size_hw)
+        signs["contrast"] = quality.contrast(image, piece, mask.offset_xy)
         signs["jitter_stability"] = quality.jitter_stability(_piece(mask), [_piece(other) for other in answer.others])
         if np.isfinite(mask.predicted_iou):
             signs["predicted_iou"] = float(mask.predicted_iou)

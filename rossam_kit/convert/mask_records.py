@@ -32,7 +32,7 @@ from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, IMAGES, SHARDS, RECORDS = "manifest.json", "images.json", "shards", "records.csv"
-FORMAT = "rossam-masks-3"
+FORMAT = "rossam-masks-4"
 TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
 INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
 LEFT_OUT = "left out"
