@@ -344,7 +344,7 @@ def _changed_data(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if not changed:
         return "boxes, classes, or files that a VRT is made of, have changed since; the images are the same"
-    more = f" and {len(changed) - 1:,} more images" if len(changed) > 1 else ""
+    more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
     return f"{changed[0]}{more} changed, appeared or disappeared since"
 
 
