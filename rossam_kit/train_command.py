@@ -112,7 +112,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
     log = fit(run_config, folder, train, chosen, on_event=reporter)
     after = _scores(run_config, load_run(folder), chosen).drop(columns="seconds")
-    _print_result(folder, log[log["kind"] == "validation"], before, after)
+    _print_result(run_config.training, log[log["kind"] == "validation"], before, after)
     print("\n".join(["\nUse it:", *_commands(options, (folder / HELD_OUT).exists(), profile)]))
     return 0
 
@@ -230,7 +230,8 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
     begun = (options.out / RUN).exists()
     start = read_json(path) if begun else {"budget": requested, "views": options.views, "validations": VALIDATIONS}
     if start["budget"] != requested:
-        finding = f"the run was begun with {start['budget']}, not {requested}"
+        there, now = (" ".join(f"--{key} {value:g}" for key, value in b.items()) for b in (start["budget"], requested))
+        finding = f"the run was begun with {there}, not {now}"
         raise RossamError(path, finding, "keep that, or use a new folder")
     if start["views"] is None:
         budget = 60 * requested["minutes"]
@@ -296,7 +297,7 @@ def _reporter(views: int, batch: int, before: float) -> Callable[[str, Mapping[s
     return on_event
 
 
-def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
+def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
     from rossam_kit.experiments.statistics import paired_difference
 
     gain = paired_difference(after, before)
@@ -311,7 +312,11 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
     if before["iou"].mean() > MADE_BY_IT:
         print("These masks are what the network makes already: correct more of them, or train on masks drawn by hand.")
     elif gain.mean <= 0:
-        print("Training did not help: try more data, a longer budget, or lower learning rates.")
+        rates = {group: training.groups[group].learning_rate for group in training.trained_groups}
+        first, rate = next(iter(rates.items()))
+        listed = ", ".join(f"{group} {value:g}" for group, value in rates.items())
+        print(f"Training did not help: try more data, a longer budget, or lower learning rates (here {listed}), e.g.")
+        print(f"  --set training.groups.{first}.learning_rate={rate / 4:g}")
 
 
 def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
