@@ -36,6 +36,8 @@ MINUTES = 10.0
 VALIDATIONS = 4
 """At most, while training, the last at its end; those of a budget in minutes take a third of it at most."""
 TRIAL_STEPS = 5
+MADE_BY_IT = 0.97
+"""Validation IoU before training from which the masks are taken for those that the network itself made."""
 OPTION_OF = {
     **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
     **{"model.backbone": "--backbone", "model.sam2_backbone": "--backbone", "model.checkpoint": "--checkpoint"},
@@ -107,9 +109,10 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
             _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
-    log = fit(run_config, folder, train, chosen, on_event=_reporter(run_config.training.samples, before["iou"].mean()))
+    reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
+    log = fit(run_config, folder, train, chosen, on_event=reporter)
     after = _scores(run_config, load_run(folder), chosen).drop(columns="seconds")
-    _print_result(folder, log[log["kind"] == "validation"], before, after)
+    _print_result(run_config.training, log[log["kind"] == "validation"], before, after)
     print("\n".join(["\nUse it:", *_commands(options, (folder / HELD_OUT).exists(), profile)]))
     return 0
 
@@ -227,7 +230,8 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
     begun = (options.out / RUN).exists()
     start = read_json(path) if begun else {"budget": requested, "views": options.views, "validations": VALIDATIONS}
     if start["budget"] != requested:
-        finding = f"the run was begun with {start['budget']}, not {requested}"
+        there, now = (" ".join(f"--{key} {value:g}" for key, value in b.items()) for b in (start["budget"], requested))
+        finding = f"the run was begun with {there}, not {now}"
         raise RossamError(path, finding, "keep that, or use a new folder")
     if start["views"] is None:
         budget = 60 * requested["minutes"]
@@ -275,16 +279,17 @@ def _seconds_per_view(run_config, folder: Path, train: FrameSet, most_seconds: f
 # --- screen -----------------------------------------------------------------------------------------------------------
 
 
-def _reporter(views: int, before: float) -> Callable[[str, Mapping[str, Any]], None]:
+def _reporter(views: int, batch: int, before: float) -> Callable[[str, Mapping[str, Any]], None]:
     """Prints each validation, and where no bar is shown the progress twice a minute, with the time left."""
-    at = {"start": time.monotonic(), "printed": time.monotonic(), "first": 0}
+    at = {"start": time.monotonic(), "printed": time.monotonic()}
 
     def on_event(kind: str, row: Mapping[str, Any]) -> None:
         now, is_validation = time.monotonic(), kind == "validation"
-        at["first"] = at["first"] or row.get("samples", 0)
+        if kind == "step":
+            at.setdefault("begun", row["samples"] - batch)  # views of earlier processes, in a run that goes on
         if not is_validation and (kind != "step" or sys.stderr.isatty() or now - at["printed"] < 30):
             return
-        seconds = (now - at["start"]) / (1 + row["samples"] - at["first"]) * (views - row["samples"])
+        seconds = (now - at["start"]) / (row["samples"] - at["begun"]) * (views - row["samples"])
         score = f"validation IoU {row['iou']:.3f}, {before:.3f} before, " if is_validation else ""
         tqdm.write(f"{row['samples']:,} of {views:,} views: {score}{duration(seconds)} left", file=sys.stdout)
         at["printed"] = now
@@ -292,7 +297,7 @@ def _reporter(views: int, before: float) -> Callable[[str, Mapping[str, Any]], N
     return on_event
 
 
-def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
+def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> None:
     from rossam_kit.experiments.statistics import paired_difference
 
     gain = paired_difference(after, before)
@@ -304,8 +309,14 @@ def _print_result(folder: Path, validations: pd.DataFrame, before: pd.DataFrame,
     print(
         f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views"
     )
-    if gain.mean <= 0:
-        print("Training did not help: try more data, a longer budget, or lower learning rates.")
+    if before["iou"].mean() > MADE_BY_IT:
+        print("These masks are what the network makes already: correct more of them, or train on masks drawn by hand.")
+    elif gain.mean <= 0:
+        rates = {group: training.groups[group].learning_rate for group in training.trained_groups}
+        first, rate = next(iter(rates.items()))
+        listed = ", ".join(f"{group} {value:g}" for group, value in rates.items())
+        print(f"Training did not help: try more data, a longer budget, or lower learning rates (here {listed}), e.g.")
+        print(f"  --set training.groups.{first}.learning_rate={rate / 4:g}")
 
 
 def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from rossam_core import devices
 from rossam_core.files import checkpoint_path, read_json
 from rossam_core.training import run_folder as runs
-from rossam_kit import cli
+from rossam_core.training.recipes import recipe
+from rossam_kit import cli, train_command
 from rossam_kit.datasets.coco import read_coco, write_coco_index
 from rossam_kit.datasets.images import with_reading
 from rossam_kit.train_command import VALIDATIONS, _backbone
@@ -311,3 +312,25 @@ def test_bad_input_of_an_evaluation_is_said(arguments, message, data, tmp_path, 
     assert cli.main(["evaluate", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_time_left_counts_only_the_views_of_this_process(monkeypatch, capsys):
+    clock = iter([0.0, 0.0, 60.0, 120.0])
+    monkeypatch.setattr(train_command.time, "monotonic", lambda: next(clock))
+    on_event = train_command._reporter(48, 8, 0.5)
+    for views in (24, 32):  # a run that goes on after 16 views, at a minute a batch
+        on_event("step", {"samples": views})
+    assert capsys.readouterr().out.splitlines() == ["24 of 48 views: 3:00 left", "32 of 48 views: 2:00 left"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(0.8, 0.7, "--set training.groups.lora.learning_rate="), (0.99, 0.99, "what the network makes already")],
+)
+def test_what_to_do_is_said_where_training_did_not_help(before, after, expected, capsys):
+    def scores(iou):
+        return pd.DataFrame({"video": ["a", "b"], "frame": [1, 1], "object_id": [1, 2], "iou": [iou, iou]})
+
+    validations = pd.DataFrame({"iou": [after], "samples": [8]})
+    train_command._print_result(recipe("paper"), validations, scores(before), scores(after))
+    assert expected in capsys.readouterr().out

@@ -20,25 +20,8 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
 from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
+from rossam_kit import options as opt
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.options import (
-    Annotations,
-    AnyMethod,
-    Bands,
-    Checkpoint,
-    Convention,
-    Data,
-    Device,
-    KeepCrowd,
-    Limit,
-    Options,
-    Settings,
-    SkipBad,
-    Source,
-    Stretch,
-    example,
-    read_settings,
-)
 from rossam_kit.progress import duration
 
 BASELINES = ("box", "ellipse", "grabcut")
@@ -50,7 +33,7 @@ READ_GROUPS = ("data", "model", "inference", "device", "notice")
 WORST = 5
 
 
-EXAMPLES = example(
+EXAMPLES = opt.example(
     "rossam convert --source viso --data DIR --out masks --format coco --format png",
     "rossam convert --annotations boxes.json --data IMAGES --out masks --checkpoint RUN",
     "rossam convert --annotations boxes.geojson --data scene.tif --bands 4,3,2 --out masks --format gpkg",
@@ -63,12 +46,12 @@ def convert_command(
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")
     ] = "demo",
-    source: Source = None,
-    data: Data = None,
-    annotations: Annotations = None,
-    box_convention: Convention = None,
-    keep_crowd: KeepCrowd = False,
-    skip_bad: SkipBad = False,
+    source: opt.Source = None,
+    data: opt.Data = None,
+    annotations: opt.Annotations = None,
+    box_convention: opt.Convention = None,
+    keep_crowd: opt.KeepCrowd = False,
+    skip_bad: opt.SkipBad = False,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="boxes of a GeoJSON, GeoPackage or shapefile are in pixels of the raster")
     ] = False,
@@ -85,13 +68,13 @@ def convert_command(
         typer.Option("--clip-oriented", help="cut masks off at oriented boxes (ootb, dota, --boxes obb, GIS polygons)"),
     ] = False,
     split: Annotated[config.Split | None, typer.Option(help="default: the split the source is scored on")] = None,
-    bands: Bands = None,
-    stretch: Stretch = None,
-    limit: Limit = None,
+    bands: opt.Bands = None,
+    stretch: opt.Stretch = None,
+    limit: opt.Limit = None,
     method: Annotated[
-        AnyMethod | None, typer.Option(help="default: that of the run named by --checkpoint, else hq-sam")
+        opt.AnyMethod | None, typer.Option(help="default: that of the run named by --checkpoint, else hq-sam")
     ] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: opt.Checkpoint = None,
     format: Annotated[
         list[Format],
         typer.Option(
@@ -111,19 +94,22 @@ def convert_command(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="processes; default: one per processor core, or a GPU")
     ] = None,
-    device: Device = None,
-    set: Settings,
+    device: opt.Device = None,
+    set: opt.Settings,
 ) -> int:
     """Make a mask for every box of a dataset. What was cut off goes on where it was."""
-    return run(Options(**locals()), read_settings(set))
+    return run(opt.Options(**locals()), opt.read_settings(set))
 
 
-def run(options: Options, overrides: dict[str, Any]) -> int:
+def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
     from rossam_kit.convert import editors, exports, geo, geo_exports
     from rossam_kit.convert.convert import boxes_only, convert
     from rossam_kit.convert.review import write_review
 
+    if geo.is_scene(options.data, options.annotations) and None in (options.data, options.annotations):
+        remedy = "name both: --data scene.tif --annotations boxes.geojson"
+        raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
     started, requested = time.time(), dict(overrides)
     options.method = options.method or method_of(options.checkpoint)
     profile = profile_of(options, overrides)
@@ -173,7 +159,7 @@ def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
     return sorted(shown, key=lambda group: -group[1])
 
 
-def profile_of(options: Options, overrides: dict[str, Any]) -> config.Profile:
+def profile_of(options: opt.Options, overrides: dict[str, Any]) -> config.Profile:
     """The profile with the options over it; generated data is no longer than the limit asks for."""
     if options.limit is not None and options.limit < 1:
         raise RossamError(f"--limit {options.limit}", "is no number of frames", "use 1 or more")
@@ -213,7 +199,7 @@ def _windows(checkpoint: str | None) -> dict[str, Any]:
     return settings
 
 
-def frames_of(options: Options, profile: config.Profile) -> FrameSet:
+def frames_of(options: opt.Options, profile: config.Profile) -> FrameSet:
     """The frames that the options name, at most `--limit` of them; the others are in the drop log."""
     from rossam_kit.datasets.loading import load_frames, read_annotations, scored_split
 
@@ -225,7 +211,7 @@ def frames_of(options: Options, profile: config.Profile) -> FrameSet:
     return _limited(frames, options)
 
 
-def _limited(frames: FrameSet, options: Options) -> FrameSet:
+def _limited(frames: FrameSet, options: opt.Options) -> FrameSet:
     beyond = frames.frames[options.limit :] if options.limit else ()
     drops = [
         Drop(f"{f.key} object {o.object_id}", f"beyond --limit {options.limit}", 1) for f in beyond for o in f.objects
@@ -233,7 +219,7 @@ def _limited(frames: FrameSet, options: Options) -> FrameSet:
     return frames.subset(frames.frames[: options.limit], drops)
 
 
-def _frames(options: Options, profile: config.Profile) -> FrameSet:
+def _frames(options: opt.Options, profile: config.Profile) -> FrameSet:
     """`frames_of`; tiles of a raster with boxes of a file; boxes of a certain kind of SAT-MTB."""
     from rossam_kit.convert.geo import is_scene, read_scene
     from rossam_kit.datasets.images import with_reading
@@ -242,9 +228,6 @@ def _frames(options: Options, profile: config.Profile) -> FrameSet:
 
     data, annotations = profile.data, options.annotations
     if is_scene(options.data, annotations):
-        if annotations is None or options.data is None:
-            remedy = "name both: --data scene.tif --annotations boxes.geojson"
-            raise RossamError("rossam convert", "a scene is a raster and a file of its boxes", remedy)
         frames = read_scene(options.data, annotations, data, pixels=options.pixels, class_field=options.class_field)
     elif options.boxes:
         frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
@@ -253,7 +236,7 @@ def _frames(options: Options, profile: config.Profile) -> FrameSet:
     return _limited(frames, options)
 
 
-def _refuse_misplaced(options: Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
+def _refuse_misplaced(options: opt.Options, profile: config.Profile, overrides: dict[str, Any]) -> None:
     """Raise `RossamError` where options are about another kind of input, all at once."""
     from rossam_kit.convert.geo import ignored_options
     from rossam_kit.datasets.loading import COCO_OPTIONS
@@ -273,7 +256,7 @@ def _refuse_misplaced(options: Options, profile: config.Profile, overrides: dict
 
 
 def refuse_without_effect(
-    options: Options, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
+    options: opt.Options, profile: config.Profile, overrides: dict[str, Any], also_read: Sequence[str] = ()
 ) -> None:
     """Raise `RossamError` where options are set that this method and source would ignore, all at once.
 
@@ -362,7 +345,7 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
     return Predictor(model, profile.inference, profile.device)
 
 
-def _settings(options: Options, frames: FrameSet):
+def _settings(options: opt.Options, frames: FrameSet):
     """How to convert: `--jitter` and `--clip-oriented`, which is refused where no box is oriented."""
     from rossam_kit.convert.convert import ConversionConfig
 

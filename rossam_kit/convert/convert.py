@@ -8,7 +8,6 @@ Only the calling process writes files.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +108,10 @@ def convert(
     shards = [named[start : start + size] for start in range(0, len(frames), size)]
     root = records.image_root(frames)
     place = {"absolute": root.as_posix(), "from_here": Path(os.path.relpath(root, folder.absolute())).as_posix()}
-    _open(folder, {**_description(predictor, frames, config), "shards": len(shards), "images": place})
+    hashes = _image_hashes(frames)
+    description = _description(predictor, frames, config) | {"shards": len(shards), "images": place}
+    description["data"]["fingerprint"] = _fingerprint(frames, hashes)
+    _open(folder, description, {os.path.relpath(path, root): value for path, value in hashes.items()})
     missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
     if progress:
         progress(len(frames) - sum(len(shards[n]) for n in missing))
@@ -159,33 +161,34 @@ class ShardWorker:
         boxes = frame.boxes_xyxy
         faults = dict(box_problems(boxes, frame.size_hw))
         usable = [i for i in range(len(boxes)) if i not in faults]
-        answers = dict(zip(usable, self._answers(frame, usable), strict=True)) if usable else {}
+        image, found = self._answers(frame, usable) if usable else (None, [])
+        answers = dict(zip(usable, found, strict=True))
         objects = tuple(
-            _record(annotation, frame, answers.get(i, f"box {faults.get(i)}"), self.config)
+            _record(annotation, frame, image, answers.get(i, f"box {faults.get(i)}"), self.config)
             for i, annotation in enumerate(frame.objects)
         )
         path = Path(os.path.abspath(frame.image_path))
         place = (frame.dataset, frame.video, int(frame.index), path, tuple(frame.size_hw))
         return FrameRecord(*place, objects, frame.source, frame.reading)
 
-    def _answers(self, frame: Frame, usable: list[int]) -> list[Answer | str]:
-        """For each usable box an answer, or the reason why there is none."""
+    def _answers(self, frame: Frame, usable: list[int]) -> tuple[np.ndarray | None, list[Answer | str]]:
+        """The image, and for each usable box an answer, or the reason why there is none."""
         try:
             image = frame.image()
         except RossamError as error:
-            return [f"image: {error.finding}"] * len(usable)
+            return None, [f"image: {error.finding}"] * len(usable)
         if image.shape[:2] != tuple(frame.size_hw):
             finding = f"image: is {image.shape[0]}×{image.shape[1]} (H×W), its annotation says {tuple(frame.size_hw)}"
-            return [finding] * len(usable)
+            return None, [finding] * len(usable)
         boxes, config = frame.boxes_xyxy[usable], self.config
         variants = np.empty((len(boxes), config.jitter, 4))
         for row, i in enumerate(usable):
             key = (config.seed, frame.video, frame.index, frame.objects[i].object_id)
             variants[row] = quality.jittered(boxes[row], config.jitter, config.jitter_fraction, frame.size_hw, key)
         try:
-            return _predict(self.predictor, image, boxes, variants)
+            return image, _predict(self.predictor, image, boxes, variants)
         except RossamError:
-            return [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
+            return image, [self._alone(image, boxes[i : i + 1], variants[i : i + 1]) for i in range(len(boxes))]
 
     def _alone(self, image: np.ndarray, box: np.ndarray, variants: np.ndarray) -> Answer | str:
         """One box by itself, after the prediction for its whole frame failed."""
@@ -210,7 +213,9 @@ def _predict(predictor, image: np.ndarray, boxes: np.ndarray, variants: np.ndarr
     return [Answer(masks[i], others[i * k : (i + 1) * k]) for i in range(n)]
 
 
-def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str, config: ConversionConfig) -> MaskRecord:
+def _record(
+    annotation: ObjectAnnotation, frame: Frame, image: np.ndarray | None, answer: Answer | str, config: ConversionConfig
+) -> MaskRecord:
     place = (int(annotation.object_id), annotation.category, tuple(float(side) for side in annotation.box_xyxy))
     if isinstance(answer, str):
         return MaskRecord(*place, "failed", answer, signs=dict.fromkeys(quality.SIGNS), source=annotation.source)
@@ -222,6 +227,7 @@ def _record(annotation: ObjectAnnotation, frame: Frame, answer: Answer | str, co
     signs = dict.fromkeys(quality.SIGNS)
     if piece.any():
         signs |= quality.shape_signs(piece, mask.offset_xy, annotation.box_xyxy, frame.size_hw)
+        signs["contrast"] = quality.contrast(image, piece, mask.offset_xy)
         signs["jitter_stability"] = quality.jitter_stability(_piece(mask), [_piece(other) for other in answer.others])
         if np.isfinite(mask.predicted_iou):
             signs["predicted_iou"] = float(mask.predicted_iou)
@@ -276,35 +282,43 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
         "boxes": frames.object_count,
         "left_out": frames.input_boxes - frames.object_count,
         "classes": [list(entry) for entry in frames.classes],
-        "fingerprint": _fingerprint(frames),
         "reading": frames[0].reading.model_dump(mode="json") if len(frames) else None,
     }
     return description | {"version": CONVERSION_VERSION, "versions": versions()}
 
 
-def _fingerprint(frames: FrameSet) -> str:
-    """Hash of frames, boxes, drops and the images' bytes, or the error type for an unreadable image."""
-    lines, hash_of = [], functools.cache(sha256_of)  # tiles of a scene are of one file
+def _image_hashes(frames: FrameSet) -> dict[Path, str]:
+    """Image → hash of its bytes, or the error type for an unreadable one; tiles of a scene are of one image."""
+    hashes: dict[Path, str] = {}
     for frame in track(frames, desc="looking through the images"):
-        try:
-            image = hash_of(frame.image_path)
-        except OSError as error:
-            image = type(error).__name__
+        if frame.image_path not in hashes:
+            try:
+                hashes[frame.image_path] = sha256_of(frame.image_path)
+            except OSError as error:
+                hashes[frame.image_path] = type(error).__name__
+    return hashes
+
+
+def _fingerprint(frames: FrameSet, hashes: Mapping[Path, str]) -> str:
+    """Hash of frames, boxes, drops and the images' bytes."""
+    lines = []
+    for frame in frames:
         boxes = [[o.object_id, o.category, list(o.box_xyxy), o.source] for o in frame.objects]
         boxes += [o.attributes["oriented_box"] for o in frame.objects if "oriented_box" in o.attributes]
         place = [frame.dataset, frame.key, list(frame.size_hw), frame.source, frame.reading.model_dump(mode="json")]
-        lines.append(stable_hash([place, image, boxes]))
+        lines.append(stable_hash([place, hashes[frame.image_path], boxes]))
     return stable_hash([lines, [[drop.where, drop.reason, drop.boxes] for drop in frames.drops]])
 
 
-def _open(folder: Path, description: Mapping[str, Any]) -> None:
-    """Create the folder, or check that it belongs to the same conversion."""
-    path = folder / records.MANIFEST
+def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
+    """Create the folder, or check that it belongs to the same conversion; `hashes`: of images, relative to the root."""
+    path, images = folder / records.MANIFEST, folder / records.IMAGES
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             remedy = "name a new folder, or one that a conversion has begun"
             raise RossamError(folder, f"is not empty, and has no {records.MANIFEST}", remedy)
         write_json(path, description)
+        write_json(images, hashes)
         return
     there = read_json(path)
     if not isinstance(there, dict) or there.get("format") != records.FORMAT:
@@ -315,12 +329,23 @@ def _open(folder: Path, description: Mapping[str, Any]) -> None:
     old, new = (dict(flatten({k: v for k, v in value.items() if k not in free})) for value in (there, description))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            differences.add(key, f"{old.get(key)!r} there, {new.get(key)!r} now")
+            what = f"{old.get(key)!r} there, {new.get(key)!r} now"
+            is_data = key == "data.fingerprint" and images.exists()
+            differences.add(key, _changed_data(read_json(images), hashes) if is_data else what)
     differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
     if there["images"] != description["images"]:
         write_json(path, there | {"images": description["images"]})
     for leftover in (folder / records.SHARDS).glob(".*"):
         leftover.unlink()
+
+
+def _changed_data(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """What differs in the data of a conversion, in words."""
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if not changed:
+        return "boxes, classes, or files that a VRT is made of, have changed since; the images are the same"
+    more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+    return f"{changed[0]}{more} changed, appeared or disappeared since"
 
 
 def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:

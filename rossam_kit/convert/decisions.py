@@ -34,7 +34,8 @@ class Decisions:
     """Decisions in a file of JSON lines, one an action, written to the disk before the call returns.
 
     Nothing is ever changed in the file: `undo` appends a line, too. A line that a killed process left unfinished is
-    left out when the file is read, and cut off before the next is appended.
+    left out when the file is read, and cut off before the next is appended. Where another session has appended, nothing
+    is written, so that neither loses a decision.
 
     Attributes:
         latest: record → its decision: `verdict`, of a corrected mask also `box_xyxy` and `segmentation`.
@@ -78,7 +79,12 @@ class Decisions:
         line = (json.dumps(action, separators=(",", ":")) + "\n").encode("utf-8")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as stream:
+            with open(self.path, "ab+") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(self._whole)
+                if size < self._whole or b"\n" in stream.read():
+                    finding = "was changed by another session or program since it was opened"
+                    raise RossamError(self.path, finding, "start this review again, which reads it anew")
                 stream.truncate(self._whole)
                 stream.write(line)
                 stream.flush()

@@ -352,5 +352,6 @@ def describe(frames: FrameSet) -> str:
     bands = ", ".join(map(str, reading.bands or ())) or "the first three, or one"
     limits = "; ".join(f"values {low:g} to {high:g} become 0 to 255" for low, high in reading.limits.values())
     shown = f"{reading.stretch} stretch{limits and ': ' + limits}"
-    place = f"{raster.path.name}: {width:,}×{height:,} pixels, {place}; boxes in {boxes_in}; {len(frames)} tiles"
+    count = f"{len(frames)} tile{'s' if len(frames) > 1 else ''}"
+    place = f"{raster.path.name}: {width:,}×{height:,} pixels, {place}; boxes in {boxes_in}; {count}"
     return f"{place}\nbands: {bands}; {shown}"

@@ -56,7 +56,7 @@ def _scene_masks(conversion: Conversion) -> tuple[Raster, list[MaskRecord], pd.D
     write_drops(conversion.folder, drops)
     table, class_ids = conversion.table.copy(), {name.lower(): number for number, name in conversion.classes}
     table[["x0", "y0", "x1", "y1"]] += np.array(corners)
-    signs = [name for name in quality.SIGNS if table[name].notna().any()]
+    signs = [name for name in ("expected_iou", *quality.SIGNS) if table[name].notna().any()]
     columns = ["annotation_id", "status", "reason", "looks", "review_score", "review_rank", *signs]
     rows = table.assign(class_id=[str(class_ids[name.lower()]) for name in table["category"]])
     rows = rows.rename(columns={"category": "class", "object_id": "track", "area": "pixels"})
@@ -80,7 +80,10 @@ def write_polygons(conversion: Conversion, path: Path, driver: str) -> Path:
         warnings.filterwarnings("ignore", "'crs' was not provided")
         temporary.unlink()
         crs = None if raster.crs is None else raster.crs.to_wkt() if driver == "GPKG" else raster.crs.to_string()
-        pyogrio.raw.write(temporary, shapely.to_wkb(shapes), values, list(rows), crs=crs, **options)
+        try:
+            pyogrio.raw.write(temporary, shapely.to_wkb(shapes), values, list(rows), crs=crs, **options)
+        except RuntimeError as error:  # pyogrio's errors are no OSError, which a full disk is elsewhere
+            raise OSError(str(error)) from error
     return path
 
 

@@ -176,7 +176,10 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     where, read = READERS[format]
     place = Path(place) if place is not None else conversion.folder / where
     if not place.exists():
-        raise RossamError(place, "no such file or folder", f"export with --format {format}, or name it with --from")
+        how = (
+            "take decisions in notebook 11" if format == "review" else f"export with `rossam convert --format {format}`"
+        )
+        raise RossamError(place, "no such file or folder", f"{how}, or name it with --from")
     names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
     corrected: dict[str, list[Found]] = defaultdict(list)
     for item in read(place, names, drops):

@@ -3,6 +3,7 @@
 `Conversion` reads `FrameRecord`s one shard at a time, and a table with one row per box.
 
     manifest.json         settings, weights, versions and data the folder was made with, and where its images lie
+    images.json           hash of each image, to name what has changed when the conversion is gone on with
     shards/000000.gz …    one JSON line per frame, its boxes in the order of the input (gzip)
     records.csv           one row per box: place, status, reason, signs of quality, score; then what was left out
 """
@@ -30,8 +31,8 @@ from rossam_core.records import Box, Frame
 from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
-MANIFEST, SHARDS, RECORDS = "manifest.json", "shards", "records.csv"
-FORMAT = "rossam-masks-3"
+MANIFEST, IMAGES, SHARDS, RECORDS = "manifest.json", "images.json", "shards", "records.csv"
+FORMAT = "rossam-masks-4"
 TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
 INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
 LEFT_OUT = "left out"

@@ -107,6 +107,7 @@ def _card(row: Mapping[str, Any], frame: FrameRecord, record: MaskRecord, image:
         "category": record.category,
         "status": record.status,
         "score": round(row["review_score"], 3),
+        "expected": "" if math.isnan(row["expected_iou"]) else f", expected IoU {row['expected_iou']:.2f}",
         "area": record.area,
         "kinds": [kind for kind, _ in said],
         "looks": [words for _, words in said],

@@ -288,7 +288,15 @@ def test_a_folder_made_with_other_settings_is_refused_with_every_difference(fram
         convert(Notched(), with_box(frames, 0, 0, (4.0, 6, 17, 14)), folder, ConversionConfig(shard_frames=1, jitter=3))
     for part in ("conversion.jitter: 2 there, 3 now", "model.method: 'EllipseBaseline' there", "data.fingerprint"):
         assert part in str(told.value)
+    assert "boxes, classes, or files" in str(told.value)
     assert all_bytes(folder) == before
+
+
+def test_an_image_that_changed_is_named(frames, tmp_path):
+    convert(EllipseBaseline(), frames, tmp_path / "out", ONE)
+    frames[1].image_path.write_bytes(frames[0].image_path.read_bytes() + b" ")
+    with pytest.raises(RossamError, match=rf"{frames[1].image_path.name} changed, appeared or disappeared since"):
+        convert(EllipseBaseline(), frames, tmp_path / "out", ONE)
 
 
 def test_a_folder_of_other_files_is_left_alone(frames, tmp_path):

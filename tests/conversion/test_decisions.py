@@ -43,6 +43,18 @@ def test_what_was_decided_is_there_after_a_kill_at_any_byte(done, tmp_path):
         Decisions(path)
 
 
+def test_two_sessions_lose_no_decision_of_each_other(done):
+    first, second = Review(done), Review(done)
+    first.accept(KEY)
+    with pytest.raises(RossamError, match="changed by another session"):
+        second.reject(NEXT)
+    assert second.verdict(NEXT) == "" and Review(done).verdict(KEY) == "accepted"
+    (done.folder / FILE).unlink()
+    with pytest.raises(RossamError, match="changed by another session"):
+        first.reject(NEXT)
+    assert not Review(done).decisions.latest
+
+
 def test_a_file_that_cannot_be_written_is_told_and_decides_nothing(done, tmp_path):
     (tmp_path / "file").write_text("")
     review = Review(done, path=tmp_path / "file/decisions.jsonl")

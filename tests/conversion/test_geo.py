@@ -212,13 +212,13 @@ def test_the_command_converts_a_scene_and_says_in_which_coordinates(tmp_path, mo
     formats = ["--format", "gpkg", "--format", "geojson", "--format", "label-map"]
     assert call(*arguments, *formats, "--bands", "4,3,2", "--stretch", "0,300") == 0
     report = capsys.readouterr().out
-    assert "scene.tif: 600×400 pixels, masks in EPSG:32633; boxes in EPSG:4326; 1 tiles" in report
+    assert "scene.tif: 600×400 pixels, masks in EPSG:32633; boxes in EPSG:4326; 1 tile\n" in report
     assert "bands: 4, 3, 2" in report and "3 boxes in the input = 3 converted + 0 left out" in report
     assert {"masks.gpkg", "masks.geojson", "masks.tif", "labels.csv", "review.html"} <= {p.name for p in out.iterdir()}
     with pytest.raises(RossamError, match="--keep-crowd: is about COCO files"):
         call(*arguments, "--keep-crowd")
     with pytest.raises(RossamError, match=r"name both: --data scene\.tif --annotations"):
-        call("--data", raster, "--profile", "demo", "--source", "coco", "--out", tmp_path / "new", "--method", "box")
+        call("--data", raster, "--out", tmp_path / "new", "--method", "box")
     with pytest.raises(RossamError, match="--pixels: is about boxes of a GeoJSON"):
         call("--out", tmp_path / "new", "--method", "box", "--pixels")
 
@@ -365,3 +365,18 @@ def test_boxes_without_a_mask_are_listed_and_files_stay_readable(tmp_path):
     with rasterio.open(tmp_path / "out/masks.tif") as labels:
         assert not labels.read(1).any() and labels.transform == UTM
     assert len(pd.read_csv(tmp_path / "out/drops.csv")) == 3
+
+
+@pytest.mark.parametrize("name", ["gpkg", "geojson"])
+def test_polygons_on_a_full_disk_are_an_error_that_says_so(name, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise pyogrio.errors.FeatureError("database or disk is full")
+
+    raster = write_raster(tmp_path / "scene.tif")
+    frames = geo.read_scene(raster, boxes_file(tmp_path / "boxes.gpkg", "EPSG:32633", UTM, "EPSG:4326"))
+    conversion = conversion_module.convert(BoxBaseline(), frames, tmp_path / "out")
+    monkeypatch.setattr(pyogrio.raw, "write", full)
+    file, write = geo_exports.EXPORTS[name]
+    with pytest.raises(RossamError, match=r"cannot be written: database or disk is full(?s:.)*free some disk space"):
+        write(conversion, tmp_path / "new" / file)
+    assert not list((tmp_path / "new").iterdir())

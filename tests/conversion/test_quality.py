@@ -80,6 +80,17 @@ def test_a_mask_touches_its_window_only_inside_the_frame(corner, offset_xy, touc
     assert quality.touches_window(piece, offset_xy, SIZE_HW) is touches
 
 
+def test_contrast_is_that_of_the_colours_on_both_sides_of_the_outline(rng):
+    image, piece = np.full((60, 80, 3), 80, dtype=np.uint8), np.ones((10, 20), dtype=bool)
+    image[20:30, 30:50] = 180
+    assert quality.contrast(image, piece, (30, 20)) == pytest.approx(100 * np.sqrt(3))
+    noisy = (image + rng.normal(0, 10, image.shape)).clip(0, 255).astype(np.uint8)
+    moved = [quality.contrast(noisy, piece, (30 + by, 20)) for by in (0, 2, 5, 10)]
+    assert moved == sorted(moved, reverse=True) and moved[0] == pytest.approx(100 / np.sqrt(200), rel=0.1)
+    assert quality.contrast(image, piece, (0, 0)) == quality.contrast(image, piece, (60, 50)) == 0  # at a frame's edge
+    assert quality.contrast(image, np.ones((60, 80), dtype=bool), (0, 0)) is None
+
+
 def test_an_object_mask_keeps_a_margin_unless_its_window_ends():
     """What `touches_window` rests on."""
     logits = np.full((9, 9), -1.0, dtype=np.float16)
@@ -162,7 +173,7 @@ def test_review_gain_of_a_perfect_and_of_a_reversed_order():
 
 def test_expected_iou_rises_with_every_sign_and_needs_them_all():
     good = {"predicted_iou": 0.9, "jitter_stability": 0.9, "threshold_stability": 0.9, "leakage": 0.0}
-    good |= {"fragments": 1.0, "touches_window": 0.0}
+    good |= {"contrast": 1.5, "fragments": 1.0, "touches_window": 0.0}
     (best,) = quality.expected_iou(table(**{name: [value] for name, value in good.items()}))
     assert 0.5 < best < 1
     fitted = read_json(quality.CALIBRATION)

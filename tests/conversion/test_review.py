@@ -45,6 +45,7 @@ def test_every_box_is_shown_worst_first_with_its_reasons(done):
     assert {card["status"] for card in without if "image" in card} == {"empty"}
     good = shown[-1]
     assert good["outline"].startswith("M") and good["image"].startswith("data:image/jpeg;base64,")
+    assert all(card["expected"] == ", expected IoU 0.00" for card in without) and good["expected"] == ""  # no logits
     order = done.table.sort_values("review_rank")
     named = [f"{row.video}/{row.frame:06d} #{row.object_id}" for row in order.itertuples()]
     assert named == [card["name"] for card in shown]
