@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
 
 import ipywidgets as ipw
@@ -10,7 +9,8 @@ import pandas as pd
 
 from rossam_kit.convert.decisions import ACCEPTED, CORRECTED, REJECTED, Key, Review, keys_of, usable_share
 from rossam_kit.inspector import tiles
-from rossam_kit.inspector.widgets import PromptEditor, PromptPanel
+from rossam_kit.inspector.prompt_editor import PromptEditor, PromptPanel
+from rossam_kit.report.objects import square_around
 
 EDITOR = 460
 """Longer side of the picture in pixels."""
@@ -43,13 +43,13 @@ class ReviewPanel(PromptPanel):
         self.editor = PromptEditor(points_off="A review corrects boxes only.")
         self.editor.observe(self._guarded(self._change_box), "prompt")
         self.editor.layout.max_width = f"{EDITOR}px"
-        self.back = self._button("", lambda: self.step(-1), "Previous mask", "arrow-left")
-        self.forward = self._button("", lambda: self.step(1), "Next mask", "arrow-right")
-        self.accept = self._button("accept", self._accept, "Usable; a moved box and its mask are kept", "check")
-        self.reject = self._button("reject", self._reject, "Not usable, left out of training", "times")
-        self.reset = self._button("as it was", self._open, "Back to the mask as it was decided or made", "refresh")
-        self.carry = self._button("carry along track", self._carry, "The same fix in the frames that follow", "forward")
-        self.undo = self._button("undo", self._undo, "Take the last decision back", "undo")
+        self.back = self._button(lambda: self.step(-1), "Previous mask", icon="arrow-left")
+        self.forward = self._button(lambda: self.step(1), "Next mask", icon="arrow-right")
+        self.accept = self._button(self._accept, "Usable; a moved box and its mask are kept", "accept", "check")
+        self.reject = self._button(self._reject, "Not usable, left out of training", "reject", "times")
+        self.reset = self._button(self._open, "Back to the mask as it was decided or made", "as it was", "refresh")
+        self.carry = self._button(self._carry, "The same fix in the frames that follow", "carry along track", "forward")
+        self.undo = self._button(self._undo, "Take the last decision back", "undo", "undo")
         rows = [
             [self.back, self.slider, self.forward, self.title],
             [self.accept, self.reject, self.reset, self.carry, self.undo],
@@ -68,12 +68,6 @@ class ReviewPanel(PromptPanel):
         mask = self.review.predict(self.key, box_xyxy)
         self._box = tuple(float(side) for side in box_xyxy)
         self._draw(mask)
-
-    def _button(self, text: str, action: Callable[[], None], tooltip: str, icon: str) -> ipw.Button:
-        width = "auto" if text else "40px"
-        button = ipw.Button(description=text, tooltip=tooltip, icon=icon, layout=ipw.Layout(width=width))
-        button.on_click(self._guarded(action))
-        return button
 
     def _open(self) -> None:
         """The record under the slider, as it was decided or else made."""
@@ -118,9 +112,8 @@ class ReviewPanel(PromptPanel):
         """Picture, title, what stands out, and how far the review is."""
         row, verdict = self.rows.iloc[self.slider.value], self.review.verdict(self.key)
         frame, record = self.review.find(self.key)
-        region = tiles.square_around([record.box_xyxy, self._box], frame.size_hw)
-        size = tiles.fit_size(region, EDITOR)
-        canvas = tiles.outlined(self.review.image(*self.key[:2]), region, size, {"ros-sam": mask})
+        region = square_around([record.box_xyxy, self._box], frame.size_hw)
+        canvas = tiles.outlined(self.review.image(*self.key[:2]), region, EDITOR, {"ros-sam": mask})
         self.editor.region, self.editor.image = [int(side) for side in region], tiles.png(canvas)
         self._show_prompt()
         name = f"{self.slider.value + 1} of {len(self._keys)} · {frame.key} #{record.object_id} {record.category}"

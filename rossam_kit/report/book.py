@@ -140,6 +140,12 @@ def _write_sources(
                 _attach(output, Path(about["attach"]), report_dir / "notebooks" / "files" / name)
             if about.get("front"):
                 front[about["front"]] = (name, output.data["text/html"])
+        for cell in notebook.cells:
+            if "hide-cell" in cell.metadata.get("tags", ()):  # answers to exercises
+                cell.metadata["mystnb"] = {
+                    "code_prompt_show": "Show the answers",
+                    "code_prompt_hide": "Hide the answers",
+                }
         _unlink_absent(notebook, executed)
         write_text(source / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
     for name in PAGES:

@@ -18,6 +18,7 @@ from rossam_core.training import run_folder
 from rossam_core.training.augment import AugmentedView, augment
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
 from rossam_kit.report.dataset_facts import example_frames
+from rossam_kit.report.style import group_label
 
 if TYPE_CHECKING:
     from rossam_kit.config import Profile
@@ -79,7 +80,7 @@ def released_audit(experiments: Experiments) -> pd.DataFrame:
 
 def _audit(folder: Path) -> pd.DataFrame:
     rows = [
-        {"group": name.replace("_", " "), "trained": "yes" if group["trained"] else "no"}
+        {"group": group_label(name), "trained": "yes" if group["trained"] else "no"}
         | {title: group[key] for key, title in AUDIT_TITLES.items()}
         for name, group in read_json(folder / run_folder.AUDIT).items()
     ]
@@ -96,9 +97,11 @@ def recipe_table() -> pd.DataFrame:
 
 def recipe_changes(profile: Profile) -> pd.DataFrame:
     """What a profile replaces in its recipe (`Profile.recipe_changes`): field, the recipe's value, the profile's."""
-    own = dict(flatten(recipe(profile.model.recipe).model_dump(mode="json")))
-    rows = [(key, str(own[key]), str(value)) for key, value in flatten(profile.recipe_changes) if own[key] != value]
-    return pd.DataFrame(rows or [("nothing", "—", "—")], columns=["field", profile.model.recipe, profile.name])
+    name = profile.model.recipe
+    own = dict(flatten(recipe(name).model_dump(mode="json")))
+    changed = dict(flatten(recipe(name, **profile.recipe_changes).model_dump(mode="json")))
+    rows = [(key, str(own[key]), str(value)) for key, value in changed.items() if own[key] != value]
+    return pd.DataFrame(rows or [("nothing", "—", "—")], columns=["field", name, profile.name])
 
 
 def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
@@ -109,7 +112,7 @@ def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataF
         columns = {group: f"rate_{group}" for group in spec.trains}  # absent where a group never had its step
         updates = {group: int(steps[name].notna().sum()) if name in steps else 0 for group, name in columns.items()}
         rows.append({"setting": spec.label, "steps": len(steps)} | updates)
-    return pd.DataFrame(rows).fillna(0).rename(columns=lambda name: name.replace("_", " "))
+    return pd.DataFrame(rows).fillna(0).rename(columns=group_label)
 
 
 def cost_table(results: Sequence[RowResult]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.errors import RossamError
+from rossam_core.inference.windows import Rectangle
 from rossam_core.metrics import boundary_iou, mask_iou
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ class ObjectView:
     biou: Mapping[str, float] = field(default_factory=dict)
 
 
+def square_around(boxes_xyxy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rectangle:
+    """A square twice as long as all boxes together, at least 48 px, kept inside the frame (xyxy, frame pixels)."""
+    boxes, (height, width) = np.asarray(boxes_xyxy, dtype=float), size_hw
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    side = int(np.ceil(max(MIN_SIDE, CONTEXT * (high - low).max())))
+    left, top = ((low + high - side) / 2).round().clip(0, (max(width - side, 0), max(height - side, 0))).astype(int)
+    return int(left), int(top), min(int(left) + side, width), min(int(top) + side, height)
+
+
 def cut_object(
     image: np.ndarray,
     box_xyxy: Sequence[float],
@@ -72,10 +82,8 @@ def cut_object(
             raise RossamError(f"object {key}", f"mask {name!r} is {mask.shape}, the image {(height, width)}",
                               "pass full-frame masks, e.g. ObjectMask.full()")  # fmt: skip
     x0, y0, x1, y1 = (float(v) for v in box_xyxy)
-    side = int(np.ceil(max(MIN_SIDE, CONTEXT * max(x1 - x0, y1 - y0))))
-    left = int(np.clip(round((x0 + x1 - side) / 2), 0, max(width - side, 0)))
-    top = int(np.clip(round((y0 + y1 - side) / 2), 0, max(height - side, 0)))
-    window = np.s_[top : min(top + side, height), left : min(left + side, width)]
+    left, top, right, bottom = square_around([box_xyxy], (height, width))
+    window = np.s_[top:bottom, left:right]
     scored = masks if target is not None else {}
     return ObjectView(
         key=key,

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from rossam_kit.config import Profile
+from rossam_kit.report.style import group_label
 
 if TYPE_CHECKING:
     from rossam_core.model.segmenter import PromptableSegmenter
@@ -72,7 +73,7 @@ def machine_table() -> pd.DataFrame:
 def parameter_table(model: PromptableSegmenter) -> pd.DataFrame:
     """Parameters of each named group of the network."""
     groups = {name: sum(p.numel() for _, p in group) for name, group in model.parameter_groups().items()}
-    rows = [(name.replace("_", " "), count) for name, count in groups.items() if count]
+    rows = [(group_label(name), count) for name, count in groups.items() if count]
     return pd.DataFrame([*rows, ("in all", sum(groups.values()))], columns=["group", "parameters"])
 
 

@@ -64,7 +64,7 @@ def begin(notebook: str, settings: Profile, overrides: Mapping[str, Any] | None 
     _display(assets(), "style and script of the outputs")
 
 
-def figure(figure: Figure, caption: str, *, alt: str, front: str = "") -> None:
+def figure(figure: Figure, caption: str, *, alt: str, front: str = "", measured: bool = True) -> None:
     """Display a figure with the profile's notice in the picture.
 
     A figure that holds images becomes JPEG, any other PNG.
@@ -73,10 +73,12 @@ def figure(figure: Figure, caption: str, *, alt: str, front: str = "") -> None:
         caption: one line of Markdown.
         alt: describes the figure for readers who cannot see it.
         front: place on the report's front page, one of `FRONT`.
+        measured: False for drawings, which the notice is not about.
     """
     if not alt.strip():
         raise RossamError(f"figure {caption!r}", "has no alternative text", "describe in `alt` what the figure shows")
-    _stamp(figure, _context.notice)
+    notice = _context.notice if measured else ""
+    _stamp(figure, notice)
     has_images = any(ax.images for ax in figure.axes)
     kind, dpi = ("jpeg", PHOTO_DPI) if has_images else ("png", DPI)
     options = {"pil_kwargs": {"quality": JPEG_QUALITY, "subsampling": 0, "optimize": True}} if has_images else {}
@@ -87,16 +89,18 @@ def figure(figure: Figure, caption: str, *, alt: str, front: str = "") -> None:
         f'<div class="rossam-scroll"><img src="{_data_uri(f"image/{kind}", stream.getvalue())}" alt="{escape(alt)}" '
         f'width="{round(width * 100 / dpi)}" height="{round(height * 100 / dpi)}"></div>'
     )
-    _display(_framed("figure", picture, caption), caption, front)
+    _display(_framed("figure", picture, caption, notice), caption, front)
 
 
-def table(data: pd.DataFrame | Table, caption: str, *, front: str = "", **options: Any) -> None:
+def table(data: pd.DataFrame | Table, caption: str, *, front: str = "", measured: bool = True, **options: Any) -> None:
     """Display a table that sorts by a click on a heading and downloads as CSV.
 
     Args:
+        measured: False for settings and the like, which the profile's notice is not about.
         options: `labels`, `decimals`, `missing` of `Table.from_frame`, where `data` is a DataFrame.
     """
-    shown = (data if isinstance(data, Table) else Table.from_frame(data, **options)).with_notice(_context.notice)
+    shown = data if isinstance(data, Table) else Table.from_frame(data, **options)
+    shown = shown.with_notice(_context.notice if measured else "")
     name = f"{re.sub(r'[^a-z0-9]+', '-', caption.lower()).strip('-')[:60] or 'table'}.csv"
     link = f'<a download="{name}" href="{_data_uri("text/csv", shown.to_csv().encode())}">Download as CSV</a>'
     _display(_framed("table", f"{shown.to_html()}\n<p>{link}</p>", caption), caption, front)
@@ -117,7 +121,7 @@ def viewer_html(objects: Sequence[ObjectView], caption: str) -> str:
     data = {"objects": [_viewer_record(view) for view in objects], "colours": COLOURS, "labels": LABELS}
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     body = f'<rossam-viewer tabindex="0"><script type="application/json">{text}</script></rossam-viewer>'
-    return _framed("viewer", body, caption)
+    return _framed("viewer", body, caption, _context.notice)
 
 
 def page_html(title: str, body: str) -> str:
@@ -150,9 +154,9 @@ def _display(html: str, plain: str, front: str = "", **about: str) -> None:
     display({"text/html": html, "text/plain": plain}, metadata={"rossam": about} if about else {}, raw=True)
 
 
-def _framed(kind: str, body: str, caption: str) -> str:
-    """A figure element: caption, content, the notice (a table has it already), and what made it."""
-    notice = f'<p class="rossam-notice">{escape(_context.notice)}</p>' if _context.notice and kind != "table" else ""
+def _framed(kind: str, body: str, caption: str, notice: str = "") -> str:
+    """A figure element: caption, content, the notice (a table has its own), and what made it."""
+    notice = f'<p class="rossam-notice">{escape(notice)}</p>' if notice else ""
     source = f'<p class="rossam-source">{escape(_context.source)}</p>' if _context.source else ""
     head = f"<figcaption>{_inline(caption)}</figcaption>"
     return f'<figure class="rossam rossam-{kind}">\n{head}\n{body}\n{notice}{source}\n</figure>'
@@ -179,8 +183,8 @@ def _stamp(figure: Figure, notice: str) -> None:
     """Write the notice below the figure, so that it stays with the picture when that is copied elsewhere."""
     if not notice or any(text.get_gid() == "notice" for text in figure.texts):
         return
-    lines = textwrap.fill(notice, int(figure.get_figwidth() / 0.055))  # inches a character of this size
-    figure.text(0.01, -0.12 / figure.get_figheight(), lines, fontsize=7, color=MUTED, va="top", gid="notice")
+    lines = textwrap.fill(notice, int(figure.get_figwidth() / 0.063))  # inches a character of this size
+    figure.text(0.01, -0.12 / figure.get_figheight(), lines, fontsize=8, color=MUTED, va="top", gid="notice")
 
 
 def _inline(markdown: str) -> str:

@@ -30,14 +30,16 @@ LABELS = {
     "ros-sam": "ROS-SAM",
     "ground truth": "Ground truth",
 }
+GROUPS = {"lora": "LoRA", "sam_decoder": "SAM decoder", "hq_head": "HQ head"}
+"""Groups of parameters whose name is more than its words."""
 TARGET = "ground truth"
 OTHER = "#3c4a57"
 LINES = ["#2f7fd6", "#d5412a", "#f2b01e", "#2b7a6b", "#6f5aa8", "#8fd3f4", "#3c4a57", "#b3611f", "#a8a8a8"]
 """Colours of lines that are no methods."""
 INK, MUTED, RULE = "#1f2328", "#6a737d", "#d0d7de"
 WIDTH = 11.0
-"""Inches; the report's column is 1100 CSS pixels wide."""
-SMALL, BASE = 8.5, 9.5
+"""Inches; the report shows them on 870 CSS pixels or more."""
+SMALL, BASE = 9.0, 10.0
 SETTINGS = {
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), BASE),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
@@ -75,6 +77,11 @@ def colour(method: str) -> str:
 def label(method: str) -> str:
     """The method's name as readers know it."""
     return LABELS.get(method, method)
+
+
+def group_label(group: str) -> str:
+    """The name of a group of parameters: `hq_head` → `HQ head`."""
+    return GROUPS.get(group, group.replace("_", " "))
 
 
 def need(items: Sequence | Mapping, where: str, what: str) -> None:

@@ -287,7 +287,8 @@ def scores_by(results: Sequence[RowResult], by: str) -> pd.DataFrame:
     groups = {r.spec.label: r.units().dropna(subset=["iou"]).groupby(by, observed=True)["iou"] for r in results}
     means = {label: 100 * group.mean() for label, group in groups.items()}
     table = pd.DataFrame({"n": next(iter(groups.values())).size(), **means})
-    return table.sort_values("n", ascending=False, kind="stable").reset_index(names=by)
+    heading = {"category": "class", "size_bin": "area, px²"}.get(by, by)
+    return table.sort_values("n", ascending=False, kind="stable").reset_index(names=heading)
 
 
 def gains(results: Sequence[RowResult]) -> list[ForestRow]:

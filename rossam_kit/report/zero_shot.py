@@ -59,7 +59,8 @@ class Clip:
     @property
     def caption(self) -> str:
         first = self.frames[0]
-        return f"{self.category} of {self.dataset}, {first.video}, frames {first.index} to {self.frames[-1].index}"
+        moments = f"{self.category.capitalize()} in frames {first.index} to {self.frames[-1].index}"
+        return f"{moments} ({self.dataset}, {first.video})"
 
     @property
     def middle(self) -> Frame:
@@ -200,6 +201,7 @@ def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (dataset, method), part in judged.groupby(["dataset", "method"], sort=False):
         steady = mean_interval(part, "jitter_stability").scaled(100)
+        low, high = np.clip([steady.low, steady.high], 0, 100)  # a share has these bounds; few clips pass them
         row = {
             "dataset": dataset,
             "method": label(method),
@@ -209,7 +211,7 @@ def signs_table(judged: pd.DataFrame) -> pd.DataFrame:
             "outside the box": 100 * part.loc[part["area"] > 0, "leakage"].mean(),
             "pieces": part.loc[part["area"] > 0, "fragments"].mean(),
             "steady under box jitter": steady.mean,
-            "95% interval": steady.note or f"{steady.low:.1f} to {steady.high:.1f}",
+            "95% interval": steady.note or f"{low:.1f} to {high:.1f}",
             "steady over time": 100 * part["temporal_consistency"].mean(),
         }
         rows.append(row | ({"true IoU": 100 * part["iou"].mean()} if judged["iou"].notna().any() else {}))

@@ -15,13 +15,11 @@ from torch import nn
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.inference import windows
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
 from rossam_core.model.segmenter import build_model
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
-from rossam_kit.inspector.widgets import EncodedWindow, decode_window
 
 S = 256
 
@@ -238,21 +236,6 @@ def test_a_frame_whose_image_has_another_size_is_named(tmp_path):
     wrong = Frame(frame.dataset, frame.video, 1, frame.image_path, (140, 100), frame.objects)
     with pytest.raises(RossamError, match=r"frame\.png.*100×140"):
         list(predictor().predict_frames([wrong]))
-
-
-def test_a_changed_box_or_threshold_needs_no_second_encoding():
-    one, image, size_hw = predictor(), frame_image(200, 300), (200, 300)
-    (window,) = windows.plan(CORNERS[:1], size_hw, one.model.input_size, one.config)
-    encoded = EncodedWindow(window, one.encode([one.cut(image, window)]), size_hw)
-    for box in (CORNERS[0], [5, 5, 35, 40], [-4, 3, 20, 30]):
-        mask = decode_window(one, encoded, box, 0)
-        assert mask.full().any() and mask.status == "ok"
-    assert decode_window(one, encoded, CORNERS[0], 0).rle() == predictor().predict(image, CORNERS[:1])[0].rle()
-    assert decode_window(one, encoded, CORNERS[0], 5).area < decode_window(one, encoded, CORNERS[0], -2).area
-    assert decode_window(one, encoded, [100, 100, 160, 160], 0).status == "cut"
-    assert one.model.encoded == [1]
-    with pytest.raises(RossamError, match="encode a window for this box"):
-        decode_window(one, encoded, CORNERS[3], 0)
 
 
 @pytest.mark.parametrize("prompts", [1, 4, 64])

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from rossam_kit.config import load_profile
 from rossam_kit.experiments.experiments import RowSpec
 from rossam_kit.report import fine_tuning
 
@@ -15,6 +16,12 @@ def test_a_group_that_never_had_its_step_in_a_short_run_was_updated_0_times(monk
     assert table.to_dict("list") == {
         "setting": ["both", "one"],
         "steps": [2, 2],
-        "sam decoder": [1, 1],
-        "hq head": [0, 0],
+        "SAM decoder": [1, 1],
+        "HQ head": [0, 0],
     }
+
+
+def test_only_values_that_differ_from_the_recipe_are_listed_as_changes():
+    table = fine_tuning.recipe_changes(load_profile("demo", {"recipe_changes.groups.lora.learning_rate": "1e-3"}))
+    fields = table["field"].tolist()
+    assert "groups.last_block.learning_rate" in fields and "groups.lora.learning_rate" not in fields

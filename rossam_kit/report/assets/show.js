@@ -58,12 +58,13 @@
     start({ objects, colours, labels }) {
       Object.assign(this, { objects, colours, labels, order: objects });
       this.methods = [...new Set(objects.flatMap((object) => Object.keys(object.masks)))];
-      this.shown = new Set([TARGET, this.methods.at(-1)]);
+      const first = this.methods.includes("ros-sam") ? "ros-sam" : this.methods.at(-1);
+      this.shown = new Set([TARGET, first]);
       const categories = [...new Set(objects.map((object) => object.category))].sort();
       this.slider = create("input", { type: "range", min: 0, value: 0, ariaLabel: "Object" });
       this.position = create("output");
       this.sorting = this.select("Order", Object.keys(ORDERS));
-      this.judge = this.select("judged by", this.methods, this.methods.at(-1));
+      this.judge = this.select("judged by", this.methods, first);
       this.category = this.select("Class", ["all", ...categories]);
       this.box = this.checkbox("prompt box", true);
       this.fill = this.checkbox("tinted inside", false);
