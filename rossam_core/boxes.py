@@ -28,7 +28,7 @@ def check_boxes(boxes: ArrayLike, size_hw: tuple[int, int], where: str | PathLik
     """
     try:
         array = np.asarray(boxes, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RossamError(where, f"boxes are not an array of numbers ({error})", FORM) from error
     if array.shape == (0,):
         array = array.reshape(0, 4)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -63,21 +66,37 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value, indent: int | None = 1) -> None:
-    """Write `value` as JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=indent, sort_keys=True, allow_nan=True) + "\n")
+    """Write `value` as JSON with sorted keys, atomically; compressed, with a checksum, where `path` ends in `.gz`."""
+    data = (json.dumps(value, indent=indent, sort_keys=True, allow_nan=True) + "\n").encode("utf-8")
+    write_bytes(path, gzip.compress(data, 1, mtime=0) if str(path).endswith(".gz") else data)
 
 
 def read_json(path: str | os.PathLike):
-    """Parse a JSON file; a missing or malformed one is a `RossamError` with line and column."""
+    """Parse what `write_json` wrote; a missing or malformed file is a `RossamError` with line and column."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        data = path.read_bytes()
+        return json.loads((gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise RossamError(path, "no such file", "check the path, or create the file first") from error
     except OSError as error:
-        raise RossamError(path, f"cannot be read ({error.strerror})", "name a file that you may read") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = error.strerror or error
+        raise RossamError(path, f"cannot be read ({reason})", "name a whole file that you may read") from error
+    except (ValueError, RecursionError, EOFError, zlib.error) as error:  # ValueError: also a number of 5,000 digits
         raise RossamError(path, f"is not valid JSON ({error})", "write the file anew; it may be truncated") from error
+
+
+def write_sealed(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
+    """Write a JSON object with the hash of its values, by which `read_sealed` notices damage."""
+    write_json(path, {**values, "sha256": stable_hash(values)})
+
+
+def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
+    """The values that `write_sealed` wrote, or of an object without a hash; `RossamError` where they do not fit it."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.pop("sha256", None) not in (None, stable_hash(values)):
+        raise RossamError(path, "is damaged: its values do not fit its checksum", "delete it: it is made anew")
+    return values
 
 
 def sha256_of(path: str | os.PathLike) -> str:

@@ -43,7 +43,8 @@ def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int]) -> None:
     if not isinstance(size, list | tuple) or tuple(size) != tuple(size_hw):
         raise ValueError(f"mask is encoded for size {size}, the frame is {list(size_hw)} (height, width)")
     runs = np.asarray(counts) if isinstance(counts, list) else _run_lengths(counts)
-    if runs.dtype.kind not in "iu" or (runs < 0).any() or runs.sum() != size_hw[0] * size_hw[1]:
+    pixels = size_hw[0] * size_hw[1]
+    if runs.dtype.kind not in "iu" or (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
         raise ValueError("the mask's runs do not fill the frame: its encoding is damaged")
 
 

@@ -300,7 +300,7 @@ def _read_profile(name_or_path: str | Path, extended_by: tuple[Path, ...] = ()) 
         raise RossamError(path, "no such profile file", "check the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RossamError(path, f"cannot be read ({error})", "name a YAML text file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a 13th month
         raise RossamError(path, f"is not valid YAML ({error})", "correct the line named above") from error
     if not isinstance(values, dict):
         raise RossamError(

@@ -18,6 +18,7 @@ from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
 from rossam_kit.convert.outlines import outline_path
 from rossam_kit.convert.review import data_address, thumbnail
+from rossam_kit.csv_text import guarded_table
 from rossam_kit.progress import duration, track
 from rossam_kit.report.objects import ObjectView, view_objects
 from rossam_kit.report.rendering import Table
@@ -82,7 +83,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     views = _galleries(objects, frames, predictor, options.method)
     for name, table in ((OBJECTS, objects), (SUMMARY, summary)):
         with atomic_path(options.out / name) as temporary:
-            table.to_csv(temporary, index=False)
+            guarded_table(table).to_csv(temporary, index=False)
     what = f"{label(options.method)}{f', {options.checkpoint}' if options.checkpoint else ''}"
     write_text(options.out / PAGE, _page(frames.name, what, summary, objects, views))
     print(

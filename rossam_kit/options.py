@@ -95,7 +95,7 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise RossamError(f"--set {pair}", "has no '='", "write KEY=VALUE, e.g. --set inference.rate=4")
         try:
             values[key] = _anchored(key, yaml.safe_load(value))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a 13th month
             raise RossamError(f"--set {pair}", f"its value is not valid YAML ({error})", "quote it") from error
     return values
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from rossam_core import devices
-from rossam_core.files import checkpoint_path, read_json
+from rossam_core.files import checkpoint_path, read_json, read_sealed
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
 from rossam_kit import cli, train_command
@@ -177,7 +177,7 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
     if method == "sam2":
         small = {key: value for key, value in small.items() if not key.startswith("model.")}
     assert cli.main(train(data, small, out, "--views", 8, "--method", method)) == 0
-    audit = read_json(out / runs.AUDIT)
+    audit = read_sealed(out / runs.AUDIT)
     trained = [group for group, facts in audit.items() if facts["changed"]]
     assert trained == [{"hq-sam": "hq_head"}.get(method, "sam_decoder")]
 

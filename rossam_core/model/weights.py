@@ -172,16 +172,19 @@ def save_weights(
     tensors = {
         name: (value.half() if half and name not in buffers else value).contiguous() for name, value in state.items()
     }
-    write_bytes(path, serialize(tensors, metadata=notes))
+    write_bytes(path, serialize(tensors, metadata=notes | {"sha256": _hash(tensors)}))
 
 
 def weights_hash(model: PromptableSegmenter, *, without: Collection[str] = ()) -> str:
     """Hex SHA-256 over names, types, shapes and bytes of all weights but those of the groups in `without`."""
+    return _hash({n: value for n, value in _named_state(model).items() if model.group_of(n) not in without})
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(_named_state(model).items()):
-        if model.group_of(name) not in without:
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -204,6 +207,7 @@ def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], di
     else:
         official_names = {_QKV.sub(r"\1.qkv.", name) for name in own}
         state, metadata = importlib.import_module(reader).read_checkpoint(path, official_names)
+    _check_sum(path, state, metadata)
     state = {_without_peft(name): value for name, value in state.items()}
     return from_official(state, own) if model.method == "sam2" else _split_qkv(state), metadata
 
@@ -226,6 +230,16 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         finding = f"is damaged, or no official checkpoint ({path.stat().st_size:,} bytes)"
         raise RossamError(path, finding, remedy) from error
     return state, {}
+
+
+def check_weights(path: Path) -> None:
+    """Raise `RossamError` where a file that `save_weights` wrote is damaged."""
+    _check_sum(path, *read_official(path))
+
+
+def _check_sum(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    if metadata.get("sha256", "") not in ("", _hash(tensors)):
+        raise RossamError(path, "is damaged: its checksum is another", "copy the file again, or train the run anew")
 
 
 def _check_hash(path: Path) -> None:

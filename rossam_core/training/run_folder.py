@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ import torch
 
 from rossam_core import __version__
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_json, write_json, write_text
+from rossam_core.files import atomic_path, read_sealed, write_sealed, write_text
 from rossam_core.model.segmenter import PromptableSegmenter
-from rossam_core.model.weights import save_weights
+from rossam_core.model.weights import check_weights, save_weights
 from rossam_core.records import Frame, fingerprint
 from rossam_core.settings import flatten
 from rossam_core.training.recipes import GroupName, RunConfig
@@ -55,6 +56,17 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / AUDIT).exists()
 
 
+def check_files(run_dir: Path) -> None:
+    """Raise `RossamError` where a file of the run is damaged."""
+    read_state(run_dir)
+    _log_rows(run_dir)
+    for path in (run_dir / RUN, run_dir / AUDIT):
+        if path.exists():
+            read_sealed(path)
+    for path in run_dir.glob("weights_*.safetensors"):
+        check_weights(path)
+
+
 def describe(run: RunConfig, train: Sequence[Frame], val: Sequence[Frame] | None) -> dict[str, Any]:
     """What identifies a run: its settings and its data."""
     fingerprints = {"train": fingerprint(train), "val": fingerprint(val) if val is not None else None}
@@ -66,7 +78,7 @@ def check_same_run(run_dir: Path, description: Mapping[str, Any]) -> None:
     path = run_dir / RUN
     if not path.exists():
         return
-    stored = read_json(path)
+    stored = read_sealed(path)
     old, new = (dict(flatten({key: v.get(key, {}) for key in description})) for v in (stored, description))
     problems = ProblemList(path)
     for key in sorted({*old, *new} - set(UNIMPORTANT)):
@@ -78,7 +90,7 @@ def check_same_run(run_dir: Path, description: Mapping[str, Any]) -> None:
 def open_run(run_dir: Path, description: Mapping[str, Any]) -> None:
     """Create the folder's `run.json`, or remove temporary files that a killed process left."""
     if not (run_dir / RUN).exists():
-        write_json(run_dir / RUN, {**description, "version": __version__, "torch": torch.__version__})
+        write_sealed(run_dir / RUN, {**description, "version": __version__, "torch": torch.__version__})
     for leftover in [*run_dir.glob(".state-*"), *run_dir.glob(".weights_*"), *run_dir.glob(".log-*")]:
         leftover.unlink()
 
@@ -130,8 +142,11 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {part} is another")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise RossamError(path, f"cannot be read ({error})", "remove the run's folder and start again") from error
 
 
@@ -143,8 +158,15 @@ def save_trained(model: PromptableSegmenter, run_dir: Path, which: str, run: Run
 
 def append_log(run_dir: Path, row: Mapping[str, Any], on_event: OnEvent | None) -> None:
     """Add one line to the log, and report it."""
-    with open(run_dir / LOG, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+    try:
+        with open(run_dir / LOG, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+    except OSError as error:
+        finding, remedy = (
+            f"cannot be written: {error.strerror}",
+            "free some disk space, and start the same command again",
+        )
+        raise RossamError(run_dir / LOG, finding, remedy) from error
     if on_event:
         on_event(row["kind"], row)
 
@@ -196,5 +218,8 @@ def _log_rows(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / LOG
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last line break is incomplete
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]  # what follows the last line break is incomplete
+    except ValueError as error:
+        raise RossamError(path, f"is damaged ({error})", "remove the run's folder and start again") from error

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from rossam_core.devices import autocast, resolve_device
 from rossam_core.errors import RossamError
-from rossam_core.files import write_json
+from rossam_core.files import write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
 from rossam_core.model.segmenter import PromptableSegmenter, build_base, set_trainable
@@ -170,7 +170,7 @@ def fit(
     if main:
         for which in ("last",) if validation else ("last", "best"):
             runs.save_trained(model, run_dir, which, run, {"samples": total})
-        write_json(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
+        write_sealed(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
     accelerator.wait_for_everyone()
     return runs.read_log(run_dir)
 

@@ -29,6 +29,7 @@ from rossam_core.settings import Config, flatten
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.csv_text import guarded_table
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.parallel import Engine, run_tasks
 from rossam_kit.progress import track
@@ -314,7 +315,7 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
     """Create the folder, or check that it belongs to the same conversion; `hashes`: of images, relative to the root."""
     path, images = folder / records.MANIFEST, folder / records.IMAGES
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir())):
             remedy = "name a new folder, or one that a conversion has begun"
             raise RossamError(folder, f"is not empty, and has no {records.MANIFEST}", remedy)
         write_json(path, description)
@@ -335,7 +336,7 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
     differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
     if there["images"] != description["images"]:
         write_json(path, there | {"images": description["images"]})
-    for leftover in (folder / records.SHARDS).glob(".*"):
+    for leftover in [*(folder / records.SHARDS).glob(".*"), *folder.glob(".manifest-*"), *folder.glob(".records-*")]:
         leftover.unlink()
 
 
@@ -379,7 +380,7 @@ def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequenc
         table = table.astype(dict.fromkeys(records.INTEGERS, "Int64") | dict.fromkeys(records.TEXTS, "object"))
         table = pd.concat([table, pd.DataFrame(left_out)])
     with atomic_path(folder / records.RECORDS) as temporary:
-        table.to_csv(temporary, index=False, errors="surrogateescape")
+        guarded_table(table).to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def _refuse_repeated_frames(frames: FrameSet) -> None:

@@ -111,6 +111,8 @@ def read_cvat(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
             elif shape.tag == "mask":
                 left, top, width, height = (int(float(shape.get(n))) for n in ("left", "top", "width", "height"))
                 runs = np.array(shape.get("rle").split(","), dtype=int)
+                if runs.sum() != width * height or height > names.size_of[key][0] or width > names.size_of[key][1]:
+                    raise RossamError(path, f"a mask of {key} is damaged or larger than its image", "export it anew")
                 bits = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
                 yield Found(*about, masks.encode(_placed(bits.reshape(height, width), (left, top), names.size_of[key])))
             else:
@@ -212,6 +214,8 @@ def brush_mask(rle: Sequence[int], size_hw: tuple[int, int]) -> np.ndarray:
 
     try:
         count, word, widths = read(32), read(5) + 1, [read(4) + 1 for _ in range(4)]
+        if count != 4 * size_hw[0] * size_hw[1]:
+            raise ValueError("another size")
         values, lengths, left = [], [], count
         while left > 0:
             is_run, length = read(1), read(widths[read(2)]) + 1

@@ -33,6 +33,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, stable_hash, write_bytes, write_json
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import is_hole, outlines
+from rossam_kit.csv_text import guarded
 from rossam_kit.datasets.frame_set import Drop, FrameSet, class_finder
 
 MOST_LABELS = 2**16 - 1
@@ -511,7 +512,7 @@ def write_drops(folder: Path, drops: Iterable[Drop]) -> None:
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    csv.writer(stream, lineterminator="\n").writerows([columns, *([guarded(value) for value in row] for row in rows)])
     write_text(path, stream.getvalue())
 
 

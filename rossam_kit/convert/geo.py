@@ -27,7 +27,7 @@ from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import DataConfig
 from rossam_kit.datasets.coco import TRACK_KEYS, read_coco
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.datasets.image_sources import INSTALL_GEO
+from rossam_kit.datasets.image_sources import INSTALL_GEO, open_image
 from rossam_kit.datasets.images import TileReading, resolve_reading
 
 RASTERS, VECTORS = (".tif", ".tiff", ".vrt"), (".geojson", ".gpkg", ".shp")
@@ -81,6 +81,8 @@ class Raster:
         rasterio, path = packages()[0], Path(path)
         if not path.is_file():
             raise RossamError(path, "no such raster file", "name a GeoTIFF or VRT: --data scene.tif")
+        with open_image(path):
+            pass  # only what it reads is opened below
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -243,7 +245,9 @@ def _read_table(path: Path) -> tuple[str | None, pd.DataFrame]:
             finding = f"holds {len(layers)} layers with geometry ({', '.join(layers)}), expected one"
             raise RossamError(path, finding, f"save the boxes on their own: ogr2ogr boxes.gpkg {path.name} LAYER")
         meta, ids, geometry, fields = pyogrio.raw.read(path, layer=layers[0], return_fids=True, force_2d=True)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+    except RossamError:
+        raise
+    except (RuntimeError, ValueError) as error:  # pyogrio's own are RuntimeErrors
         raise RossamError(path, f"cannot be read ({error})", "save it anew as GeoPackage or GeoJSON") from error
     table = pd.DataFrame(dict(zip(meta["fields"], fields, strict=True)), index=ids)
     return meta["crs"], table.assign(geometry=list(shapely.from_wkb(geometry, on_invalid="ignore")))

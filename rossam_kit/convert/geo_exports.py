@@ -21,6 +21,7 @@ from rossam_kit.convert import quality
 from rossam_kit.convert.exports import MOST_LABELS, drop_of, write_drops
 from rossam_kit.convert.geo import Raster, packages
 from rossam_kit.convert.mask_records import Conversion, MaskRecord
+from rossam_kit.csv_text import guarded_table
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.images import TileReading
 
@@ -117,7 +118,7 @@ def write_label_map(conversion: Conversion, path: Path) -> Path:
                 target.write(block, 1, window=((y0, y1), (x0, x1)))
     rows["hidden"] = rows["pixels"] - seen[1:]
     with atomic_path(path.with_name("labels.csv")) as temporary:
-        rows.to_csv(temporary, index=False, errors="surrogateescape")
+        guarded_table(rows).to_csv(temporary, index=False, errors="surrogateescape")
     return path
 
 

@@ -29,6 +29,7 @@ from rossam_kit.convert import decisions, editors, exports
 from rossam_kit.convert.editors import Found
 from rossam_kit.convert.exports import Names
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
+from rossam_kit.csv_text import plain_table
 from rossam_kit.datasets.coco import TRACK_KEYS, segmentation_fault, write_coco_index
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.options import example
@@ -122,7 +123,7 @@ def _read_yolo(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
 def _table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise RossamError(path, "no such file", "keep it beside the masks: it says whose they are")
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    return plain_table(pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"))
 
 
 def _read_review(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
@@ -153,8 +154,18 @@ READERS: Mapping[str, tuple[str, Reader]] = {
     "labelme": (editors.EXPORTS["labelme"][0], editors.read_labelme),
 }
 """Name of a format → where `rossam convert` puts it within the conversion's folder, and what reads it."""
+DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, TypeError, ValueError, cv2.error,
+          yaml.YAMLError)  # fmt: skip
+"""What reading a damaged file of an editor raises."""
 FLAT = ("mots", "png")
 """Formats in which a pixel has one owner: what others hide of a mask is not in them, and is taken from the record."""
+
+
+def _checked(item: Found, names: Names) -> Found:
+    """The item; a segmentation that cannot be decoded is a `ValueError`."""
+    if item.segmentation is not None and (fault := segmentation_fault(item.segmentation, names.size_of[item.key])):
+        raise ValueError(f"{item.key}: {fault}")
+    return item
 
 
 # --- joining ----------------------------------------------------------------------------------------------------------
@@ -182,8 +193,14 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
         raise RossamError(place, "no such file or folder", f"{how}, or name it with --from")
     names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
     corrected: dict[str, list[Found]] = defaultdict(list)
-    for item in read(place, names, drops):
-        corrected[item.key].append(item)
+    try:
+        for item in read(place, names, drops):
+            corrected[item.key].append(_checked(item, names))
+    except RossamError:
+        raise
+    except DAMAGE as error:
+        finding = f"is damaged, or no file of the format {format} ({type(error).__name__}: {error})"
+        raise RossamError(place, finding, "export it anew from the editor") from error
     free = conversion.table.groupby("video")["object_id"].max().to_dict()
     for frame in conversion:
         items = corrected.get(frame.key)

@@ -28,12 +28,14 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
 from rossam_core.records import Box, Frame
+from rossam_kit.csv_text import plain_table
 from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, IMAGES, SHARDS, RECORDS = "manifest.json", "images.json", "shards", "records.csv"
 FORMAT = "rossam-masks-4"
 TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
+SIDES = ("x0", "y0", "x1", "y1")
 INTEGERS = ("shard", "frame", "object_id", "area", "review_rank")
 LEFT_OUT = "left out"
 """Status in `records.csv` of what a reader or an option left out: such a row stands for `boxes` boxes of the input."""
@@ -205,7 +207,8 @@ class Conversion:
     """A finished conversion, read from its folder; one shard is in memory at a time.
 
     Records name images relative to a root. The manifest states the root twice, relative to the conversion's folder and
-    absolute, so that the folder may be moved alone or together with its images.
+    absolute, so that the folder may be moved alone or together with its images. `classes` are id and name of each class
+    of the input, used or not, in its order.
 
     Args:
         images: the root; needed only where images were moved alone.
@@ -220,9 +223,15 @@ class Conversion:
             if not (self.folder / name).exists():
                 raise RossamError(self.folder, f"has no {name}: no finished conversion", "run `convert` on it (again)")
         self.manifest = read_json(self.folder / MANIFEST)
-        if self.manifest.get("format") != FORMAT:
+        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
             raise RossamError(self.folder / MANIFEST, f"is not of format {FORMAT}", "convert into a new folder")
-        places = [self.folder / self.manifest["images"]["from_here"], Path(self.manifest["images"]["absolute"])]
+        try:
+            places = [self.folder / self.manifest["images"]["from_here"], Path(self.manifest["images"]["absolute"])]
+            self.classes: list[tuple[int | str, str]] = [(n, name) for n, name in self.manifest["data"]["classes"]]
+            _ = range(self.manifest["shards"]), self.manifest["data"]["name"]
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = "delete it and start the same conversion again"
+            raise RossamError(self.folder / MANIFEST, f"is damaged ({error!r})", remedy) from error
         root = Path(images) if images else next((place for place in places if place.is_dir()), places[1])
         self.images = Path(os.path.abspath(root))
 
@@ -249,18 +258,24 @@ class Conversion:
         return [Drop(row.place, row.reason, row.boxes) for row in rows.itertuples()]
 
     @cached_property
-    def classes(self) -> list[tuple[int | str, str]]:
-        """Id and name of each class of the input, used or not, in its order."""
-        return [(number, name) for number, name in self.manifest["data"]["classes"]]
-
-    @cached_property
     def _rows(self) -> pd.DataFrame:
-        path = self.folder / RECORDS
+        try:
+            return self._read_rows(self.folder / RECORDS)
+        except (LookupError, TypeError, ValueError) as error:
+            remedy = "delete it and start the same conversion again: it is made anew"
+            raise RossamError(self.folder / RECORDS, f"is damaged ({error})", remedy) from error
+
+    def _read_rows(self, path: Path) -> pd.DataFrame:
         numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
         # in a text column "NA" is a name, and nothing is an empty text
         options = {"keep_default_na": False, "na_values": {name: [""] for name in numbers}}
         kinds = dict.fromkeys(TEXTS, "str") | dict.fromkeys(INTEGERS, "Int64")
-        return pd.read_csv(path, dtype=kinds, encoding_errors="surrogateescape", **options)
+        rows = plain_table(pd.read_csv(path, dtype=kinds, encoding_errors="surrogateescape", **options))
+        if missing := {"boxes", *TEXTS, *INTEGERS, *SIDES} - set(rows.columns):
+            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+        if rows[[*INTEGERS]][rows["status"] != LEFT_OUT].isna().any(axis=None):
+            raise ValueError("numbers are missing")
+        return rows
 
     def find(self, row) -> tuple[FrameRecord, MaskRecord]:
         """The frame and the record of a row of `table`."""

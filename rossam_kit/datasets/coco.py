@@ -470,9 +470,9 @@ def _numbering(
     return numbering
 
 
-def _natural(file: str) -> list[tuple[bool, int, str]]:
+def _natural(file: str) -> list[str]:
     """Sorts `frame_9.png` before `frame_10.png`."""
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"([0-9]+)", file)]
+    return [part.zfill(20) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", file))] + [file]
 
 
 def _read_size(image: Json, image_dir: Path) -> tuple[Path, tuple[int, int], str]:
@@ -531,6 +531,6 @@ def flat_numbers(values: Any) -> np.ndarray | None:
     """A flat JSON list of numbers as float64, None where it is anything else."""
     try:
         array = np.array(values, dtype=np.float64) if isinstance(values, list) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a whole number of 400 digits
         return None
     return array if array is not None and array.ndim == 1 else None

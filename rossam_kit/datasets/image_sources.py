@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import struct
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -24,7 +27,10 @@ from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
 from rossam_kit.datasets.tiff import Pixels, TiffImage, Window, rasterio_if_installed
 
 # What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
+DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, ArithmeticError),
+    *(AttributeError, RuntimeError, zlib.error, cv2.error),
+)
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 VRT_SIGNATURE = b"<VRT"
 JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -61,6 +67,8 @@ class RasterioImage(contextlib.ExitStack):
         kind = {"VRT": "a virtual raster (VRT)", "JP2OpenJPEG": "JPEG 2000 of more than 8 bits"}[driver]
         if (rasterio := rasterio_if_installed()) is None:
             raise RossamError(path, f"is {kind}, which rasterio reads", INSTALL_GEO)
+        if driver == "VRT":
+            _check_sources(path)
         self._failures = rasterio.errors.RasterioError
         try:
             with warnings.catch_warnings():
@@ -95,6 +103,19 @@ class RasterioImage(contextlib.ExitStack):
         return Pixels(values, missing, opacity)
 
 
+def _check_sources(path: Path) -> None:
+    """Raise `RossamError` where a virtual raster has another suffix, or takes pixels from elsewhere than from files."""
+    try:
+        sources = [part.text or "" for part in ElementTree.parse(path).iter() if part.tag.startswith("Source")]
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise RossamError(path, f"is no readable virtual raster ({error})", "build it anew (gdalbuildvrt)") from error
+    if path.suffix.lower() != ".vrt":
+        raise RossamError(path, "is a virtual raster under another name, which would read other files", ANOTHER_FILE)
+    if elsewhere := [text for text in sources if re.search(r"/vsi(?!zip|gzip|tar)|^\s*<|\w{2,}:", text)]:
+        finding = f"its source {elsewhere[0][:80]!r} is no file: pixels are never read from a network"
+        raise RossamError(path, finding, "download the sources and build it anew (gdalbuildvrt)")
+
+
 class PillowImage(contextlib.ExitStack):
     """Any other file, by Pillow, or by OpenCV where Pillow keeps only the high bytes; offers what `TiffImage` does."""
 
@@ -104,6 +125,10 @@ class PillowImage(contextlib.ExitStack):
         super().__init__()
         self.where, self.notes = path, []
         self._image = image = self.enter_context(_opened(path))
+        with _decoding(path, "is damaged"):
+            self._read_header(image)
+
+    def _read_header(self, image: Image.Image) -> None:
         self._is_deep = image.mode in ("RGB", "RGBA") and any(map(_is_16_bit, image.tile))
         is_gray16 = image.mode.startswith("I;16")
         self._transparent = image.info.get("transparency") if is_gray16 else None
@@ -127,7 +152,7 @@ class PillowImage(contextlib.ExitStack):
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
-        try:
+        with _decoding(self.where, "is damaged or truncated"):
             self._image.load()  # checks that the file is whole
             if self._is_deep:
                 pixels = cv2.imdecode(np.fromfile(self.where, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
@@ -135,10 +160,8 @@ class PillowImage(contextlib.ExitStack):
             else:
                 converted = self._image if self._image.mode == self._mode else self._image.convert(self._mode)
                 pixels = np.array(converted)
-        except (*DECODING_ERRORS, cv2.error) as error:
-            raise RossamError(self.where, f"is damaged or truncated ({error})", ANOTHER_FILE) from error
-        pixels = pixels.astype(np.uint8) * np.uint8(255) if pixels.dtype == bool else pixels
-        return pixels.reshape(*self.size_hw, self.band_count)
+            pixels = pixels.astype(np.uint8) * np.uint8(255) if pixels.dtype == bool else pixels
+            return pixels.reshape(*self.size_hw, self.band_count)
 
 
 def _part(array: np.ndarray, window: Window, bands: Sequence[int], alpha: int | None) -> Pixels:
@@ -146,6 +169,14 @@ def _part(array: np.ndarray, window: Window, bands: Sequence[int], alpha: int | 
     part = array[y0:y1, x0:x1]
     values = part if list(bands) == list(range(part.shape[2])) else part[..., list(bands)]
     return Pixels(values, None, None if alpha is None else part[..., alpha])
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, finding: str) -> Iterator[None]:
+    try:
+        yield
+    except DECODING_ERRORS as error:
+        raise RossamError(path, f"{finding} ({error})", ANOTHER_FILE) from error
 
 
 def _opened(path: Path) -> Image.Image:

@@ -51,6 +51,8 @@ BLOCK = 2**21
 """Pixels converted at once: the memory a large scene takes beside its result."""
 USUAL_NODATA = (-9999, -32768, -99999, float(np.finfo(np.float32).min))
 """Values that stand for missing pixels in many files; they take the contrast where a file does not say so."""
+MAX_PIXELS = 2**30
+"""Pixels decoded at once, 3 GiB as RGB; a sparse file of a few bytes may state any size."""
 SAMPLE = 2**24
 """Values of a whole dataset that percentiles are computed from, at most: evenly spaced pixels of every image."""
 Limits = tuple[float, float]
@@ -218,7 +220,7 @@ def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[P
         low, high = read_json(path)
         return float(low), float(high)
 
-    return cached((cache or cache_dir()) / "stretches" / f"{key}.json", compute, load=load, save=write_json)
+    return cached((cache or cache_dir()) / "stretches" / f"{key}.json.gz", compute, load=load, save=write_json)
 
 
 def _add_values(parts: list[np.ndarray], source: ImageSource, reading: DatasetReading, sample: int) -> None:
@@ -275,6 +277,9 @@ def _limits(source: ImageSource, reading: DatasetReading) -> Limits:
 def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.ndarray:
     """A window of an opened image, uint8 H×W×3, converted block by block."""
     x0, y0, x1, y1 = window
+    if (pixels := (y1 - y0) * (x1 - x0)) > MAX_PIXELS:
+        finding = f"{pixels:,} pixels are to be decoded at once, the limit is {MAX_PIXELS:,}"
+        raise RossamError(source.where, finding, "read it in windows, as `rossam convert --data scene.tif` does")
     bands, alpha = _bands(source, reading)
     limits = _limits(source, reading)
     result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)

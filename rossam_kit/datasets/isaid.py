@@ -15,7 +15,6 @@ by the border of a patch is the part inside; `visible` among its attributes is t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import warnings
@@ -121,10 +120,12 @@ def _patches_of(base: Path, root: Path, cache: Path, report: Report) -> FrameSet
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     key = stable_hash([PATCHES_VERSION, PATCH, OVERLAP, states])[:16]
     folder = cache / NAME / f"{base.name}-{key}"
-    index = folder / "index.json"
+    index = folder / "index.json.gz"
     if index.exists():
-        with contextlib.suppress(RossamError):  # damaged, or patches were removed: cut anew
+        try:
             return read_whole_index(index)
+        except RossamError as error:
+            warnings.warn(f"the patches of {base.name} are cut again: {error}", stacklevel=2)
     pixels = _read_files(files, report)
     if pixels is None:
         return None

@@ -214,7 +214,7 @@ def indexed(
     states = sorted(_file_states(folders))
     state, seen = stable_hash([READERS_VERSION, states])[:16], {name for name, *_ in states}
     folder = (cache or cache_dir()) / "indices"
-    path = folder / f"{name}-{origin}-{state}.json"
+    path = folder / f"{name}-{origin}-{state}.json.gz"
 
     def load(path: Path) -> FrameSet:
         with _collector_paused():
@@ -222,7 +222,7 @@ def indexed(
 
     def save(temporary: Path, frames: FrameSet) -> None:
         write_coco_index(frames, temporary, image_root=root)
-        for stale in folder.glob(f"{name}-{origin}-*.json"):
+        for stale in folder.glob(f"{name}-{origin}-*.json*"):
             stale.unlink(missing_ok=True)
 
     return cached(path, lambda: with_reading(_with_file_names(read(), root), cache=cache), load=load, save=save)

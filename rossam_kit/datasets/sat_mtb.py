@@ -21,6 +21,7 @@ are taken as outer edges. Nothing states whether the first pixel is 0 or 1; it i
 from __future__ import annotations
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from os import PathLike
@@ -73,6 +74,8 @@ Kind = Literal["seg", "hbb", "obb", "mot"]
 SHEETS: Mapping[str, str] = {"seg": "seg", "hbb": "det_HBB", "obb": "det_OBB", "mot": "mot"}
 FOLDERS: Mapping[str, str] = {"seg": "seg", "hbb": "det/HBB", "obb": "det/OBB", "mot": "mot"}
 SPLIT_FILE = "data_split.xlsx"
+MAX_WORKBOOK = 100_000_000
+"""Bytes of a workbook's parts, unpacked."""
 LAYOUT = f"""\
     {SPLIT_FILE}
     airplane/01/img/000001.png …
@@ -167,6 +170,10 @@ def read_xlsx(path: str | PathLike) -> dict[str, list[list[str]]]:
         RossamError: no such file, or not a readable workbook.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > MAX_WORKBOOK:
+            raise ValueError(f"it unpacks to {size:,} bytes, the limit is {MAX_WORKBOOK:,}")
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str, na_filter=False, engine="openpyxl")
     except FileNotFoundError as error:
         raise RossamError(path, "no such file", "check the path, or download the workbook again") from error

@@ -30,6 +30,8 @@ ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 REDUCED, MASK = 1, 4
 """Bits of the tag NewSubfileType: an overview, a transparency mask."""
 GDAL_NODATA, ORIENTATION = 42113, 274
+MAX_BLOCK = 2**32
+"""Bytes of a strip or tile, decoded: a larger one would fill the memory before a pixel of it is seen."""
 GDAL_CACHE = 2**26
 """Bytes of decoded blocks that GDAL may keep; its default is a twentieth of the machine's memory."""
 SAVE_AGAIN = "copy the file again, or save it anew with `gdal_translate -co COMPRESS=DEFLATE IN.tif OUT.tif`"
@@ -142,6 +144,11 @@ class TiffImage(contextlib.ExitStack):
         if self._photometric == WHITE_IS_ZERO and page.dtype.kind not in "bu":
             finding = f"its {page.dtype} samples have photometric interpretation MINISWHITE, which has no full scale"
             raise RossamError(self.where, finding, "save it as MINISBLACK")
+        rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (self.block_rows, self.size_hw[1])
+        block = rows * columns * self._samples * page.dtype.itemsize
+        if block > MAX_BLOCK:
+            finding = f"its strips or tiles take {block:,} bytes each, the limit is {MAX_BLOCK:,}"
+            raise RossamError(self.where, finding, "save it in tiles: `gdal_translate -co TILED=YES IN OUT.tif`")
         ends = np.add(page.dataoffsets, page.databytecounts)
         if len(ends) == 0 or ends.max() > file_size:
             raise RossamError(self.where, f"is truncated: {file_size} bytes of {max(ends, default=0)}", SAVE_AGAIN)

@@ -26,6 +26,8 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFE
 """What Python's readers raise for damaged, truncated and encrypted archives."""
 MIN_LIMIT, MAX_RATIO = 1_000_000_000, 100
 """Images hardly compress, annotations in text at most some 20 times; deflate's extreme is 1,000 times."""
+HEADER = 512
+"""Bytes that each member counts besides its own, so that the number of files is limited, too."""
 
 
 def is_archive(name: str) -> bool:
@@ -77,7 +79,7 @@ def _checked_members(archive: Path, opened: Archive) -> tuple[list[Member], int]
     for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
         is_tar = isinstance(member, tarfile.TarInfo)
         name = member.name if is_tar else member.filename
-        total += member.size if is_tar else member.file_size
+        total += HEADER + (member.size if is_tar else member.file_size)
         if total > limit:
             raise RossamError(
                 archive,

@@ -9,7 +9,9 @@ parts of the key are stored beside the scores and in each run's folder. A killed
 from __future__ import annotations
 
 import functools
+import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,14 +24,14 @@ from pydantic import Field, model_validator
 
 from rossam_core.devices import has_fast_bfloat16, resolve_device, thread_count
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, read_json, write_json
+from rossam_core.files import cache_dir, read_sealed, write_json, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.lora import merge_adapters
 from rossam_core.model.segmenter import PromptableSegmenter, build_model, load_run
 from rossam_core.model.weights import SHIPPED, weights_hash
 from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
-from rossam_core.training.run_folder import STATE, is_finished
+from rossam_core.training.run_folder import STATE, check_files, is_finished
 from rossam_core.training.train import fit
 from rossam_kit.cache import cached, exclusive, load_table, result_key, save_table, versions
 from rossam_kit.config import CONFIGS, Profile
@@ -160,6 +162,7 @@ class Experiments:
         self._models: dict[str, PromptableSegmenter] = {}
         self._others: dict[str, Experiments] = {}
         self._results: dict[str, RowResult] = {}
+        self._whole: set[Path] = set()
 
     @cached_property
     def specs(self) -> dict[str, TableSpec]:
@@ -343,11 +346,11 @@ class Experiments:
         def save(temporary: Path, result: RowResult) -> None:
             facts = {"label": spec.label, "objects": result.objects, "seconds": result.seconds}
             parts = self.key_parts(spec) | {"versions": versions(SCORING_VERSION)}
-            write_json(facts_path, facts | {"key": parts})
+            write_sealed(facts_path, facts | {"key": parts})
             save_table(temporary, result.scores)
 
         def load(path: Path) -> RowResult:
-            facts = read_json(facts_path)
+            facts = read_sealed(facts_path)
             return RowResult(spec, load_table(path), key, facts["seconds"], facts["objects"], self)
 
         return cached(path, lambda: self._computed(spec, key), load=load, save=save)
@@ -417,8 +420,11 @@ class Experiments:
 
 
 def train(runs: Sequence[tuple[Experiments, RunConfig]]) -> None:
-    """Train the runs that are not finished, the longest first: on a processor one per core, on a GPU one at a time."""
-    missing = {folder: (place, run) for place, run in runs if not is_finished(folder := place.run_folder(run))}
+    """Train the runs that are not there, or damaged, the longest first: on a processor one per core, on a GPU one at a
+    time.
+    """
+    folders = {place.run_folder(run): (place, run) for place, run in runs}
+    missing = {f: (place, run) for f, (place, run) in folders.items() if f not in place._whole and not is_whole(f)}
     tasks = [
         (run, folder, place.run_parts(run) | {"versions": versions(TRAINING_VERSION)}, *place.training_frames)
         for folder, (place, run) in missing.items()
@@ -426,6 +432,8 @@ def train(runs: Sequence[tuple[Experiments, RunConfig]]) -> None:
     tasks.sort(key=lambda task: -task[0].training.total_samples(len(task[3])))
     for _ in run_tasks(_fit, tasks, workers=_workers(runs), desc="fine-tuning runs"):
         pass
+    for folder, (place, _) in folders.items():
+        place._whole.add(folder)
 
 
 def prepare(rows: Sequence[tuple[Experiments, RowSpec]]) -> None:
@@ -450,10 +458,25 @@ def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, v
     On a processor one thread computes, here as in a worker: with another number of threads the weights differ.
     """
     with exclusive(folder), thread_count(1 if run.device == "cpu" else None):
-        if not is_finished(folder):
+        if not is_whole(folder):
+            if folder.exists() and (fault := _fault(folder)):
+                warnings.warn(f"the run is trained again: {fault}", stacklevel=2)
+                shutil.rmtree(folder)
             write_json(folder / KEY, parts)
             fit(run, folder, train, val, progress=track)
         (folder / STATE).unlink(missing_ok=True)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder holds a finished run of undamaged files."""
+    return is_finished(folder) and not _fault(folder)
+
+
+def _fault(folder: Path) -> RossamError | None:
+    try:
+        return check_files(folder)
+    except RossamError as error:
+        return error
 
 
 @functools.cache

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rossam_core.devices import core_count, resolve_device
-from rossam_core.files import read_json
+from rossam_core.errors import RossamError
+from rossam_core.files import read_sealed
 from rossam_core.settings import flatten
 from rossam_core.training.recipes import RunConfig
 from rossam_kit.cache import versions
@@ -193,8 +195,8 @@ def reason_to_compute(place: Experiments, spec: RowSpec) -> str:
     path = place.scores_path(spec)
     if path.exists():
         return ""
-    facts = [read_json(other) for other in sorted(path.parent.glob("*.json"))]
-    earlier = [fact["key"] for fact in facts if fact["label"] == spec.label and "key" in fact]
+    facts = map(_readable, sorted(path.parent.glob("*.json")))
+    earlier = [fact["key"] for fact in facts if fact.get("label") == spec.label and "key" in fact]
     if not earlier:
         return "no earlier result"
     parts = _with_run(place, place.key_parts(spec) | {"versions": versions(SCORING_VERSION)})
@@ -211,9 +213,16 @@ def _with_run(place: Experiments, parts: Mapping[str, Any]) -> dict[str, Any]:
     method, backbone, weights = parts.get("network", (None, None, None))
     if not isinstance(weights, list):
         return dict(parts)
-    path = place.cache / "runs" / weights[0] / KEY
-    run = read_json(path) if path.exists() else {}
+    run = _readable(place.cache / "runs" / weights[0] / KEY)
     return {**parts, "network": [method, backbone], "seeds": len(weights), "run": run}
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """The values of a cached JSON file; none where it is missing or damaged."""
+    try:
+        return read_sealed(path)
+    except RossamError:
+        return {}
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rossam_core.files import read_json
+from rossam_core.files import read_sealed
 from rossam_core.settings import flatten
 from rossam_core.training import run_folder
 from rossam_core.training.augment import AugmentedView, augment
@@ -82,7 +82,7 @@ def _audit(folder: Path) -> pd.DataFrame:
     rows = [
         {"group": group_label(name), "trained": "yes" if group["trained"] else "no"}
         | {title: group[key] for key, title in AUDIT_TITLES.items()}
-        for name, group in read_json(folder / run_folder.AUDIT).items()
+        for name, group in read_sealed(folder / run_folder.AUDIT).items()
     ]
     return pd.DataFrame(rows)
 
@@ -131,7 +131,7 @@ def _costs(result: RowResult) -> dict[str, str | float | None]:
     whole = trained = seconds = views = 0
     peak = None
     if spec.trains:
-        audit = read_json(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folder.AUDIT)
+        audit = read_sealed(experiments.run_dir(spec, experiments.profile.seeds[0]) / run_folder.AUDIT)
         whole = sum(group["elements"] for group in audit.values())
         trained = sum(group["elements"] for group in audit.values() if group["trained"])
         steps = log(experiments, spec).query("kind == 'step'")

@@ -192,7 +192,7 @@ def _image_axes(
 
 def _text(figure: Figure, x: float, y: float, text: str, va: str = "top", **style) -> None:
     """Text at a place in inches from the figure's top left."""
-    figure.text(x / figure.get_figwidth(), 1 - y / figure.get_figheight(), text, va=va, **style)
+    figure.text(x / figure.get_figwidth(), 1 - y / figure.get_figheight(), text, va=va, parse_math=False, **style)
 
 
 def _count(n: int, one: str, many: str = "") -> str:

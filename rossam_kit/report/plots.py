@@ -231,7 +231,7 @@ def _chart(height: float) -> tuple[Figure, Axes]:
 
 def _categories(ax: Axes, names: Sequence[str]) -> None:
     """Names down the y axis, the first on top, and vertical rules."""
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, parse_math=False)  # a class may be called $x$
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rossam_kit.csv_text import guarded
+
 
 @dataclass(frozen=True)
 class Column:
@@ -91,7 +93,7 @@ class Table:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([column.full_label for column in self.columns])
-        writer.writerows([_exact(cell) for cell in row] for row in self.rows)
+        writer.writerows([guarded(_exact(cell)) for cell in row] for row in self.rows)
         if self.notice:
             writer.writerow([f"# {self.notice}"])
         return stream.getvalue()

@@ -306,7 +306,7 @@ def test_what_is_no_polygon_in_the_raster_is_left_out_with_its_reason(tmp_path):
         ({"annotations": "no_crs.shp"}, r"does not state the CRS of its boxes(?s:.)*--pixels"),
         ({"annotations": "two.gpkg"}, r"holds 2 layers with geometry \(first, second\)"),
         ({"path": "absent.tif"}, "no such raster file"),
-        ({"path": "broken.gpkg"}, "cannot be opened as a raster"),
+        ({"path": "broken.gpkg"}, "is not an image of a known format"),
     ],
 )
 def test_bad_input_names_the_file_and_the_remedy(tmp_path, change, message):

@@ -52,7 +52,7 @@ def test_the_second_reading_is_from_the_index(read):
 def test_any_change_of_a_file_is_seen_and_the_old_index_removed(read, dataset, tmp_path, change):
     read()
     change(dataset)
-    assert read()[1] and len(list((tmp_path / "cache/indices").glob("*.json"))) == 1
+    assert read()[1] and len(list((tmp_path / "cache/indices").glob("*.json.gz"))) == 1
 
 
 def test_a_cache_that_cannot_be_written_stops_no_reader(read, tmp_path):
@@ -67,10 +67,21 @@ def test_each_set_of_options_has_its_own_index(read):
     assert read(split="train")[1] and read(split="test")[1] and not read(split="train")[1]
 
 
-def test_a_damaged_index_is_made_anew(read, tmp_path):
+def cut_short(content):
+    return content[:100]
+
+
+def one_bit_flipped(content):
+    """In the middle of the file, where its text may stay valid."""
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_bit_flipped])
+def test_a_damaged_index_is_made_anew(read, tmp_path, damage):
     read()
-    (index,) = (tmp_path / "cache/indices").glob("made-*.json")
-    index.write_text(index.read_text()[:100])
+    (index,) = (tmp_path / "cache/indices").glob("made-*.json.gz")
+    index.write_bytes(damage(index.read_bytes()))
     with pytest.warns(UserWarning, match="is damaged and is computed again"):
         assert read()[1]
     assert not read()[1]

@@ -291,7 +291,7 @@ class TestFolders:
         monkeypatch.setattr(synthetic, "Video", Counted)
         with pytest.raises(KeyboardInterrupt):
             generate(TINY, "train", tmp_path)
-        assert not list(tmp_path.glob("*/train/index.json"))
+        assert not list(tmp_path.glob("*/train/index.json.gz"))
         resumed = generate(TINY, "train", tmp_path)
         assert len(rendered) == 4 + 6  # video 0 is not rendered again
         assert images(resumed) == images(tiny[0])

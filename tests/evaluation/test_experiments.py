@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from rossam_core.errors import RossamError
-from rossam_core.files import read_json
+from rossam_core.files import read_sealed
 from rossam_core.model.weights import SHIPPED
 from rossam_kit.config import load_profile
 from rossam_kit.experiments.experiments import Experiments, RowSpec, prepare, table_specs
@@ -65,7 +65,7 @@ def test_sam2_is_fine_tuned_from_its_own_network(experiments):
     run = experiments.run_config(spec, 0)
     assert (run.backbone, run.architecture) == ("hiera_t", {})
     assert experiments.result(spec).units()["iou"].between(0, 1).all()
-    audit = read_json(experiments.run_dir(spec) / "gradient_audit.json")
+    audit = read_sealed(experiments.run_dir(spec) / "gradient_audit.json")
     moved = {name for name, group in audit.items() if group["changed"]}
     assert moved == {"last_block", "sam_decoder"}
     assert experiments.predictor(spec).model.method == "sam2"

@@ -10,6 +10,7 @@ import torch
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from rossam_core.errors import RossamError
+from rossam_core.files import read_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
 from rossam_core.model.segmenter import build_base, build_model, load_run
@@ -42,7 +43,7 @@ def test_frozen_weights_are_unchanged_bit_for_bit_and_trained_ones_moved(finishe
     for parameter_name, after in weights(model).items():
         frozen = model.group_of(parameter_name) not in run.training.trained_groups
         assert not frozen or torch.equal(before[parameter_name], after), parameter_name
-    audit = json.loads((run_dir / "gradient_audit.json").read_text())
+    audit = read_sealed(run_dir / "gradient_audit.json")
     for group, row in audit.items():
         assert row["trained"] == (group in run.training.trained_groups)
         assert row["changed"] <= row["got_gradient"] <= row["parameters"]

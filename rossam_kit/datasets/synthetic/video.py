@@ -21,7 +21,8 @@ import numpy as np
 from scipy import ndimage
 
 from rossam_core import masks
-from rossam_core.files import stable_hash, write_bytes
+from rossam_core.errors import RossamError
+from rossam_core.files import sha256_of, stable_hash, write_bytes
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.cache import cached
 from rossam_kit.config import Split, SyntheticConfig
@@ -34,6 +35,7 @@ from rossam_kit.datasets.synthetic.scenes import SCENES
 from rossam_kit.datasets.synthetic.sensor import Sensor
 from rossam_kit.datasets.synthetic.stills import STILLS
 
+INDEX = "index.json.gz"
 GENERATOR_VERSION = 1
 """To be raised with any change of code that moves a pixel or a mask: frames of older versions are not used."""
 MANY_FRAMES = 60
@@ -57,8 +59,8 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
     """The frames of one split, rendered under `root` unless they are there already.
 
     Every `frame_stride`-th moment of a video is rendered and annotated, with its frame number kept. Files:
-    `<video>/<frame>.png`, `<video>/index.json` once the video is whole, and `index.json` once the split is;
-    so an interrupted call is taken up after its last whole video.
+    `<video>/<frame>.png`, `<video>/index.json.gz` once the video is whole, and `index.json.gz` once the split
+    is; so an interrupted call is taken up after its last whole video. Damaged videos are rendered again.
 
     Raises:
         RossamError: the folder cannot be written.
@@ -81,7 +83,7 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
 
 def is_generated(config: SyntheticConfig, split: Split, root: Path) -> bool:
     """Whether all frames of a split have been rendered under `root`."""
-    return (_split_folder(config, split, root) / "index.json").exists()
+    return (_split_folder(config, split, root) / INDEX).exists()
 
 
 def _split_folder(config: SyntheticConfig, split: Split, root: Path) -> Path:
@@ -94,8 +96,17 @@ def _moments(config: SyntheticConfig) -> range:
 
 
 def _indexed(folder: Path, compute: Callable[[], FrameSet]) -> FrameSet:
-    """Frames in `folder`, rendered unless its index is there and complete."""
-    return cached(folder / "index.json", compute, load=read_whole_index, save=lambda path, f: write_coco_index(f, path))
+    """Frames in `folder`, rendered unless its index is there and its images are as they were written."""
+    return cached(folder / INDEX, compute, load=_unchanged, save=lambda path, frames: write_coco_index(frames, path))
+
+
+def _unchanged(path: Path) -> FrameSet:
+    """The frames of an index; a missing or changed image is a `RossamError`."""
+    frames = read_whole_index(path)
+    for frame in frames:
+        if sha256_of(frame.image_path) != frame.source["sha256"]:
+            raise RossamError(frame.image_path, "is not what was written there", "delete it: it is rendered again")
+    return frames
 
 
 def _video_frames(config: SyntheticConfig, split: Split, number: int, root: Path) -> FrameSet:
@@ -111,7 +122,8 @@ def _video_frames(config: SyntheticConfig, split: Split, number: int, root: Path
             path = folder / f"{moment + 1:06d}.png"
             _, stream = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
             write_bytes(path, stream.tobytes())
-            frames.append(Frame(dataset, name, moment + 1, path, image.shape[:2], objects, attributes, AS_IT_IS))
+            place, source = (dataset, name, moment + 1, path, image.shape[:2]), {"sha256": sha256_of(path)}
+            frames.append(Frame(*place, objects, attributes, AS_IT_IS, source))
         return FrameSet(f"{dataset} {split}", frames)
 
     return _indexed(folder, compute)
