@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def convert(
         write_bytes(records.shard_path(folder, number), data)
         if progress:
             progress(len(shards[number]))
-    if not (folder / records.RECORDS).exists():
+    if not _has_table(folder, root, sum(len(frame.objects) for frame in frames)):
         _write_table(folder, shards, frames.drops)
     return Conversion(folder, root)
 
@@ -322,6 +323,20 @@ def _open(folder: Path, description: Mapping[str, Any]) -> None:
         write_json(path, there | {"images": description["images"]})
     for leftover in [*(folder / records.SHARDS).glob(".*"), *folder.glob(".manifest-*"), *folder.glob(".records-*")]:
         leftover.unlink()
+
+
+def _has_table(folder: Path, root: Path, boxes: int) -> bool:
+    """Whether `records.csv` is there and holds a row for each of the boxes; a damaged one is named in a warning."""
+    if not (folder / records.RECORDS).exists():
+        return False
+    try:
+        rows = len(Conversion(folder, root).table)
+        fault = "" if rows == boxes else f"it holds {rows:,} rows for {boxes:,} boxes"
+    except RossamError as error:
+        fault = str(error)
+    if fault:
+        warnings.warn(f"{folder / records.RECORDS} is written again: {fault}", stacklevel=3)
+    return not fault
 
 
 def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:
