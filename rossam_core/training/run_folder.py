@@ -60,6 +60,8 @@ def check_files(run_dir: Path) -> None:
     """Raise `RossamError` where a file of the run is damaged."""
     read_state(run_dir)
     _log_rows(run_dir)
+    if is_finished(run_dir) and not (run_dir / LOG).read_bytes().endswith(b"\n"):
+        raise RossamError(run_dir / LOG, "is cut short", "remove the run's folder and start again")
     for path in (run_dir / RUN, run_dir / AUDIT):
         if path.exists():
             read_sealed(path)
@@ -162,11 +164,8 @@ def append_log(run_dir: Path, row: Mapping[str, Any], on_event: OnEvent | None) 
         with open(run_dir / LOG, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
     except OSError as error:
-        finding, remedy = (
-            f"cannot be written: {error.strerror}",
-            "free some disk space, and start the same command again",
-        )
-        raise RossamError(run_dir / LOG, finding, remedy) from error
+        remedy = "free some disk space, and start the same command again"
+        raise RossamError(run_dir / LOG, f"cannot be written: {error.strerror}", remedy) from error
     if on_event:
         on_event(row["kind"], row)
 

@@ -9,6 +9,7 @@ Only the calling process writes files.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def convert(
         write_bytes(records.shard_path(folder, number), data)
         if progress:
             progress(len(shards[number]))
-    if not (folder / records.RECORDS).exists():
+    if not _has_table(folder, root, sum(len(frame.objects) for frame in frames)):
         _write_table(folder, shards, frames.drops)
     return Conversion(folder, root)
 
@@ -347,6 +348,20 @@ def _changed_data(old: Mapping[str, str], new: Mapping[str, str]) -> str:
         return "boxes, classes, or files that a VRT is made of, have changed since; the images are the same"
     more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
     return f"{changed[0]}{more} changed, appeared or disappeared since"
+
+
+def _has_table(folder: Path, root: Path, boxes: int) -> bool:
+    """Whether `records.csv` is there and holds a row for each of the boxes; a damaged one is named in a warning."""
+    if not (folder / records.RECORDS).exists():
+        return False
+    try:
+        rows = len(Conversion(folder, root).table)
+        fault = "" if rows == boxes else f"it holds {rows:,} rows for {boxes:,} boxes"
+    except RossamError as error:
+        fault = str(error)
+    if fault:
+        warnings.warn(f"{folder / records.RECORDS} is written again: {fault}", stacklevel=3)
+    return not fault
 
 
 def _write_table(folder: Path, shards: Sequence[Sequence[Frame]], drops: Sequence[Drop]) -> None:
