@@ -25,7 +25,7 @@ MISSED, EXTRA, SHARED, BEYOND = "#009e73", "#cc79a7", "#f0f0f0", "#d0d0d0"
 """Boundary of the target only, of the prediction only, of both; pixels outside the window."""
 WINDOW = "#56b4e9"
 HEAT = matplotlib.colormaps["RdBu_r"].with_extremes(bad=BEYOND)
-_SWATCH = "<span style='background:{};color:#000;padding:0 3px'>{}</span>"
+_SWATCH = "<span style='background:{};color:#000;padding:0 3px;white-space:nowrap'>{}</span>"
 LEGEND = (
     "From top to bottom: <b>mask</b> (white: ground truth; rectangle: the box) · "
     f"<b>logits</b> (blue −{LOGIT_RANGE:g}, red +{LOGIT_RANGE:g}; line: threshold) · <b>boundary</b> "

@@ -48,7 +48,8 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "") -> Figure:
     """
     need(rows, "forest", "rows")
     has_published = any(np.isfinite(row.published) for row in rows)
-    figure, ax = _chart(0.3 * sum(1 + row.label.count("\n") for row in rows) + 0.9)
+    labels = [textwrap.fill(row.label, 70) for row in rows]
+    figure, ax = _chart(0.3 * sum(1 + text.count("\n") for text in labels) + 0.9)
     for y, row in enumerate(rows):
         measured, text = row.interval, row.reason or "not measured"
         if measured is not None and not np.isnan(measured.mean):
@@ -59,7 +60,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "") -> Figure:
         ax.text(1.012, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if np.isfinite(row.published):
             ax.plot(row.published, y, **_DIAMOND)
-    _categories(ax, [textwrap.fill(row.label, 70) for row in rows])
+    _categories(ax, labels)
     if len(rows) > 20:
         ax.tick_params(axis="y", labelsize=SMALL)
     if xlabel:
