@@ -19,6 +19,7 @@ from rossam_kit.convert.command import frames_of, method_of, predictor_of, profi
 from rossam_kit.convert.outlines import outline_path
 from rossam_kit.convert.review import data_address, thumbnail
 from rossam_kit.csv_text import guarded_table
+from rossam_kit.datasets.frame_set import Drop, print_drops
 from rossam_kit.progress import duration, track
 from rossam_kit.report.objects import ObjectView, view_objects
 from rossam_kit.report.rendering import Table
@@ -60,6 +61,7 @@ def evaluate_command(
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Score every object that has a mask, write tables and page, and print the summary."""
+    from rossam_kit.convert.exports import write_drops
     from rossam_kit.experiments.scoring import predict_frames, score
 
     if not (options.annotations or options.source):
@@ -91,8 +93,12 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
             index=False, float_format="{:.3f}".format
         )
     )
-    if masks < frames.input_boxes:
-        print(f"\n{frames.input_boxes - masks:,} boxes of the input have no mask or are left out: not scored")
+    bare = [(frame, item) for frame in frames for item in frame.objects if not item.has_mask]
+    drops = [*frames.drops, *(Drop(f"{frame.key} object {item.object_id}", "has no mask", 1) for frame, item in bare)]
+    write_drops(options.out, drops)
+    if drops:
+        print(f"\nnot scored (all of it in {options.out / 'drops.csv'}):")
+        print_drops(drops)
     print(f"\n{masks:,} objects in {duration(time.time() - started)}; tables and pictures:\n  {options.out / PAGE}")
     return 0
 

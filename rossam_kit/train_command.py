@@ -84,11 +84,14 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
+    from rossam_kit.convert.exports import write_drops
     from rossam_kit.datasets.coco import write_coco_index
+    from rossam_kit.datasets.frame_set import print_drops
+    from rossam_kit.datasets.reading import is_litter
     from rossam_kit.datasets.splits import check_split, size_text, spread_objects
 
     folder = options.out
-    names = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
     if folder.is_file() or (names and not names & {HELD_OUT, BEFORE}):
         raise RossamError(
             folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
@@ -101,12 +104,16 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     print(f"network: {options.method} {choice}; recipe {options.recipe}")
     for note in notes:
         print(f"note: {note}")
+    if drops := list(dict.fromkeys((*train.drops, *val.drops))):
+        print(f"left out (all of it in {folder / 'drops.csv'}):")
+        print_drops(drops)
     run_config = _run_config(options, profile, chosen.object_count)
     if not (folder / RUN).exists():
         if rule == RULE:
             write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
         with atomic_path(folder / BEFORE) as temporary:
             _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
+        write_drops(folder, drops)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
@@ -162,6 +169,8 @@ def _backbone(options: opt.Options) -> tuple[str, str]:
         if (place / RUN).is_file():
             return read_json(place / RUN)["run"]["backbone"], f"that of the run {place}"
     large, small = ("hiera_large", "hiera_t") if options.method == "sam2" else ("vit_l", "vit_t")
+    if options.checkpoint is not None and not Path(options.checkpoint).expanduser().exists():
+        raise RossamError(options.checkpoint, "no such file or folder", "name a weights file or the folder of a run")
     if options.checkpoint is not None:
         raise RossamError(options.checkpoint, "is no run; of which network, its name does not say", "add --backbone")
     if resolve_device(options.device or "auto").type == "cpu":

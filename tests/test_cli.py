@@ -43,6 +43,13 @@ def test_bad_options_are_told_with_their_remedy(arguments, told, capsys, tmp_pat
     assert not (tmp_path / "report").exists()
 
 
+def test_a_name_that_the_system_cannot_write_is_told_with_its_remedy(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_rows", lambda options: "飞机.png".encode("ascii"))
+    assert cli.main(["rows"]) == 2
+    error = capsys.readouterr().err
+    assert "does not exist in this system's encoding, ascii" in error and "PYTHONUTF8=1" in error
+
+
 @pytest.mark.parametrize("command", ["run", "rows", "fetch", "convert", "train", "evaluate"])
 def test_every_command_has_help_with_an_example_that_is_accepted(command, capsys, monkeypatch):
     assert cli.main([command, "--help"]) == 0

@@ -48,7 +48,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def data(tiny, tmp_path_factory):
-    """`train.json`, `val.json` and `images`: twelve still images, the last two to validate on."""
+    """`train.json`, `val.json` and `images`: twelve still images, the last two to validate on, and a region."""
     root = tmp_path_factory.mktemp("data")
     (root / "images").mkdir()
     frames = with_reading(tiny.make_frames(root / "images", 12, "photo"))
@@ -58,6 +58,8 @@ def data(tiny, tmp_path_factory):
         content |= {"info": {}, "videos": [], "images": [{**i, "video_id": None} for i in content["images"]]}
         for image in content["images"]:
             del image["video_id"]
+        if name == "train":
+            content["annotations"].append({**content["annotations"][0], "id": 1000, "iscrowd": 1})
         (root / f"{name}.json").write_text(json.dumps(content))
     return root
 
@@ -110,6 +112,8 @@ def test_training_says_what_it_does_and_keeps_the_best_checkpoint(data, small, t
     printed = capsys.readouterr().out
     assert "train on 30 objects with masks in 10 images; validate on 6 objects with masks in 2 images" in printed
     assert "network: ros-sam vit_t (that of the run" in printed
+    assert "left out" in printed and "1 boxes: iscrowd: a region, not one object; --keep-crowd takes" in printed
+    assert pd.read_csv(trained / "drops.csv")["boxes"].tolist() == [1]
     assert "note: too little data" in printed and "10 of 40 objects have no mask and are left out" in printed
     before, after = map(float, re.search(r"validation IoU ([\d.]+) before, ([\d.]+) after", printed).groups())
     log = runs.read_log(trained)
@@ -195,7 +199,8 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
         (["--recipe", "released", "--set", "recipe_changes.warmup=0.1"], "it changes the recipe paper, not released"),
         (["--set", "training.sampels=8"], "did you mean 'samples'"),
         (["--source", "viso"], "--source: has no effect with --annotations"),
-        (["--checkpoint", "weights.pth"], "add --backbone"),
+        (["--checkpoint", "weights.pth"], "weights.pth: no such file or folder"),
+        (["--checkpoint", "train.json"], "add --backbone"),
         (["--recipe", "best"], "--recipe"),
         (["--val", "train.json"], "10 of 10 validation images are training images"),
         (["--val", "boxes.json"], "none of 8 objects in 2 images to validate on has a mask"),
@@ -274,7 +279,8 @@ def test_evaluation_scores_by_class_and_size_with_intervals(method, data, small,
     assert summary.loc[0, "iou_low"] < summary.loc[0, "iou"] < summary.loc[0, "iou_high"]
     assert summary["group"].tolist()[-1] == "plane" and summary["objects"][1:-1].sum() == 30
     printed = capsys.readouterr().out
-    assert "10 boxes of the input have no mask or are left out: not scored" in printed
+    assert "10 boxes: has no mask (first: " in printed and "1 boxes: iscrowd: a region" in printed
+    assert pd.read_csv(tmp_path / "out/drops.csv")["reason"].value_counts().tolist() == [10, 1]
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("<figure>") == 30 and all(f"<h2>{title}</h2>" in page for title in ("Worst", "Median", "Best"))
     assert "http" not in page.replace("data:image", "")

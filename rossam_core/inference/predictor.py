@@ -106,6 +106,9 @@ class Predictor:
         self, model: PromptableSegmenter, config: InferenceConfig | None = None, device: str | torch.device = "auto"
     ):
         self.config = config or InferenceConfig()
+        if self.config.mask_source in ("hq", "sum") and not model.has_hq_head:
+            remedy = "use mask_source=sam or default, or build the model as hq-sam or ros-sam"
+            raise RossamError(f"mask_source {self.config.mask_source}", f"model {model.method} has no HQ head", remedy)
         self.device = resolve_device(str(device))
         self.model = model.to(self.device).eval()
 
@@ -117,8 +120,7 @@ class Predictor:
             boxes_xyxy: N×4 frame pixels, or empty.
 
         Raises:
-            RossamError: image or boxes cannot be used (all bad boxes are named), the model has no such mask
-                source, or its logits are not finite.
+            RossamError: image or boxes cannot be used (all bad boxes are named), or logits are not finite.
         """
         return next(self.predict_many([(image, boxes_xyxy)]))
 
@@ -249,9 +251,6 @@ class Predictor:
             source = self.model.default_mask_source
         if source == "sam":
             return output.sam
-        if output.hq is None:
-            remedy = "use mask_source=sam or default, or build the model as hq-sam or ros-sam"
-            raise RossamError(f"mask_source {source}", f"model {self.model.method} has no HQ head", remedy)
         return output.hq if source == "hq" else output.sam + output.hq
 
 

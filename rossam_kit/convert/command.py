@@ -6,7 +6,6 @@ Writes a folder of masks (`mask_records`) that holds exports and review, and pri
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -21,7 +20,7 @@ from rossam_core.files import cache_dir, read_json
 from rossam_core.settings import flatten, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
-from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.datasets.frame_set import Drop, FrameSet, by_reason, print_drops
 from rossam_kit.progress import duration
 
 BASELINES = ("box", "ellipse", "grabcut")
@@ -143,20 +142,11 @@ def _refuse_nothing(frames: FrameSet) -> None:
     """Raise the error that says why there is no box to convert."""
     if not frames.input_boxes:
         raise RossamError(frames.name, f"{len(frames)} frames hold no box", "name another split or a higher --limit")
-    reasons = "; ".join(f"{count:,}: {reason}" for reason, count, _ in _by_reason(frames.drops) if count)
+    reasons = "; ".join(f"{count:,}: {reason}" for reason, count, _ in by_reason(frames.drops) if count)
     finding = f"each of the {frames.input_boxes:,} boxes is left out ({reasons})"
     is_crowd = any(drop.reason.startswith("iscrowd") for drop in frames.drops)
     remedy = "take such regions as objects with --keep-crowd" if is_crowd else "correct the annotations"
     raise RossamError(frames.name, finding, remedy)
-
-
-def _by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
-    """Reason without its values (`[…]`, numbers), boxes left out for it, and those drops; most boxes first."""
-    groups: dict[str, list[Drop]] = {}
-    for drop in drops:
-        groups.setdefault(re.sub(r"\[[^]]*\]|'[^']*'|-?\d[\d.]*", "…", drop.reason), []).append(drop)
-    shown = [(of[0].reason if len(of) == 1 else reason, sum(d.boxes for d in of), of) for reason, of in groups.items()]
-    return sorted(shown, key=lambda group: -group[1])
 
 
 def profile_of(options: opt.Options, overrides: dict[str, Any]) -> config.Profile:
@@ -375,10 +365,7 @@ def _print_result(conversion, written: Sequence[tuple[str, Path]], review, secon
     left_out = sum(drop.boxes for drop in drops)
     if drops:
         print(f"\nleft out (all of it in {conversion.folder / 'records.csv'} and in every export):")
-    for reason, boxes, of_reason in _by_reason(drops):
-        entries = f"{boxes:,} boxes" if boxes else f"{len(of_reason):,} without boxes"
-        hint = "; --keep-crowd takes them as objects" if reason.startswith("iscrowd") else ""
-        print(f"  {entries}: {reason}{hint} (first: {of_reason[0].where})")
+        print_drops(drops)
     print("\nlook at these first:")
     for row in table.sort_values("review_rank").head(WORST).itertuples():
         place = f"{row.video}/{row.frame:06d} #{row.object_id}"

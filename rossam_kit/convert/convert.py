@@ -32,6 +32,7 @@ from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.csv_text import guarded_table
 from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.datasets.reading import is_in_use
 from rossam_kit.parallel import Engine, run_tasks
 from rossam_kit.progress import track
 from rossam_kit.report.provenance import versions
@@ -316,9 +317,10 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
     """Create the folder, or check that it belongs to the same conversion; `hashes`: of images, relative to the root."""
     path, images = folder / records.MANIFEST, folder / records.IMAGES
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or is_in_use(folder)):
             remedy = "name a new folder, or one that a conversion has begun"
-            raise RossamError(folder, f"is not empty, and has no {records.MANIFEST}", remedy)
+            finding = f"is not empty, and has no {records.MANIFEST}" if folder.is_dir() else "is a file"
+            raise RossamError(folder, finding, remedy)
         write_json(path, description)
         write_json(images, hashes)
         return

@@ -25,6 +25,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, read_json, write_json
 from rossam_kit.convert.exports import Names, bridged, loops_of, with_masks, write_drops, write_text
 from rossam_kit.convert.mask_records import Conversion
+from rossam_kit.datasets.coco import segmentation_fault
 from rossam_kit.datasets.frame_set import Drop
 
 
@@ -98,7 +99,7 @@ def read_cvat(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
     except (OSError, ElementTree.ParseError) as error:
         raise RossamError(path, f"cannot be read ({error})", "export the task as CVAT for images 1.1") from error
     for image in root.iter("image"):
-        key = names.key_of_file(image.get("name"), drops)
+        key = names.key_of_file(image.get("name"), drops, image.get("height"), image.get("width"))
         if key is None:
             continue
         yield Found(key)
@@ -257,12 +258,16 @@ def read_labelme(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found
         if not path.exists():
             continue
         yield Found(key)
-        groups: dict[tuple, list[np.ndarray]] = defaultdict(list)
-        for number, shape in enumerate(read_json(path).get("shapes", ())):
+        content, groups = read_json(path), defaultdict(list)
+        names.check_size(key, content.get("imageHeight"), content.get("imageWidth"))
+        for number, shape in enumerate(content["shapes"]):
             points, group = np.array(shape.get("points", ()), dtype=float), shape.get("group_id")
             identity = (group, shape.get("label"), None if group is not None else number)
-            if shape.get("shape_type") == "polygon" and len(points) >= 3:
-                groups[identity].append(masks.decode([points.ravel().tolist()], names.size_of[key]))
+            is_polygon, polygon = shape.get("shape_type") == "polygon", [points.ravel().tolist()]
+            if is_polygon and (fault := segmentation_fault(polygon, names.size_of[key])):
+                drops.append(Drop(f"{key} polygon {number + 1}", fault))
+            elif is_polygon:
+                groups[identity].append(masks.decode(polygon, names.size_of[key]))
             elif shape.get("shape_type") == "mask" and shape.get("mask"):
                 content = np.frombuffer(base64.b64decode(shape["mask"]), dtype=np.uint8)
                 piece = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0

@@ -34,7 +34,7 @@ from rossam_core.files import atomic_path, stable_hash, write_bytes, write_json
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import is_hole, outlines
 from rossam_kit.csv_text import guarded
-from rossam_kit.datasets.frame_set import Drop, FrameSet, class_finder
+from rossam_kit.datasets.frame_set import Drop, FrameSet, class_finder, input_ids
 
 MOST_LABELS = 2**16 - 1
 EXIF_ORIENTATION = 0x0112
@@ -70,9 +70,9 @@ class Names:
             file = os.path.relpath(frame.image_path, self.root).replace(os.sep, "/")
             self.file_of[frame.key] = frame.source.get("file_name") or file
             self.size_of[frame.key] = frame.size_hw
-        self.image_ids = _ids((frame.key, frame.source.get("image_id")) for frame in conversion)
-        self.video_ids = _ids({f.video: f.source.get("video_id") for f in conversion if _is_video(f)}.items())
-        self.annotation_ids = _ids(
+        self.image_ids = input_ids((frame.key, frame.source.get("image_id")) for frame in conversion)
+        self.video_ids = input_ids({f.video: f.source.get("video_id") for f in conversion if _is_video(f)}.items())
+        self.annotation_ids = input_ids(
             ((frame.key, record.object_id), record.source.get("annotation_id"))
             for frame in conversion
             for record in frame.objects
@@ -105,12 +105,20 @@ class Names:
     def _key_of(self) -> dict[str, str]:
         return {file: key for key, file in self.file_of.items()}
 
-    def key_of_file(self, file: Any, drops: list[Drop]) -> str | None:
+    def key_of_file(self, file: Any, drops: list[Drop], *stated_hw: Any) -> str | None:
         """The frame of a file name that another tool states; None, and a drop, where there is none."""
         key = self._key_of.get(file)
         if key is None:
             drops.append(Drop(f"image {file}", "is none of the conversion"))
+        else:
+            self.check_size(key, *stated_hw)
         return key
+
+    def check_size(self, key: str, *stated_hw: Any) -> None:
+        """Raise `RossamError` where another tool states another height and width for a frame."""
+        if None not in stated_hw and stated_hw and tuple(map(float, stated_hw)) != tuple(self.size_of[key]):
+            finding = f"height, width is {stated_hw} there, and {tuple(self.size_of[key])} in the conversion"
+            raise RossamError(f"image {self.file_of[key]}", finding, "edit the masks on the images they were made of")
 
     def row(self, frame: FrameRecord, record: MaskRecord) -> tuple:
         """Columns of `annotations.csv`: what joins a mask to the input's annotation."""
@@ -125,13 +133,6 @@ ROW = ("file_name", "image_id", "annotation_id", "category_id", "category", "vid
 def _is_video(frame: FrameRecord) -> bool:
     """False for stills of a COCO file: images without a video."""
     return "image_id" not in frame.source or frame.source.get("video_id") is not None
-
-
-def _ids(items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Key → the input's id; where ids are missing or not unique, numbers from 1."""
-    ids = dict(items)
-    whole = None not in ids.values() and len(set(ids.values())) == len(ids)
-    return ids if whole else {key: number for number, key in enumerate(ids, start=1)}
 
 
 def _shortened(name: str, most: int = 250) -> str:
@@ -277,7 +278,7 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
             frame.video, {"name": frame.video, "height": height, "width": width, "file_names": []}
         )
         video["file_names"].append(names.file_of[frame.key])
-    video_ids = names.video_ids if set(videos) <= set(names.video_ids) else _ids((name, None) for name in videos)
+    video_ids = names.video_ids if set(videos) <= set(names.video_ids) else input_ids((name, None) for name in videos)
     for frame in conversion:
         for record in frame.objects:
             if not readable(frame) or box_problems(np.array([record.box_xyxy]), frame.size_hw):
@@ -292,7 +293,7 @@ def write_youtube_vis(conversion: Conversion, path: str | Path) -> Path:
             values = (rle, xywh(record), record.area, annotation_id)
             for key, value in zip(lists, values, strict=True):
                 track[key][place] = value
-    ids = _ids((key, key[1]) for key in tracks)
+    ids = input_ids((key, key[1]) for key in tracks)
     annotations = []
     for key, lists in tracks.items():
         video, _, class_id = key

@@ -36,6 +36,7 @@ from rossam_kit.options import example
 
 LEAST_OVERLAP = 0.25
 """IoU of boxes from which a mask without a track is taken for a record's."""
+SAVE_ANEW = "export it anew, as the format that --format names"
 OUTCOMES = ("unchanged", "corrected", "new", "removed", "without a mask")
 
 
@@ -46,14 +47,16 @@ def _read_coco(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
     """COCO JSON: of this program, or of an editor that keeps file names and maybe tracks."""
     content = _content(place)
     classes = {each["id"]: each["name"] for each in content["categories"]}
-    keys = {image["id"]: names.key_of_file(image.get("file_name"), drops) for image in content["images"]}
+    keys = {
+        image["id"]: names.key_of_file(image.get("file_name"), drops, image.get("height"), image.get("width"))
+        for image in content["images"]
+    }
     yield from (Found(key) for key in keys.values() if key)
     for item in content["annotations"]:
+        if item["image_id"] not in keys:
+            drops.append(Drop(f"annotation {item.get('id')}", f"image_id {item['image_id']!r} points at nothing"))
         key, segmentation = keys.get(item["image_id"]), item.get("segmentation")
         if not key or not segmentation:
-            continue
-        if fault := segmentation_fault(segmentation, names.size_of[key]):
-            drops.append(Drop(f"{key} annotation {item.get('id')}", fault))
             continue
         stated = item | (item.get("attributes") or {})
         track = next((int(stated[name]) for name in TRACK_KEYS if str(stated.get(name, "")).isdecimal()), None)
@@ -88,9 +91,14 @@ def _read_mots(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
         if not path.exists():
             continue
         yield from (Found(key) for (own, _), key in keys.items() if own == sequence)
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if not line.strip():
+                continue
             time, track, number, height, width, counts = line.split()
-            if int(number) != exports.MOTS_IGNORE and (key := keys.get((sequence, int(time)))):
+            key = keys.get((sequence, int(time)))
+            if key is None:
+                drops.append(Drop(f"{sequence} frame {time}", "is none of the conversion"))
+            elif int(number) != exports.MOTS_IGNORE:
                 size = [int(height), int(width)]
                 yield Found(key, int(track), classes.get(int(number)), {"size": size, "counts": counts})
 
@@ -99,25 +107,36 @@ def _read_label_maps(place: Path, names: Names, drops: list[Drop]) -> Iterator[F
     listed = _table(place / "labels.csv")
     tracks = {(row.video, int(row.label)): int(row.object_id) for row in listed.itertuples()}
     for key, stem in names.stem_of.items():
-        label_map = cv2.imread(str(place / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
-        if label_map is None:
+        path = place / f"{stem}.png"
+        if not path.exists():
             continue
+        label_map = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if label_map is None or label_map.shape != names.size_of[key]:
+            finding = "cannot be read" if label_map is None else f"has shape {label_map.shape}"
+            raise RossamError(path, f"{finding}, expected labels of height, width {names.size_of[key]}", SAVE_ANEW)
         yield Found(key)
         for label in np.unique(label_map[label_map > 0]).tolist():
             yield Found(key, tracks.get((key.rpartition("/")[0], label)), None, masks.encode(label_map == label))
 
 
 def _read_yolo(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
-    classes = yaml.safe_load((place / "data.yaml").read_text(encoding="utf-8"))["names"]
+    path = place / "data.yaml"
+    if not path.exists():
+        raise RossamError(path, "no such file", "keep it beside the labels: it names the classes")
+    classes = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
+    classes = classes if isinstance(classes, dict) else dict(enumerate(classes))
     for key, stem in names.stem_of.items():
         path = place / exports.yolo_label_file(f"images/{stem}.png")
         if not path.exists():
             continue
         yield Found(key)
         for line in path.read_text(encoding="utf-8").splitlines():
-            number, *values = line.split()
+            number, *values = line.split() or [""]
+            if len(values) < 6:  # a blank line, or a box
+                drops.extend([Drop(f"{key} {line}", "is no polygon")] if values else [])
+                continue
             points = np.array(values, dtype=float).reshape(-1, 2) * names.size_of[key][::-1]
-            yield Found(key, None, classes[int(number)], [points.ravel().tolist()])
+            yield Found(key, None, classes.get(int(number)), [points.ravel().tolist()])
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -161,13 +180,6 @@ FLAT = ("mots", "png")
 """Formats in which a pixel has one owner: what others hide of a mask is not in them, and is taken from the record."""
 
 
-def _checked(item: Found, names: Names) -> Found:
-    """The item; a segmentation that cannot be decoded is a `ValueError`."""
-    if item.segmentation is not None and (fault := segmentation_fault(item.segmentation, names.size_of[item.key])):
-        raise ValueError(f"{item.key}: {fault}")
-    return item
-
-
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
@@ -193,14 +205,8 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
         raise RossamError(place, "no such file or folder", f"{how}, or name it with --from")
     names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
     corrected: dict[str, list[Found]] = defaultdict(list)
-    try:
-        for item in read(place, names, drops):
-            corrected[item.key].append(_checked(item, names))
-    except RossamError:
-        raise
-    except DAMAGE as error:
-        finding = f"is damaged, or no file of the format {format} ({type(error).__name__}: {error})"
-        raise RossamError(place, finding, "export it anew from the editor") from error
+    for item in _usable(read, place, names, drops):
+        corrected[item.key].append(item)
     free = conversion.table.groupby("video")["object_id"].max().to_dict()
     for frame in conversion:
         items = corrected.get(frame.key)
@@ -212,10 +218,11 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
         for item in items if format in FLAT else ():
             covered |= masks.decode(item.segmentation, frame.size_hw)
         for record, item in _pairs(frame.objects, items, frame.size_hw):
-            if record is None and item.category is None:
-                drops.append(Drop(f"{frame.key} new mask", "has no class"))
-                continue
             if record is None:
+                is_empty = not masks.decode(item.segmentation, frame.size_hw).any()
+                if is_empty or item.category is None:
+                    drops.append(Drop(f"{frame.key} new mask", "has no pixel" if is_empty else "has no class"))
+                    continue
                 free[frame.video] = free.get(frame.video, 0) + 1
             outcome, annotation = _joined(record, item, covered, frame, free.get(frame.video, 0))
             outcomes[outcome] += 1
@@ -227,6 +234,25 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
                 objects.append(annotation)
         frames.append(replace(frame.frame(), objects=tuple(objects), source=frame.source))
     return FrameSet(conversion.manifest["data"]["name"], frames, drops, conversion.classes), outcomes
+
+
+def _usable(read: Reader, place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
+    """What a reader yields, but for segmentations that cannot be decoded, which are logged."""
+    frame = ""
+    try:
+        for item in read(place, names, drops):
+            frame = f" in or after frame {item.key}"
+            fault = segmentation_fault(item.segmentation or [], names.size_of[item.key])
+            if fault:
+                name = f"mask of {item.category}" if item.track is None else f"object {item.track}"
+                drops.append(Drop(f"{item.key} {name}", fault))
+            else:
+                yield item
+    except (RossamError, UnicodeEncodeError):  # the latter: a file name that this system's encoding lacks
+        raise
+    except DAMAGE as error:
+        finding = f"is damaged or of another layout{frame} ({type(error).__name__}: {error})"
+        raise RossamError(place, finding, SAVE_ANEW) from error
 
 
 def _pairs(

@@ -24,7 +24,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import read_json, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.box_conventions import are_around, other_convention, to_xyxy
-from rossam_kit.datasets.frame_set import Drop, FrameSet
+from rossam_kit.datasets.frame_set import Drop, FrameSet, input_ids
 from rossam_kit.datasets.images import DatasetReading, image_size_hw, with_reading
 
 FORMAT = "rossam-index-1"
@@ -44,7 +44,7 @@ Json = dict[str, Any]
 
 
 def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str | os.PathLike | None = None) -> None:
-    """Write `frames` as a COCO index, atomically.
+    """Write `frames` as a COCO index, atomically. Ids are the input's, as far as it has any.
 
     Args:
         path: the JSON file.
@@ -54,9 +54,12 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
     """
     path = Path(path)
     root = path.parent if image_root is None else Path(image_root)
-    video_ids = {name: i for i, name in enumerate(dict.fromkeys(f.video for f in frames), start=1)}
+    video_ids = input_ids({f.video: f.source.get("video_id") for f in frames}.items())
+    image_ids = input_ids((number, frame.source.get("image_id")) for number, frame in enumerate(frames))
+    items = [item for frame in frames for item in frame.objects]
+    annotation_ids = input_ids((number, item.source.get("annotation_id")) for number, item in enumerate(items))
     images, annotations = [], []
-    for image_id, frame in enumerate(frames, start=1):
+    for image_id, frame in zip(image_ids.values(), frames, strict=True):
         height, width = frame.size_hw
         file = _relative_or_absolute(frame.image_path, root)
         image = {"id": image_id, "video_id": video_ids[frame.video], "frame_index": int(frame.index), "file_name": file}
@@ -65,7 +68,7 @@ def write_coco_index(frames: FrameSet, path: str | os.PathLike, image_root: str 
         images.append(image | frame.reading.as_entry())
         for item in frame.objects:
             class_id, class_name = frames.class_of(item)
-            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": class_id}
+            ids = {"id": annotation_ids[len(annotations)], "image_id": image_id, "category_id": class_id}
             ids |= {"category_name": item.category} if item.category != class_name else {}
             annotations.append(ids | _object_to_json(item, frame.size_hw))
     content = {
@@ -345,8 +348,8 @@ def _check_boxes(items: list[_Item], convention: str | None, skip_bad: bool, pro
 
 
 def _number_objects(frames: list[list[_Item]]) -> None:
-    """Object ids: the file's numbers of tracks; tracks with a name, and objects of a video without a track, get numbers
-    that no track has."""
+    """Object ids: the file's numbers of tracks; tracks with a name or a number of more than 64 bits, and objects of a
+    video without a track, get numbers that no track has."""
     taken, others = defaultdict(set), []
     for item in (item for of_frame in frames for item in of_frame):
         video = _identity(item.image.get("video_id"))
@@ -356,7 +359,7 @@ def _number_objects(frames: list[list[_Item]]) -> None:
         scope = ("image", _identity(item.image["id"])) if video is None else ("video", video)
         if value is None:
             item.faults.append(f"track_id or id is {item.entry[key]!r}, expected a whole number or a name")
-        elif isinstance(value, str) or (key == "id" and video is not None):
+        elif not _fits(value) or (key == "id" and video is not None):
             others.append(((scope, key, value), item))
         else:
             item.object_id = value
@@ -365,7 +368,7 @@ def _number_objects(frames: list[list[_Item]]) -> None:
     for place, item in others:
         scope, key, value = place
         if place not in numbers:
-            is_free = isinstance(value, int) and value not in taken[scope]
+            is_free = _fits(value) and value not in taken[scope]
             numbers[place] = value if is_free else max(taken[scope], default=0) + 1
             taken[scope].add(numbers[place])
         item.object_id = numbers[place]
@@ -412,18 +415,24 @@ def _is_name(value: Any) -> bool:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number, also one written `7.0` or `"7"`; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value.strip()):
-        return int(value)
+    """A whole number, also one written `7.0`, `"7.0"` or `"007"`; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}(\.0+)?", value.strip()):
+        return int(value.partition(".")[0])
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _fits(value: Any) -> bool:
+    """Whether this is a whole number that a table's column can hold."""
+    return isinstance(value, int) and abs(value) < 2**63
+
+
 def _identity(value: Any) -> int | str | None:
-    """An id to look up by: a whole number however it is written, or a name; None for anything else."""
+    """An id to look up by: a whole number, or a name such as `"a"` or `"007"`; None for anything else."""
     number = _whole(value)
-    return number if number is not None or not isinstance(value, str) else value or None
+    is_name = isinstance(value, str) and str(number) != value.strip()
+    return (value or None) if is_name else number
 
 
 def _lookup(entry: Json, key: str, targets: dict[int | str, Json], faults: list[str]) -> Json | None:
@@ -455,7 +464,7 @@ def _numbering(
             counts[video["id"]] += 1
             stated = next((image[key] for key in FRAME_KEYS if image.get(key) is not None), None)
             number = counts[video["id"]] if stated is None else _whole(stated)
-            if number is None or number < 0:
+            if number is None or number < 0 or not _fits(number):
                 faults.append(f"frame number is {stated!r}, expected a whole number of 0 or more")
             elif is_numbered.setdefault(video["id"], stated is not None) != (stated is not None):
                 faults.append(

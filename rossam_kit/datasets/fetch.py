@@ -32,7 +32,7 @@ from rossam_kit.datasets.catalogue import (
     steps_by_hand,
 )
 from rossam_kit.datasets.download import download, local_path
-from rossam_kit.datasets.reading import is_litter
+from rossam_kit.datasets.reading import is_in_use, is_litter
 from rossam_kit.datasets.unpack import UNSUPPORTED, check_space, is_archive, unpack
 from rossam_kit.progress import track
 
@@ -150,7 +150,7 @@ def _fetch_one(name: str, sources: Sequence[Source]) -> bool:
     if status.state != "ok":
         waiting, place = cache_dir() / "downloads" / name, place_of(name)
         is_dataset = entry_named(name).kind == "dataset"
-        if is_dataset and place.is_dir() and any(place.iterdir()) and not (place / RECORD).is_file():
+        if is_dataset and is_in_use(place) and not (place / RECORD).is_file():
             raise RossamError(place, "was not made by `rossam fetch`", "move it away, or complete it by hand")
         try:
             paths = [download(source.urls, waiting / source.name, source.known_hash) for source in sources]
@@ -207,7 +207,7 @@ def _check_one(name: str, entry: Entry, data: Path | None) -> Status:
         return Status(name, "broken" if wrong else "ok", place, (wrong or right,))
     base = locate(name, data)
     if base is None:
-        if place.is_dir() and any(place.iterdir()):
+        if is_in_use(place):
             return Status(name, "broken", place, (f"holds none of {', '.join(entry.anchors)}", *parts))
         return Status(name, "missing", place, parts)
     results = [_check_rule(rule, base) for rule in entry.layout]
@@ -305,7 +305,8 @@ def _sources(name: str, mirror: str | None) -> list[Source]:
 def _files_of(folder: Path, entry: Entry) -> list[Source]:
     """The files in a mirror's folder, for an entry whose own listing is out of reach."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    paths = [path for path in paths if path.is_file() and (is_archive(path.name) or path.suffix == ".xlsx")]
+    paths = [path for path in paths if path.is_file() and not is_litter(path.name)]
+    paths = [path for path in paths if is_archive(path.name) or path.suffix == ".xlsx"]
     if not paths:
         raise RossamError(folder, "no such folder, or no archive in it", f"put what {entry.page} holds there")
     return [

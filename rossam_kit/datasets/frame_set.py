@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -101,6 +103,33 @@ class FrameSet(Sequence[Frame]):
     def fingerprint(self) -> str:
         """See `rossam_core.records.fingerprint`."""
         return fingerprint(self.frames)
+
+
+def by_reason(drops: Sequence[Drop]) -> list[tuple[str, int, list[Drop]]]:
+    """Reason without its values (`[…]`, numbers), boxes left out for it, and those drops; most boxes first."""
+    groups: dict[str, list[Drop]] = {}
+    for drop in drops:
+        groups.setdefault(re.sub(r"\[[^]]*\]|'[^']*'|-?\d[\d.]*", "…", drop.reason), []).append(drop)
+    shown = [(of[0].reason if len(of) == 1 else reason, sum(d.boxes for d in of), of) for reason, of in groups.items()]
+    return sorted(shown, key=lambda group: -group[1])
+
+
+def print_drops(drops: Sequence[Drop]) -> None:
+    """Print how many boxes were left out for each reason, and where the first of them is."""
+    for reason, boxes, of_reason in by_reason(drops):
+        entries = f"{boxes:,} boxes" if boxes else f"{len(of_reason):,} without boxes"
+        hint = "; --keep-crowd takes them as objects" if reason.startswith("iscrowd") else ""
+        print(f"  {entries}: {reason}{hint} (first: {of_reason[0].where})")
+
+
+def input_ids(items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Key → the input's id, or the next free number where it has none (None); numbers from 1 where ids repeat."""
+    ids = dict(items)
+    given = [number for number in ids.values() if number is not None]
+    if len(set(given)) < len(given):
+        return {key: number for number, key in enumerate(ids, start=1)}
+    free = itertools.count(1 + max((number for number in given if isinstance(number, int)), default=0))
+    return {key: next(free) if number is None else number for key, number in ids.items()}
 
 
 def class_finder(classes: Sequence[tuple[int | str, str]]) -> Callable[[Any], tuple[int | str, str]]:

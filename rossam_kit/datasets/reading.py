@@ -37,8 +37,8 @@ from rossam_kit.datasets.images import image_size_hw, with_reading
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 LITTER = {
-    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "system volume information", "$recycle.bin"),
-    *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__"),
+    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "@recently-snapshot", "system volume information"),
+    *("$recycle.bin", "recycler", "lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__pycache__"),
 }
 """Names (lower case) of what systems, storage devices and archives leave in folders, besides names with a dot first."""
 READERS_VERSION = 2
@@ -104,6 +104,11 @@ def find_folder(root: str | os.PathLike, is_dataset: Callable[[Path], bool], lay
                 return folder
         level = [child for folder in level for child in subfolders(folder)]
     raise RossamError(root, f"no such dataset in it or two folders below; expected\n{layout}", how_to_get)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a folder holds anything but litter."""
+    return bool(_listed(folder))
 
 
 def subfolders(folder: Path) -> list[Path]:

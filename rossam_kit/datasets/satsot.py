@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rossam_kit.datasets.box_conventions import xywh_box
 from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.datasets.reading import find_folder, indexed, subfolders
+from rossam_kit.datasets.reading import find_folder, indexed, list_files, subfolders
 from rossam_kit.datasets.tracking_text import SEQUENCE, single_object_set
 
 NAME = "satsot"
@@ -37,6 +37,5 @@ def read_satsot(root: str | PathLike, cache: Path | None = None) -> FrameSet:
 
 
 def _is_dataset(folder: Path) -> bool:
-    return any(SEQUENCE.fullmatch(f.name) and (f / "img").is_dir() for f in subfolders(folder)) and not any(
-        (folder / "anno").glob("*.txt")
-    )
+    is_set = any(SEQUENCE.fullmatch(f.name) and (f / "img").is_dir() for f in subfolders(folder))
+    return is_set and not list_files(folder / "anno", (".txt",))  # of OOTB

@@ -73,7 +73,7 @@ class TiffImage(contextlib.ExitStack):
         bits: bit depth that the file states, where it is not the whole of `dtype` (12 for NBITS=12), else None.
         band_count: bands that can be read, alpha among them.
         alpha: index of the band that ExtraSamples names as alpha, or None.
-        alpha_is_doubtful: whether GDAL would call the band alpha by default: the fourth of four of 8 bits.
+        alpha_is_doubtful: whether the band may be a measured one: GDAL calls the first extra band alpha unasked.
         premultiplied: whether colours are multiplied by alpha already (ExtraSamples 1).
         block_rows: height of its strips or tiles, which are decoded as a whole.
         is_supported: False for colour spaces (CMYK, CIELab, …) that only Pillow converts.
@@ -95,8 +95,10 @@ class TiffImage(contextlib.ExitStack):
                 pages = [page for page in file.pages if not page.subfiletype & REDUCED]
                 self._page, *others = [page for page in pages if not page.subfiletype & MASK]
                 shape = self._page.shaped[2:4]
-                masks = [page for page in pages if page.subfiletype & MASK and page.shaped[2:4] == shape]
-                self._mask = masks[0] if masks else None
+                masks = [page for page in pages if page.subfiletype & MASK]
+                beside = self.where.with_name(f"{self.where.name}.msk")  # where GDAL puts masks by default
+                masks += opened.enter_context(tifffile.TiffFile(beside)).pages if beside.is_file() else []
+                self._mask = next((page for page in masks if page.shaped[2:4] == shape), None)
                 self._read_tags()
             self._check(file.filehandle.size)
             self.push(opened.pop_all())
@@ -124,7 +126,7 @@ class TiffImage(contextlib.ExitStack):
         self.band_count = self._samples if self._colormap is None else 3
         self.alpha = self._samples - len(extras) + alphas[0] if alphas else None
         self.premultiplied = bool(alphas) and extras[alphas[0]] == ASSOCIATED_ALPHA
-        self.alpha_is_doubtful = (page.dtype, self._samples, extras) == (np.uint8, 4, [UNASSOCIATED_ALPHA])
+        self.alpha_is_doubtful = bool(alphas) and not self.premultiplied
         self._nodata = _nodata(page, self.where)
 
     def _check(self, file_size: int) -> None:
@@ -174,7 +176,7 @@ class TiffImage(contextlib.ExitStack):
         stored = [0] if self._colormap is not None else [*bands, *([] if alpha is None else [alpha])]
         with self._decoding("is damaged or truncated, or of an unknown compression"):
             values = self._decode(window, stored)
-            valid = None if self._mask is None else _decode_page(self._mask, window) != 0
+            valid = None if self._mask is None else (_decode_page(self._mask, window) != 0).all(axis=2, keepdims=True)
         opacity = None if alpha is None else values[..., -1]
         values = values if alpha is None else values[..., :-1]
         missing = None if self._nodata is None else _equals(values, self._nodata)

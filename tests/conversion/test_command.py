@@ -232,6 +232,9 @@ def test_model_and_inference_settings_have_their_effect_on_every_method(method, 
         assert predictor.model.backbone == "hiera_tiny"
     else:
         assert (predictor.model.arch.depth, predictor.model.input_size) == (2, 64)
+    if method in ("sam", "sam2"):
+        with pytest.raises(RossamError, match=f"mask_source hq: model {method} has no HQ head"):
+            predictor_of(method, load_profile("demo", settings | {"inference.mask_source": "hq"}))
 
 
 @pytest.mark.parametrize("method", ["sam", "sam2"])

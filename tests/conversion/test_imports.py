@@ -223,10 +223,8 @@ def test_masks_without_tracks_join_by_box_and_others_are_new(done, tmp_path):
     assert outcomes == {"unchanged": 11, "new": 1, "removed": 1}
     assert [o.object_id for o in frames[0].objects] == [7, 14, 15] and frames[0].objects[2].box_xyxy == (50, 2, 60, 9)
     reasons = {drop.where: drop.reason for drop in frames.drops}
-    assert (
-        reasons["image elsewhere.png"] == "is none of the conversion"
-        and "1 points" in reasons[f"{frames[0].key} annotation 100"]
-    )
+    assert reasons["image elsewhere.png"] == "is none of the conversion"
+    assert "1 points" in reasons[f"{frames[0].key} mask of ship"]
 
 
 def test_frames_that_a_file_does_not_list_keep_their_masks(done):
@@ -238,6 +236,79 @@ def test_frames_that_a_file_does_not_list_keep_their_masks(done):
     frames, outcomes = imports.corrected(done, "labelme")
     assert outcomes == {"unchanged": 10, "removed": 2}
     assert frames.drops[0].where == "clip 0/000002 line 1"
+
+
+def first(folder, pattern):
+    return sorted(folder.glob(pattern))[0]
+
+
+def replaced(pattern, old, new):
+    """Replaces text in the first file that matches, once."""
+
+    def edit(place):
+        path = first(place, pattern) if place.is_dir() else place
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return edit
+
+
+def put(pattern, text):
+    """Puts text before the first file that matches."""
+    return lambda place: replaced(pattern, first(place, pattern).read_text(), text + first(place, pattern).read_text())(
+        place
+    )
+
+
+def put_image(shape):
+    return lambda place: cv2.imwrite(str(first(place, "*/*.png")), np.ones(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("format", "edit", "told"),
+    [
+        ("coco", replaced("", '"image_id"', '"picture"'), r"coco\.json: is damaged .*KeyError: 'image_id'"),
+        ("youtube-vis", replaced("", '"videos"', '"clips"'), r"youtube_vis\.json: is damaged .*KeyError: 'videos'"),
+        ("youtube-vis", replaced("", '"segmentations": [', '"segmentations": [null, '), "after frame .*is longer"),
+        ("coco", replaced("", '"height": ', '"height": 9'), r"image .*\.png: height, width is \(9"),
+        ("cvat", replaced("annotations.xml", 'height="', 'height="9'), r"image .*\.png: height, width is \('9"),
+        ("labelme", replaced("*/*.json", '"imageWidth": ', '"imageWidth": 9'), r"image .*\.png: height, width is"),
+        ("mots", put("*/*/gt/gt.txt", "1 1 1\n"), "mots: is damaged .*after frame .*expected 6"),
+        ("mots", put("*/*/gt/gt.txt", "1 a 1 9 9 0\n"), "mots: is damaged .*'a'"),
+        ("png", put_image((5, 5)), r"\.png: has shape \(5, 5\)"),
+        ("png", put_image((*SIZE_HW, 3)), r"\.png: has shape .*3\)"),
+        ("png", lambda place: first(place, "*/*.png").write_bytes(b"x"), r"\.png: cannot be read"),
+        ("yolo", put("labels/*/*.txt", "0 0 0 1 1 1 0 1\n"), "yolo: is damaged .*reshape"),
+        ("yolo", put("labels/*/*.txt", "ship 0 0 1 1 1 0\n"), "yolo: is damaged .*'ship'"),
+        ("yolo", lambda place: (place / "data.yaml").unlink(), r"data\.yaml: no such file"),
+        ("cvat", replaced("annotations.xml", 'rle="', 'rle="x'), "cvat: is damaged .*invalid literal"),
+        ("label-studio", replaced("tasks.json", '"rle": [', '"rle": ["x", '), "label_studio: is damaged"),
+        ("labelme", replaced("*/*.json", '"points": [', '"points": ["x", '), "labelme: is damaged"),
+    ],
+)
+def test_damaged_files_are_told_with_the_frame_before_the_damage(format, edit, told, done):
+    edit(export(done, format))
+    with pytest.raises(RossamError, match=rf"{told}(?s:.)*Remedy: "):
+        imports.corrected(done, format)
+
+
+@pytest.mark.parametrize(
+    ("format", "edit", "drop"),
+    [
+        ("coco", replaced("", '"image_id": ', '"image_id": 9'), "points at nothing"),
+        ("mots", put("*/*/gt/gt.txt", "99 1 1 9 9 0\n\n"), "is none of the conversion"),
+        ("mots", put("*/*/gt/gt.txt", "1 1 1 9 9 0\n"), "mask is encoded for size"),
+        ("yolo", put("labels/*/*.txt", "0 0.5 0.5 0.1 0.1\n\n"), "is no polygon"),
+        ("yolo", put("labels/*/*.txt", "0 nan 0 1 1 1 0\n"), "finite"),
+        ("yolo", put("labels/*/*.txt", "0 5 5 6 5 6 6\n"), "has no pixel"),
+        ("labelme", replaced("*/*.json", '"points": [[', '"points": [[NaN, 1], ['), "finite"),
+        ("labelme", replaced("*/*.json", '"points": [[', '"points": [[1e9, 1], ['), "has coordinate 1e+09"),
+        ("labelme", replaced("*/*.json", '"points": [[', '"points": [[1, 1]], "old": [['), "1 points"),
+    ],
+)
+def test_single_masks_that_cannot_be_used_are_listed(format, edit, drop, done):
+    edit(export(done, format))
+    frames, outcomes = imports.corrected(done, format)
+    assert [drop in each.reason for each in frames.drops].count(True) == 1 and outcomes["unchanged"] >= 11
 
 
 @pytest.mark.parametrize(("place", "told"), [("nowhere", "no such file"), ("bad.json", "has no annotations"),

@@ -132,6 +132,20 @@ def test_ids_classes_and_names_of_the_file_are_kept(tmp_path, dataset):
     assert again.classes == frames.classes and again.input_boxes == frames.input_boxes == 4
 
 
+def test_an_index_has_the_ids_of_its_input_and_free_ones_for_what_is_new(tmp_path, dataset):
+    frames = read(tmp_path, dataset)
+    new = ObjectAnnotation(99, "ship", (1, 1, 3, 3))
+    frames = frames.subset([frame.with_objects([*frame.objects, new]) for frame in frames])
+    write_coco_index(frames, tmp_path / "index.json")
+    content = json.loads((tmp_path / "index.json").read_text())
+    files = {image["id"]: image["file_name"] for image in dataset["images"]}
+    assert {image["id"]: image["file_name"].rpartition("/")[2] for image in content["images"]} == files
+    given = {a["id"]: a["image_id"] for a in dataset["annotations"]}
+    written = {a["id"]: (a["image_id"], a["track_id"]) for a in content["annotations"]}
+    assert {number for number, (_, track) in written.items() if track == 99}.isdisjoint(given) and len(written) == 5
+    assert all(given[number] == image for number, (image, track) in written.items() if track != 99)
+
+
 def test_regions_are_objects_where_wanted(tmp_path, dataset):
     frames = read(tmp_path, dataset, keep_crowd=True)
     assert [o.object_id for o in frames[0].objects] == [9, 8] and frames.drops == ()
@@ -203,12 +217,23 @@ def test_numbers_written_otherwise_are_read_as_what_they_are(tmp_path, dataset):
     assert frames[0].source["image_id"] == "7"
 
 
+@pytest.mark.parametrize("numbers", [("000005", "000040"), ("5.0", "40"), (" 5", 40.0)])
+def test_a_frame_number_may_be_padded_and_an_id_that_is_padded_is_a_name(tmp_path, dataset, numbers):
+    dataset["videos"] = [{"id": "01", "name": "padded"}, {"id": 1, "name": "clip"}]
+    for image, number in zip(dataset["images"], numbers, strict=True):
+        image |= {"video_id": "01", "frame_id": number}
+    assert [frame.key for frame in read(tmp_path, dataset)] == ["padded/000005", "padded/000040"]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"frame_id": "third"}, "frame number is 'third'"),
         ({"frame_id": 1.5}, "frame number is 1.5"),
         ({"frame_id": True}, "frame number is True"),
+        ({"frame_id": "1.5"}, "frame number is '1.5'"),
+        ({"frame_id": 10**30}, "frame number is 10"),
+        ({"frame_id": [1]}, r"frame number is \[1\]"),
         ({"frame_index": -1}, "frame number is -1"),
         ({}, "some have a number"),
     ],
@@ -231,6 +256,15 @@ def test_objects_of_a_video_are_tracked_by_what_the_file_names_them(tmp_path, da
     dataset["annotations"][0][key] = dataset["annotations"][2][key] = 2
     frames = read(tmp_path, dataset)
     assert [(f.index, [o.object_id for o in f.objects]) for f in frames] == [(0, [2, 3]), (1, [2])]  # 2 is a track's
+
+
+def test_ids_of_more_than_64_bits_are_kept_like_names(tmp_path, dataset):
+    dataset["annotations"][0]["track_id"] = huge = 2**64 - 1
+    dataset["annotations"][1]["id"] = 2**80
+    frames = read(tmp_path, dataset)
+    assert all(item.object_id < 2**63 for frame in frames for item in frame.objects)
+    first, second = sorted(frames[1].objects, key=lambda item: item.source["annotation_id"])
+    assert first.source["track_id"] == huge and second.source["annotation_id"] == 2**80
 
 
 def test_names_as_ids_are_kept_and_numbered(tmp_path, dataset):

@@ -431,6 +431,7 @@ def test_a_mirror_folder_or_address_serves_instead(bring, server, entries, cache
     (mirror / "toy-set" / "notes.json").write_bytes(b"{}")
     (mirror / "record").mkdir()
     (mirror / "record" / "any.zip").write_bytes(server.bodies["/set.zip"])
+    (mirror / "record" / "._any.zip").write_bytes(b"what macOS leaves beside it")
     assert bring("weights", "toy-set", "record", mirror=str(mirror))[0] and server.seen == []
     (cache / "checkpoints" / "w.pth").unlink()
     server.script = ["404", "whole"]

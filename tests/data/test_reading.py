@@ -124,15 +124,18 @@ def test_a_file_in_another_convention_is_a_problem(tmp_path):
         report.raise_if_any()
 
 
-LITTER = ("__MACOSX", "@eaDir", "System Volume Information", "$RECYCLE.BIN", ".Trashes", "lost+found", "#recycle")
+LITTER = ("__MACOSX", "@eaDir", "System Volume Information", "$RECYCLE.BIN", ".Trashes", "lost+found", "#recycle",
+          "RECYCLER", ".@__thumb", "@Recently-Snapshot", ".ipynb_checkpoints")  # fmt: skip
 
 
 def test_what_systems_leave_in_folders_is_passed_over(tmp_path, read, dataset):
     for name in LITTER:
         (tmp_path / "set" / name).mkdir(parents=True)
         (dataset / name).mkdir()
+    assert not reading.is_in_use(tmp_path / "set") and not reading.is_in_use(tmp_path / "nowhere")
     (tmp_path / "set/car_01").mkdir()
-    for name in (".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "1.png"):
+    assert reading.is_in_use(tmp_path / "set")
+    for name in (".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "Icon\r", "1.png"):
         (tmp_path / "set" / name).write_bytes(b"x")
     assert [folder.name for folder in reading.subfolders(tmp_path / "set")] == ["car_01"]
     assert [path.name for path in reading.list_files(tmp_path / "set", (".png", ".db", ".ini"))] == ["1.png"]

@@ -35,12 +35,12 @@ def scene(rng):
 
 
 def write_gdal(path, pixels, **options):
-    """H×W×C by GDAL, with its defaults where `options` say nothing; `mask` is an internal one."""
+    """H×W×C by GDAL, with its defaults where `options` say nothing; `mask` is within the file, or beside it."""
     rasterio = pytest.importorskip("rasterio")
-    mask = options.pop("mask", None)
+    mask, internal = options.pop("mask", None), options.pop("internal", True)
     height, width, count = pixels.shape
     shape = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": pixels.dtype}
-    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
         warnings.simplefilter("ignore")
         with rasterio.open(path, "w", **shape, **options) as file:
             file.write(np.moveaxis(pixels, -1, 0))
@@ -132,6 +132,14 @@ def test_16_bit_files_of_gdal_show_three_bands(tmp_path, scene, reader, interlea
     image = read(tmp_path / "a.tif", "11-bit", *([f"bands 1, 2, 3 of {bands}"] if bands > 3 else []))
     np.testing.assert_array_equal(image, scaled(values[..., :3], 2047))
     assert image[28, 40].tolist() == [219, 214, 199]
+
+
+@pytest.mark.parametrize("options", [{}, {"interleave": "band"}])
+def test_near_infrared_of_16_bit_that_is_called_alpha_is_refused(tmp_path, scene, reader, options):
+    values = np.concatenate([scene, scene[..., :1]], axis=2).astype(np.uint16) * 8
+    path = write_gdal(tmp_path / "rgbn.tif", values, photometric="RGB", alpha="YES", **options)
+    with pytest.raises(RossamError, match="band 4 is called alpha, but 100%"):
+        read_image(path)
 
 
 def test_near_infrared_is_not_taken_for_alpha(tmp_path, scene, reader):
@@ -282,13 +290,16 @@ def test_a_usual_nodata_value_that_the_file_does_not_declare_is_pointed_out(tmp_
 
 
 @pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("internal", [True, False], ids=["internal", "beside"])
 @pytest.mark.parametrize(("dtype", "factor", "high"), [("uint8", 1, 255), ("uint16", 8, 2047)])
-def test_pixels_outside_an_internal_mask_are_black(tmp_path, scene, reader, tiled, dtype, factor, high):
+def test_pixels_outside_a_mask_are_black(tmp_path, scene, reader, tiled, internal, dtype, factor, high):
     values, mask = scene.astype(dtype) * factor, np.full((64, 96), 255, np.uint8)
     mask[:16, 40:] = 0
     values[:16, 40:] = np.iinfo(dtype).max
     blocks = {"tiled": True, "blockxsize": 32, "blockysize": 16} if tiled else {}
-    path = write_gdal(tmp_path / "a.tif", values, mask=mask, photometric="RGB", compress="deflate", **blocks)
+    blocks |= {"internal": internal, "photometric": "RGB", "compress": "deflate"}
+    path = write_gdal(tmp_path / "a.tif", values, mask=mask, **blocks)
+    assert (tmp_path / "a.tif.msk").exists() != internal
     image = read(path, "missing pixels", "15% of pixels")
     assert "page" not in "".join(tiff.TiffImage(path).notes)
     np.testing.assert_array_equal(image, scaled(values, high) * (mask > 0)[..., None])

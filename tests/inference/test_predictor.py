@@ -41,7 +41,7 @@ class FakeSegmenter(nn.Module):
     """Knows the answer: logits are a mask cell's signed distance to the edge of the box (`box`), or the
     brightness of the input in the cell (`bright`); positive inside."""
 
-    method, backbone, default_mask_source, supports_points = "sam", "fake", "sam", False
+    method, backbone, default_mask_source, supports_points, has_hq_head = "sam", "fake", "sam", False, False
     input_size, mask_size, pixel_mean, resize = S, S // 4, (10.0, 20.0, 30.0), "longest_side"
 
     def __init__(self, kind="box", shift=0.0):
@@ -262,7 +262,7 @@ def test_what_cannot_be_done_is_an_error_with_a_remedy():
     image, box = frame_image(50, 50), [[10, 10, 30, 30]]
     for source in ("hq", "sum"):
         with pytest.raises(RossamError, match="no HQ head"):
-            predictor(mask_source=source).predict(image, box)
+            predictor(mask_source=source)
     with pytest.raises(RossamError, match="NaN"):
         predictor(shift=float("nan")).predict(image, box)
     with pytest.raises(RossamError, match="box 1"):
