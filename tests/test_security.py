@@ -17,7 +17,6 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from rossam_kit.parallel import run_tasks
 
 from rossam_core import masks
 from rossam_core.boxes import check_boxes
@@ -35,6 +34,7 @@ from rossam_kit.datasets.coco import flat_numbers, read_coco, segmentation_fault
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.sat_mtb import read_xlsx
 from rossam_kit.options import read_settings
+from rossam_kit.parallel import run_tasks
 from rossam_kit.report import runner
 from rossam_kit.report.objects import ObjectView
 from rossam_kit.report.pictures import mask_comparison
@@ -82,7 +82,7 @@ def sources():
 FORBIDDEN = ("pickle.load", "pickle.loads", "Unpickler", "joblib.load", "joblib.Memory", "pd.read_pickle", "read_hdf")
 FORBIDDEN += ("eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "extractall", "marshal.loads")
 REQUIRED = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False")}
-FROM_A_PIPE = {("rossam_kit.parallel.py", "cloudpickle.loads")}
+FROM_A_PIPE = {("rossam_kit/parallel.py", "cloudpickle.loads")}
 
 
 def test_no_code_unpickles_a_file_or_starts_a_shell():

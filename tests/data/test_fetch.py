@@ -313,18 +313,18 @@ def test_archives_that_unpack_to_much_more_than_their_size_are_refused(tmp_path,
     write(path, {"a.bin": bytes(300_000), "b.bin": bytes(300_000)})
     size = path.stat().st_size
     monkeypatch.setattr(unpack, "MAX_RATIO", 0)
-    monkeypatch.setattr(unpack, "MIN_LIMIT", 599_999)
-    with pytest.raises(RossamError, match=f"more than 599,999 bytes, the limit for its size of {size:,}"):
+    monkeypatch.setattr(unpack, "MIN_LIMIT", 601_023)  # two members of 300,000 bytes and a header each
+    with pytest.raises(RossamError, match=f"more than 601,023 bytes, the limit for its size of {size:,}"):
         unpack.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(unpack, "MIN_LIMIT", 600_000)
+    monkeypatch.setattr(unpack, "MIN_LIMIT", 601_024)
     unpack.unpack(path, tmp_path / "out")
 
 
 def test_archives_that_do_not_fit_the_disk_are_refused(tmp_path, monkeypatch):
     write_zip(tmp_path / "a.zip", {"a.bin": b"0" * 1000})
     monkeypatch.setattr(unpack.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 999})())
-    with pytest.raises(RossamError, match="1,000 bytes are needed"):
+    with pytest.raises(RossamError, match="1,512 bytes are needed"):
         unpack.unpack(tmp_path / "a.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
