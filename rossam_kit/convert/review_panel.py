@@ -9,7 +9,7 @@ import pandas as pd
 
 from rossam_kit.convert.decisions import ACCEPTED, CORRECTED, REJECTED, Key, Review, keys_of, usable_share
 from rossam_kit.inspector import tiles
-from rossam_kit.inspector.prompt_editor import PromptEditor, PromptPanel
+from rossam_kit.prompt_editor import PromptEditor, PromptPanel
 from rossam_kit.report.objects import square_around
 
 EDITOR = 460

@@ -1,7 +1,7 @@
 """The inspector: show any object of a profile, change its prompt, and compare the masks of every method.
 
-A new object or window is encoded; a box or point inside its window is only decoded; a
-threshold needs neither. An error in any control is shown in the widget, and every control keeps working.
+A new object or window is encoded; a box or point inside its window is only decoded; a threshold needs neither. An
+error in any control is shown in the widget, and every control keeps working.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from rossam_kit.experiments.experiments import Experiments, RowSpec
 from rossam_kit.experiments.mask_scores import MaskScores, fitted_band, score_masks
 from rossam_kit.experiments.scoring import predict_frames, score, size_bin_labels
 from rossam_kit.inspector import tiles
-from rossam_kit.inspector.prompt_editor import PromptEditor, PromptPanel
 from rossam_kit.progress import track
+from rossam_kit.prompt_editor import PromptEditor, PromptPanel
 from rossam_kit.report.objects import square_around
 from rossam_kit.report.style import TARGET, Figure, label
 
@@ -271,8 +271,7 @@ class Inspector(PromptPanel):
         """Controls of the window, the threshold and the methods, and what is missing."""
         start, change = self.source.inference, self._answer
         self.mode = self._dropdown(change, "Window", ["object", "shared", "tiled", "direct"], value=start.mode)
-        rate = ipw.BoundedFloatText(start.rate, min=0.05, max=16, step=0.25, description="Rate")
-        self.rate = self._on(change, rate)
+        self.rate = self._on(change, ipw.BoundedFloatText(start.rate, min=0.05, max=16, step=0.25, description="Rate"))
         self.growth = self._dropdown(change, "Growth", get_args(Growth), value=start.growth)
         self.interpolation = self._dropdown(change, "Resampling", ["bicubic", "bilinear"], value=start.interpolation)
         threshold = ipw.FloatSlider(start.mask_threshold, min=-8, max=8, step=0.1, description="Threshold")

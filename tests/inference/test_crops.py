@@ -48,6 +48,17 @@ def test_every_box_is_served_once_by_a_window_inside_the_frame(mode, growth, rat
                 assert window.holds(hulls[i]) or (fixed and (hulls[i, 2:] - hulls[i, :2]).max() > side)
 
 
+def test_hulls_are_whole_pixels_inside_the_frame():
+    boxes = [[0.5, 0.7, 2.2, 3.0], [-4, -4, 0.5, 0.5], [58.2, 38.5, 70, 50], [60, 40, 70, 50]]
+    expected = [[0, 0, 3, 3], [0, 0, 1, 1], [58, 38, 60, 40], [59, 39, 60, 40]]
+    assert crops.pixel_hulls(boxes, (40, 60)).tolist() == expected
+
+
+def test_a_box_beyond_the_window_is_clipped_to_what_the_model_sees():
+    window = only(crops.plan([[30, 20, 50, 30]], (70, 90), S, InferenceConfig(rate=2)))
+    assert window.to_input([[-5, -5, 200, 200]]).tolist() == [[0, 0, 180, 140]]
+
+
 def test_no_boxes_need_no_window():
     assert crops.plan(np.zeros((0, 4)), (50, 50), S, InferenceConfig()) == []
 
@@ -93,6 +104,12 @@ def test_a_tile_is_the_most_central_of_those_that_hold_the_box_whole(rng):
                 if x <= hulls[i, 0] and y <= hulls[i, 1] and hulls[i, 2] <= x + 128 and hulls[i, 3] <= y + 128
             ]
             assert np.hypot(*(center - (window.x0 + 64, window.y0 + 64))) == min(rivals)
+
+
+def test_a_shared_window_holds_as_many_boxes_as_it_can():
+    boxes = [[0, 100, 5, 110], [5, 40, 10, 50], [6, 60, 11, 70], [5, 190, 10, 195]]
+    plans = crops.plan(boxes, (400, 400), S, InferenceConfig(mode="shared", rate=2, growth="none"))
+    assert [window.indices for window in plans] == [(0, 1, 2), (3,)]
 
 
 def test_shared_windows_are_few():
@@ -263,6 +280,13 @@ def test_nothing_rises_above_the_threshold_out_of_reach(rng):
                 x0, y0, x1, y1 = reach
                 above[y0:y1, x0:x1] = False
             assert not above.any()
+
+
+def test_cells_of_the_padding_reach_nothing():
+    window = only(crops.plan([[30, 30, 45, 45]], (70, 90), S, InferenceConfig(rate=2)))
+    above = np.zeros((S // 4, S // 4), dtype=bool)
+    above[-1, -1] = True
+    assert crops.reach(above, window) is None
 
 
 def test_a_frame_made_square_fills_the_input_and_its_logits_come_back_in_place():
