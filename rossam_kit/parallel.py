@@ -13,6 +13,7 @@ import pickle
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from rossam_kit.progress import VARIABLE, track
 Engine = Literal["local", "ray"]
 WORKER_BYTES = 2 << 30
 """Memory set aside for each worker process: network, libraries, one batch."""
+
+warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # it has been replaced
 
 
 def worker_count(tasks: int) -> int:
@@ -169,8 +172,8 @@ def _start_worker(payload: bytes, gpus: Sequence[str]) -> None:
     """Initialise a local worker: its shared object, its GPU, and its end together with its parent."""
     global _payload
     _payload = payload
-    # joblib replaces a worker that has grown by 300 MB, taking it for a leak; networks and frames are larger than that
-    process_executor._MAX_MEMORY_LEAK_SIZE = WORKER_BYTES
+    # joblib replaces a worker that has grown by 300 MB; networks, frames and compiled kernels are larger than that
+    process_executor._MAX_MEMORY_LEAK_SIZE = WORKER_BYTES // 2
     if gpus:  # workers are numbered in the order in which they start
         number = int(multiprocessing.current_process().name.rsplit("-", 1)[-1])
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
