@@ -123,7 +123,7 @@ def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole,
     broken = start(tmp_path / "other", tmp_path / "resumed", "--from", "02", *shown)
     folder = tmp_path / "other/scores/smoke"
     waited = time.monotonic() + 300
-    while len(list(folder.glob("*.json"))) < 3 and time.monotonic() < waited:
+    while len(list(folder.glob("*.csv.gz"))) < 3 and time.monotonic() < waited:
         time.sleep(0.2)
     kill_all(broken)
     done_before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.csv.gz")}

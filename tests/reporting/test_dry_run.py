@@ -2,7 +2,7 @@
 
 import pytest
 
-from rossam_core.files import read_json, write_json
+from rossam_core.files import read_sealed, write_sealed
 from rossam_kit import cli
 from rossam_kit.config import SyntheticConfig, load_profile
 from rossam_kit.datasets.synthetic.video import generate
@@ -119,9 +119,9 @@ def test_a_cached_row_is_counted_and_each_change_that_computes_it_anew_is_named(
     data = reason({"data.synthetic": TINY["data.synthetic"] | {"seed": 7}})
     assert [change.split(":")[0] for change in data.split("; ")] == ["data", "run.data"]
     (path,) = experiments.scores_path(spec).parent.glob("*.json")
-    content = read_json(path)
+    content = read_sealed(path)
     content["key"]["versions"]["torch"] = "1.0"
-    write_json(path, content)
+    write_sealed(path, content)
     experiments.scores_path(spec).unlink()
     assert planning.reason_to_compute(experiments, spec).startswith("versions.torch: 1.0 → ")
 
