@@ -41,8 +41,14 @@ def has_fast_bfloat16(device_type: str) -> bool:
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type == "cpu":
-        return _cpu_has("_is_amx_tile_supported") or (_cpu_has("_is_avx512_bf16_supported") and _is_amd())
+        return has_amx() or (_cpu_has("_is_avx512_bf16_supported") and _is_amd())
     return False
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether the processor has AMX, Intel's units for matrix products."""
+    return _cpu_has("_is_amx_tile_supported")
 
 
 def _cpu_has(feature: str) -> bool:

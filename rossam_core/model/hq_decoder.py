@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from segment_anything.modeling import MaskDecoder
-from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
 from rossam_core.model.sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
+from rossam_core.model.sam_modules import MLP, MaskDecoder
 
 HF_TOKEN = 5
 """Index of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""

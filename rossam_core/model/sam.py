@@ -13,18 +13,22 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, PromptEncoder, TwoWayTransformer
-from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rossam_core.devices import has_amx
 from rossam_core.errors import RossamError
+from rossam_core.model.sam_modules import ImageEncoderViT, LayerNorm2d, PromptEncoder, TwoWayTransformer
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """RGB, 0-255: SAM's normalisation and the colour its input is padded with."""
 PIXEL_STD = (58.395, 57.12, 57.375)
 PATCH = 16
 """Side of a token in input pixels."""
+FEW_TOKENS = 1024
+"""Longest sequence whose attention scores are stored for the backward pass (see `_attention`)."""
+QUERIES = 512
+"""Queries whose scores are computed at a time."""
 
 Constants = TypeVar("Constants")
 
@@ -99,7 +103,7 @@ class SplitAttention(nn.Module):
 
         q·kᵀ / √d + q·R_h[row] + q·R_w[column] = [q, √d·q·R_h, √d·q·R_w] · [k, e_row, e_column]ᵀ / √d
 
-    with unit vectors e, so that no HW×HW bias is ever stored and fused attention runs forward and backward.
+    with unit vectors e, so that no HW×HW bias is ever stored.
     """
 
     def __init__(self, dim: int, heads: int, grid: int):
@@ -119,12 +123,8 @@ class SplitAttention(nn.Module):
         q, k, v = (project(x).view(b, h * w, self.heads, -1).transpose(1, 2) for project in projections)
         d = q.shape[-1]
         row_and_column = _unit_vectors(h, w, k).expand(b, self.heads, -1, -1)
-        x = F.scaled_dot_product_attention(
-            torch.cat([q, self._position_terms(q, h, w)], dim=-1),
-            torch.cat([k, row_and_column], dim=-1),
-            F.pad(v, (0, h + w)),  # fused kernels want one width for all three
-            scale=d**-0.5,
-        )[..., :d]
+        q, k = torch.cat([q, self._position_terms(q, h, w)], dim=-1), torch.cat([k, row_and_column], dim=-1)
+        x = _attention(q, k, v, d**-0.5)
         # B×heads×HW×d -> B×H×W×C
         return self.proj(x.transpose(1, 2).reshape(b, h, w, c))
 
@@ -134,6 +134,19 @@ class SplitAttention(nn.Module):
         rel_h = torch.einsum("bnhwd,hdk->bnhwk", q, _relative(self.rel_pos_h, h))
         rel_w = torch.einsum("bnhwd,wdk->bnhwk", q, _relative(self.rel_pos_w, w))
         return torch.cat([rel_h, rel_w], dim=-1).flatten(2, 3)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(q·kᵀ · scale) · v: of few tokens in bfloat16 on a processor without AMX by products of their own, which
+    are faster there than fused kernels (`benchmarks/attention.py`), else by a fused kernel, which stores no scores.
+    """
+    few = q.shape[-2] <= FEW_TOKENS or not torch.is_grad_enabled()
+    if few and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not has_amx():
+        with torch.autocast("cpu", enabled=False):
+            k = (k * scale).transpose(-1, -2)
+            return torch.cat([(rows @ k).softmax(dim=-1) @ v for rows in q.split(QUERIES, dim=-2)], dim=-2)
+    padded = F.pad(v, (0, q.shape[-1] - v.shape[-1]))  # fused kernels want one width for all three
+    return F.scaled_dot_product_attention(q, k, padded, scale=scale)[..., : v.shape[-1]]
 
 
 def _relative(table: Tensor, size: int) -> Tensor:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import pooch
 import yaml
 from pydantic import Field, model_validator
 
@@ -28,7 +29,7 @@ from rossam_core.files import cache_dir, read_sealed, write_json, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.lora import merge_adapters
 from rossam_core.model.segmenter import PromptableSegmenter, build_model, load_run
-from rossam_core.model.weights import SHIPPED, weights_hash
+from rossam_core.model.weights import SHIPPED, default_checkpoint, weights_hash
 from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
 from rossam_core.training.run_folder import STATE, check_files, is_finished
@@ -232,6 +233,20 @@ class Experiments:
     def _backbone(self, method: Method) -> str:
         return self.base(method)["backbone"]
 
+    def _weights(self, method: Method) -> str:
+        """What the weights of `method`'s network are: hash of their file and replaced constants; no network is built.
+
+        Where there is no file (fresh weights, a folder), it is the hash of the network's tensors.
+        """
+        base = self.base(method)
+        path = base["checkpoint"] and Path(base["checkpoint"])
+        if base["checkpoint"] == "default":
+            path = default_checkpoint(base["backbone"], hq=method not in ("sam", "sam2"))
+        if path is None or not path.is_file():
+            return weights_hash(self.model(method))
+        constants = base["architecture"]
+        return _file_hash(path, path.stat().st_mtime_ns) + (f" {constants}" if constants else "")
+
     def training_config(self, spec: RowSpec, seed: int) -> TrainingConfig:
         """The row's fine-tuning: its recipe, the profile's changes and budget over it, the row's own over these.
 
@@ -272,7 +287,7 @@ class Experiments:
             "settings": run.model_dump(mode="json", exclude=excluded),
             "processor": [self._precision(run.training.precision), self.device.type],
             "data": self._training_fingerprint,
-            "weights": weights_hash(self.model("hq-sam" if run.method == "ros-sam" else run.method)),
+            "weights": self._weights("hq-sam" if run.method == "ros-sam" else run.method),
         }
 
     def run_folder(self, run: RunConfig) -> Path:
@@ -317,7 +332,7 @@ class Experiments:
         if spec.trains:
             weights = [self.run_folder(self.run_config(spec, seed)).name for seed in self.profile.seeds]
         else:
-            weights = weights_hash(self.model(spec.method))
+            weights = self._weights(spec.method)
         return parts | {
             "inference": inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
             "processor": [self._precision(inference.precision), self.device.type],
@@ -477,6 +492,12 @@ def _fault(folder: Path) -> RossamError | None:
         return check_files(folder)
     except RossamError as error:
         return error
+
+
+@functools.cache
+def _file_hash(path: Path, changed_ns: int) -> str:
+    """SHA-256 of a file, read once as long as it does not change."""
+    return pooch.file_hash(str(path))
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from rossam_core.errors import RossamError
+from rossam_core.model import sam
 from rossam_core.model.sam import ARCHITECTURES, PIXEL_MEAN, PIXEL_STD, SplitAttention, architecture
 
 from .official import save_official
@@ -119,6 +120,23 @@ def test_folded_relative_positions_equal_the_equation(grid):
     expected = attention.proj((logits.softmax(-1) @ v).transpose(1, 2).reshape(2, h, w, 16))
 
     torch.testing.assert_close(attention(x), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [64, 700])
+def test_attention_by_separate_products_equals_the_fused_kernel(tokens, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, width, generator=generator) for width in (24, 24, 16))
+    ways = {"exact": (torch.float32, True), "fused": (torch.bfloat16, True), "ours": (torch.bfloat16, False)}
+    results = {}
+    for name, (dtype, amx) in ways.items():
+        monkeypatch.setattr(sam, "has_amx", lambda amx=amx: amx)
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in (q, k, v)]
+        output = sam._attention(*inputs, 0.25)
+        output.square().sum().backward()
+        results[name] = [output, *(x.grad for x in inputs)]
+    for exact, fused, ours in zip(*results.values(), strict=True):
+        error, allowed = ((x.float() - exact).norm() / exact.norm() for x in (ours, fused))
+        assert 0 < error < 2 * allowed < 0.04
 
 
 def test_encoder_returns_the_first_global_block_as_early_feature(tiny, small_images):

@@ -20,14 +20,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from segment_anything.modeling.common import LayerNorm2d
-from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModel, Sam2PositionalEmbedding
 
 from rossam_core.model.hq_decoder import MaskLogits
 from rossam_core.model.sam import ImageEncoder, SplitAttention
 from rossam_core.model.sam2 import Sam2Segmenter
+from rossam_core.model.sam_modules import LayerNorm2d, PositionEmbeddingRandom
 from rossam_core.model.segmenter import ImageEmbeddings, PromptableSegmenter, SamSegmenter
 
 FOUR = 4
