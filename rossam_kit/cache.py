@@ -117,7 +117,7 @@ def _intact(path: Path, load: Callable[[Path], T], quiet: bool = False) -> T | N
 
 def load_table(path: Path) -> pd.DataFrame:
     """A table of scores from a compressed CSV file."""
-    return pd.read_csv(path, dtype={"video": str, "status": str}, compression="gzip")
+    return pd.read_csv(path, dtype={"video": str, "status": str, "mask": str}, compression="gzip")
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:

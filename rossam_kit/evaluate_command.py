@@ -62,7 +62,7 @@ def evaluate_command(
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Score every object that has a mask, write tables and page, and print the summary."""
     from rossam_kit.convert.exports import write_drops
-    from rossam_kit.experiments.scoring import predict_frames, score
+    from rossam_kit.experiments.scoring import MASK, predict_frames, score
 
     if not (options.annotations or options.source):
         raise RossamError("rossam evaluate", "no data is named", "give --annotations FILE, or --source READER")
@@ -82,8 +82,8 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     scale = {"dilation_ratio": settings.dilation_ratio, "size_bins": settings.size_bins}
     objects = score(predictions, ("object",), **scale)
     summary = summarise(objects, settings.size_bins)
-    views = _galleries(objects, frames, predictor, options.method)
-    for name, table in ((OBJECTS, objects), (SUMMARY, summary)):
+    views = _galleries(objects, frames, options.method)
+    for name, table in ((OBJECTS, objects.drop(columns=MASK)), (SUMMARY, summary)):
         with atomic_path(options.out / name) as temporary:
             guarded_table(table).to_csv(temporary, index=False)
     what = f"{label(options.method)}{f', {options.checkpoint}' if options.checkpoint else ''}"
@@ -131,14 +131,14 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _galleries(objects: pd.DataFrame, frames, predictor, method: str) -> dict[str, list[ObjectView]]:
+def _galleries(objects: pd.DataFrame, frames, method: str) -> dict[str, list[ObjectView]]:
     """Worst, median and best objects, each once, cut out with their masks."""
     ranked = objects.dropna(subset=["iou"]).sort_values("iou", kind="stable").reset_index(drop=True)
     count = min(SHOWN, -(-len(ranked) // 3))
     others, best = ranked[count:-count], ranked[count:][-count:][::-1]
     first = (len(others) - min(count, len(others))) // 2
     parts = {"Worst": ranked[:count], "Median": others[first : first + count], "Best": best}
-    return {name: view_objects(rows, frames, {method: predictor}) for name, rows in parts.items()}
+    return {name: view_objects(rows, frames, {method: objects}) for name, rows in parts.items()}
 
 
 def _page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, views) -> str:

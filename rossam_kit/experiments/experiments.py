@@ -44,9 +44,9 @@ from rossam_kit.parallel import run_tasks
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
-TRAINING_VERSION = "training 3"
+TRAINING_VERSION = "training 4"
 """To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
-SCORING_VERSION = "scoring 2"
+SCORING_VERSION = "scoring 3"
 """The same for predictions, baselines and scores."""
 KEY = "key.json"
 """File of a run's folder: the parts of its key."""
@@ -148,6 +148,11 @@ class RowResult:
     def units(self, protocol: str = "object") -> pd.DataFrame:
         """Scored units of one protocol."""
         return self.scores[self.scores["protocol"] == protocol]
+
+    def first_run(self) -> pd.DataFrame:
+        """Scored objects with their masks, of a fine-tuned row those of its first seed's run."""
+        units = self.units()
+        return units[units["seed"] == units["seed"].iloc[0]] if self.spec.trains else units
 
 
 class Experiments:

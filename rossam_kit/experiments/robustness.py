@@ -23,7 +23,7 @@ from rossam_core.files import stable_hash
 from rossam_core.records import Frame
 from rossam_kit.cache import cached, load_table, save_table
 from rossam_kit.config import EvaluationConfig
-from rossam_kit.experiments.scoring import BoxPredictor, score
+from rossam_kit.experiments.scoring import MASK, BoxPredictor, score
 from rossam_kit.progress import track
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def robustness_curve(
     `evaluation` gives the band of boundary IoU and the bins of sizes; None = the defaults.
 
     Returns:
-        The table of `scoring.score` under the protocol `object`, with columns `disturbance` and `level`. Sizes of
-        boxes and crowding in it are those of the undisturbed objects that were chosen.
+        The table of `scoring.score` under the protocol `object`, without masks, with columns `disturbance` and
+        `level`. Sizes of boxes and crowding in it are those of the undisturbed objects that were chosen.
     """
     if name not in DISTURBANCES:
         raise RossamError(f"disturbance {name!r}", "does not exist", f"use one of {', '.join(DISTURBANCES)}")
@@ -162,7 +162,7 @@ def robustness_curve(
         else:
             answers = (predictor.predict(*pair) for pair in pairs)
         scores = score(zip(chosen, answers, strict=True), ("object",), **settings)
-        parts.append(scores.assign(disturbance=name, level=float(level)))
+        parts.append(scores.drop(columns=MASK).assign(disturbance=name, level=float(level)))
     return pd.concat(parts, ignore_index=True)
 
 

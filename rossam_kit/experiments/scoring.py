@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.metrics import band_width
 from rossam_core.records import Frame, ObjectAnnotation
@@ -28,10 +29,11 @@ from rossam_kit.experiments.mask_scores import fitted_band, score_masks
 ProtocolName = Literal["object", "frame"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("frame", "object")
 SCORES = ("iou", "biou", "biou_official", "biou_fit", "biou_fit_official")
+MASK = "mask"
 CROWDING = ("nearest_neighbour", "gap", "gap_in_sides")
 COLUMNS = (
     *("protocol", "video", "frame", "object_id", "category", "area", "box_width", "box_height", "size_bin"),
-    *(*CROWDING, *SCORES, "predicted_iou", "status"),
+    *(*CROWDING, *SCORES, "predicted_iou", "status", MASK),
 )
 SIZE_BINS = EvaluationConfig().size_bins
 NO_OBJECT = -1
@@ -128,7 +130,8 @@ def score(
         square pixels; `box_width`, `box_height` in pixels; `size_bin` (by area; the default bins are COCO's, its
         "small" cut in two at 16²); `iou`, `biou` in [0, 1]; `biou_fit`, Boundary IoU at the `fitted_band` of the
         area (under `frame`, of the mean area of the frame's objects); `biou_official`, `biou_fit_official`, the two
-        under the official rule min(IoU, Boundary IoU); `predicted_iou`, the model's own; `status`.
+        under the official rule min(IoU, Boundary IoU); `predicted_iou`, the model's own; `status`; `mask`, the
+        predicted mask of one object as COCO's `counts` (None for a whole frame, and where none was predicted).
 
         How crowded the object stands, by all boxes of its frame, those without masks too (NaN where it is alone):
         `nearest_neighbour`, pixels from its box's centre to the nearest other centre; `gap`, pixels from its box's
@@ -210,7 +213,7 @@ def _score_object(
         raise RossamError(f"predictions for {frame.key}", finding, "return masks of the frame's size")
     if row["area"] == 0:
         return row | {"status": "empty target"}, pred, target
-    row |= _scores(pred, target, band_px, fitted_band(row["area"]))
+    row |= _scores(pred, target, band_px, fitted_band(row["area"])) | {MASK: masks.encode(pred)["counts"]}
     return row | {"predicted_iou": float(mask.predicted_iou), "status": mask.status}, pred, target
 
 
@@ -239,7 +242,7 @@ def _unit(frame: Frame, protocol: ProtocolName) -> dict[str, Any]:
     """A row in which only the place is filled in."""
     unknown = dict.fromkeys(("area", "box_width", "box_height", *CROWDING, *SCORES, "predicted_iou"), np.nan)
     place = {"protocol": protocol, "video": frame.video, "frame": frame.index, "object_id": NO_OBJECT}
-    return place | unknown | {"category": None}
+    return place | unknown | {"category": None, MASK: None}
 
 
 def _scores(pred: np.ndarray, target: np.ndarray, band_px: int, fit_px: int) -> dict[str, float]:

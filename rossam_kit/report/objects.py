@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.inference.windows import Rectangle
 from rossam_core.metrics import boundary_iou, mask_iou
+from rossam_kit.experiments.scoring import MASK
 
 if TYPE_CHECKING:
     from rossam_core.records import Frame
@@ -115,36 +117,51 @@ def quantile_rows(
     return ranked.iloc[list(dict.fromkeys(positions))]
 
 
-def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], predictors: Mapping[str, Any]) -> list[ObjectView]:
-    """Predict the objects that `rows` name with every predictor and cut them out, in the order of the rows.
+def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], methods: Mapping[str, Any]) -> list[ObjectView]:
+    """The objects that `rows` name, cut out with every method's mask, in the order of the rows.
 
     Args:
-        rows: columns `video, frame, object_id`, as `scoring.evaluate` writes them.
+        rows: columns `video, frame, object_id`, as `scoring.score` gives them.
         frames: the frames they come from.
-        predictors: method → anything with `.predict(image, boxes_xyxy)`. Each sees all boxes of a frame that are
-            scored (all boxes where none is) at once, and every frame once.
+        methods: method → scored objects with their masks (`RowResult.first_run`), or anything with
+            `.predict(image, boxes_xyxy)`, which sees all boxes of a frame that are scored (all boxes where none is) at
+            once, and every frame once.
 
     Raises:
         RossamError: a row names a frame or an object that `frames` does not hold.
     """
     by_key = {(frame.video, frame.index): frame for frame in frames}
     wanted = [(str(row.video), int(row.frame), int(row.object_id)) for row in rows.itertuples()]
+    methods = {name: _masks_by_object(m) if isinstance(m, pd.DataFrame) else m for name, m in methods.items()}
     views: dict[tuple[str, int, int], ObjectView] = {}
     for video, index in dict.fromkeys(key[:2] for key in wanted):
         if (video, index) not in by_key:
             raise RossamError(f"frame {video}/{index:06d}", "is not among the frames given", "pass the scored frames")
         frame = by_key[video, index]
         image = frame.image()
-        prompted = [o for o in frame.objects if o.has_mask] or frame.objects
-        position = {o.object_id: i for i, o in enumerate(prompted)}
-        boxes_xyxy = np.array([o.box_xyxy for o in prompted], dtype=float)
-        predicted = {name: p.predict(image, boxes_xyxy) for name, p in predictors.items()}
+        prompted = {o.object_id: o for o in frame.objects if o.has_mask} or {o.object_id: o for o in frame.objects}
+        answers = {name: _answers(method, frame, image, prompted) for name, method in methods.items()}
         for object_id in dict.fromkeys(key[2] for key in wanted if key[:2] == (video, index)):
-            if object_id not in position:
+            if object_id not in prompted:
                 raise RossamError(f"frame {frame.key}", f"has no object {object_id}", "pass the scored frames")
-            annotation = prompted[position[object_id]]
+            annotation = prompted[object_id]
             target = annotation.mask(frame.size_hw) if annotation.has_mask else None
-            masks = {name: answers[position[object_id]].full() for name, answers in predicted.items()}
+            found = {name: answer(object_id) for name, answer in answers.items()}
             names = {"key": f"{frame.key} #{object_id}", "category": annotation.category}
-            views[video, index, object_id] = cut_object(image, annotation.box_xyxy, target, masks, **names)
+            views[video, index, object_id] = cut_object(image, annotation.box_xyxy, target, found, **names)
     return [views[key] for key in wanted]
+
+
+def _masks_by_object(scores: pd.DataFrame) -> pd.Series:
+    """Encoded masks by video, frame and object."""
+    return scores.set_index(["video", "frame", "object_id"])[MASK]
+
+
+def _answers(method: Any, frame: Frame, image: np.ndarray, prompted: Mapping) -> Callable[[int], np.ndarray]:
+    """Object id → its mask, bool H×W: stored with its scores, or predicted."""
+    if isinstance(method, pd.Series):
+        stored = method.loc[frame.video, frame.index]
+        return lambda object_id: masks.decode({"size": frame.size_hw, "counts": stored[object_id]}, frame.size_hw)
+    boxes_xyxy = np.array([o.box_xyxy for o in prompted.values()], dtype=float)
+    predicted = dict(zip(prompted, method.predict(image, boxes_xyxy), strict=True))
+    return lambda object_id: predicted[object_id].full()

@@ -83,6 +83,7 @@ def test_scores_are_those_of_the_metrics_and_protocols_share_one_prediction(fram
         assert row.biou_fit == boundary_iou(mask.mask, target, band_px=fitted_band(target.sum()))
         assert row.biou_official == min(row.iou, row.biou) and row.biou_fit_official == min(row.iou, row.biou_fit)
         assert (row.status, row.predicted_iou) == (mask.status, mask.predicted_iou)
+        assert np.array_equal(masks.decode({"size": SIZE, "counts": row.mask}, SIZE), mask.mask)
     (whole,) = table[table.protocol == "frame"].itertuples()
     unions = predicted[0].mask | predicted[1].mask, targets[0] | targets[1]
     assert whole.iou == mask_iou(*unions) and whole.biou == boundary_iou(*unions, 0.05)

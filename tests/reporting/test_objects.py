@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.metrics import mask_iou
 from rossam_kit.report.objects import cut_object, quantile_rows, view_objects
@@ -54,9 +55,10 @@ def test_view_objects_predicts_each_frame_once_and_keeps_the_order_of_rows():
     frame = SimpleNamespace(video="a", index=3, key="a/000003", objects=objects, size_hw=(20, 20),
                             boxes_xyxy=np.zeros((2, 4)), image=lambda: np.zeros((20, 20, 3), np.uint8))  # fmt: skip
     rows = pd.DataFrame({"video": ["a", "a"], "frame": [3, 3], "object_id": [9, 7]})
-    views = view_objects(rows, [frame], {"sam": Fake()})
+    stored = rows.assign(mask=[masks.encode(np.full((20, 20), i == 9))["counts"] for i in rows["object_id"]])
+    views = view_objects(rows, [frame], {"sam": Fake(), "stored": stored})
     assert calls == [2]
     assert [v.key for v in views] == ["a/000003 #9", "a/000003 #7"]
-    assert [v.iou["sam"] for v in views] == [1.0, 0.0]
+    assert [v.iou["sam"] for v in views] == [v.iou["stored"] for v in views] == [1.0, 0.0]
     with pytest.raises(RossamError, match="has no object 8"):
         view_objects(rows.assign(object_id=8), [frame], {"sam": Fake()})
