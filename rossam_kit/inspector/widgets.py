@@ -68,10 +68,6 @@ class Source:
     notes: Sequence[str] = ()
     """What is missing, and how to get it."""
 
-    def predictors(self) -> dict[str, Predictor]:
-        """The predictors of all methods."""
-        return {name: make() for name, make in self.methods.items()}
-
 
 def experiments_source(experiments: Experiments) -> Source:
     """A profile's splits, the other variants of generated video, and its methods, fine-tuned where a run is finished.
@@ -102,8 +98,8 @@ def experiments_source(experiments: Experiments) -> Source:
     }
 
     def scores(name: str, method: str) -> pd.DataFrame:
-        if method in priors and sets[name]() is experiments.frames:
-            return experiments.result(rows[method]).units()
+        if sets[name]() is experiments.frames:
+            return experiments.result(rows[method]).first_run()
         frames = sets[name]()
         predictions = track(predict_frames(methods[method](), frames), len(frames), f"scoring {name}")
         return score(predictions, ("object",), size_bins=profile.evaluation.size_bins)
@@ -217,12 +213,8 @@ class Focus:
 class Inspector(PromptPanel):
     """The widget; show it as the last line of a notebook's cell. Controls are attributes, so that code can set them.
 
-    Attributes:
-        objects: the objects in order, as the slider steps through them.
-        focus: the object that is shown.
-        answers: method → `ObjectMask` that is shown, with the logits of the whole window.
-        scores: method → `MaskScores`, empty where the object has no true mask.
-        pictures: method → picture of its answer.
+    `objects` are in the order of the slider, `focus` is the one that is shown; by method there are its `answers`
+    (`ObjectMask` with the logits of the whole window), their `scores` (empty without a true mask) and their `pictures`.
     """
 
     def __init__(self, source: Source, order: Literal["worst", "best", "random", "data"] = "worst"):

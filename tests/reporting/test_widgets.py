@@ -178,7 +178,7 @@ def shown(inspector):
 
 def window_of(inspector):
     """The window of the pictures, for a model of 256 px."""
-    return inspector.focus.window(inspector.source.predictors()["sam"].model, inspector._config)
+    return inspector.focus.window(inspector.source.methods["sam"]().model, inspector._config)
 
 
 def draw(inspector, box=(), points=()):
