@@ -13,6 +13,7 @@ Usage: python benchmarks/predictor.py [--backbone vit_b] [--boxes 8] [--rounds 5
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -177,11 +178,12 @@ def main() -> None:
     ways = runs(options.backbone, work, options.batch)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     masks = {}
-    for _ in range(options.rounds + 1):
+    for number in range(options.rounds + 1):
         for name, run in ways.items():
             started = time.perf_counter()
             masks[name] = run()
             seconds[name].append((time.perf_counter() - started) / options.boxes)
+            print(f"round {number}: {seconds[name][-1]:7.3f} s per box, {name}", file=sys.stderr, flush=True)
     median = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     precision = "bfloat16" if has_fast_bfloat16("cpu") else "float32"
     print(f"{options.backbone}, {options.boxes} boxes, {torch.get_num_threads()} threads, this processor: {precision};")

@@ -5,6 +5,7 @@ White outlines are ground truth, dashed rectangles prompts.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def filmstrip(views: Sequence[ObjectView], titles: Sequence[str], methods: Seque
         _text(figure, x + cell / 2, head - 0.08, title, ha="center", va="bottom", fontsize=SMALL)
     for r, name in enumerate(rows):
         y = head + r * (cell + caption + gap)
-        _text(figure, 0, y + cell / 2, label(name), fontsize=BASE, weight="bold", va="center")
+        _text(figure, 0, y + cell / 2, textwrap.fill(label(name), 14), fontsize=BASE, weight="bold", va="center")
         if name != TARGET:
             corner = (margin - 0.12) / width, 1 - (y + cell) / height
             figure.add_artist(Rectangle(corner, 0.06 / width, cell / height, color=colour(name), linewidth=0))
