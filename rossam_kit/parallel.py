@@ -31,14 +31,14 @@ from rossam_kit.progress import VARIABLE, track
 
 Engine = Literal["local", "ray"]
 WORKER_BYTES = 2 << 30
-"""Memory set aside for each worker process: network, libraries, one batch."""
+"""Memory set aside for each worker process: network, libraries, one batch, at an input of 256 px."""
 
 warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # it has been replaced
 
 
-def worker_count(tasks: int) -> int:
+def worker_count(tasks: int, bytes_each: int = WORKER_BYTES) -> int:
     """Workers for `tasks` tasks: one per core, limited by the number of tasks and by free memory."""
-    return max(1, min(tasks, core_count(), free_memory() // WORKER_BYTES))
+    return max(1, min(tasks, core_count(), free_memory() // bytes_each))
 
 
 def run_tasks(
