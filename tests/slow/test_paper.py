@@ -22,7 +22,7 @@ import yaml
 
 from rossam_core import build_model
 from rossam_core.files import DOWNLOADS, read_sealed, sha256_of
-from rossam_core.training.run_folder import read_log
+from rossam_core.training.run_folder import AUDIT, read_log
 from rossam_kit.config import SyntheticConfig, load_profile
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.synthetic.video import generate
@@ -119,20 +119,21 @@ def memory_of(process: psutil.Process) -> int:
     return total
 
 
-def scored(root: Path) -> list[Path]:
-    return sorted((root / "cache/scores").rglob("*.csv.gz"))
+def finished(root: Path) -> dict[Path, int]:
+    """Files that end a row and a run → time of writing."""
+    files = [*(root / "cache/scores").rglob("*.csv.gz"), *(root / "cache/runs").glob(f"*/{AUDIT}")]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_the_whole_way_at_full_size_resumes_after_a_kill(place, capsys):
-    # a run that is killed after its first row
+    # killed after its first fine-tuning run, or, where none is, its first row
     process = start(place)
-    while process.poll() is None and not scored(place):
+    while process.poll() is None and not finished(place):
         time.sleep(1)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    assert process.poll() is None, (place / "log").read_text()
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done_before = {path: path.stat().st_mtime_ns for path in scored(place)}
-    assert done_before, (place / "log").read_text()
+    done_before = finished(place)
 
     # the same again, to the end
     started, peak, process = time.monotonic(), 0, start(place)
@@ -141,11 +142,12 @@ def test_the_whole_way_at_full_size_resumes_after_a_kill(place, capsys):
         time.sleep(2)
     took, output = time.monotonic() - started, (place / "log").read_text()
     assert process.returncode == 0 and "All done" in output, output
-    assert done_before.items() <= {path: path.stat().st_mtime_ns for path in scored(place)}.items()
+    assert done_before.items() <= finished(place).items()
     assert tables(place / "report")
 
     # figures: a row's seconds by its objects, a step's by its one view
-    rows = [read_sealed(path.with_name(path.name.replace(".csv.gz", ".json"))) for path in scored(place)]
+    scores = (place / "cache/scores").rglob("*.csv.gz")
+    rows = [read_sealed(path.with_name(path.name.replace(".csv.gz", ".json"))) for path in scores]
     windows = {row["label"]: row["seconds"] / row["objects"] for row in rows}
     steps = [
         row["seconds"] for run in (place / "cache/runs").iterdir() if run.is_dir()
