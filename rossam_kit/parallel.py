@@ -31,14 +31,14 @@ from rossam_kit.progress import VARIABLE, track
 
 Engine = Literal["local", "ray"]
 WORKER_BYTES = 2 << 30
-"""Memory set aside for each worker process: network, libraries, one batch."""
+"""Memory set aside for each worker process: network, libraries, one batch, at an input of 256 px."""
 
 warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # it has been replaced
 
 
-def worker_count(tasks: int) -> int:
+def worker_count(tasks: int, bytes_each: int = WORKER_BYTES) -> int:
     """Workers for `tasks` tasks: one per core, limited by the number of tasks and by free memory."""
-    return max(1, min(tasks, core_count(), free_memory() // WORKER_BYTES))
+    return max(1, min(tasks, core_count(), free_memory() // bytes_each))
 
 
 def run_tasks(
@@ -133,10 +133,13 @@ def _run_local(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, 
 
 
 def _run_ray(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, place: str) -> Iterator[Any]:
-    """Use a running Ray, else start one or join the cluster of RAY_ADDRESS, with one actor per worker.
+    """Use a running Ray, else join the cluster of RAY_ADDRESS or start one, with one actor per worker.
 
     Ray's joblib backend is of no use here: it returns no result before all tasks have ended.
     """
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":  # as Ray does outside of Linux: it listens on the loopback address only
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
         from ray.util import ActorPool
@@ -144,7 +147,7 @@ def _run_ray(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, pl
         raise RossamError("engine ray", "needs the package ray", "pip install 'rossam-core[cluster]'") from error
     is_own = not ray.is_initialized()
     if is_own:
-        ray.init(log_to_driver=False)
+        ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
     try:
         actor, reference = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0)(_RayWorker), ray.put(payload)
         pool = ActorPool([actor.remote(reference) for _ in range(workers)])

@@ -3,7 +3,10 @@
 import ast
 import csv
 import json
+import os
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -361,6 +364,25 @@ def test_workers_listen_on_this_machine_only():
     for found in run_tasks(listening, [(0,), (1,)], workers=2):
         assert all(map(is_local, found)), found
     assert all(map(is_local, addresses_of(psutil.Process())))
+
+
+RAY = """
+import psutil
+from rossam_kit.parallel import run_tasks
+from tests.test_security import addresses_of, is_local
+results = run_tasks(is_local, [("::1",), ("127.0.0.1",)], workers=2, engine="ray")
+assert next(results)
+found = addresses_of(psutil.Process())
+assert found and all(map(is_local, found)), found
+assert list(results) == [True]
+"""
+
+
+def test_a_ray_of_our_own_listens_on_this_machine_only():
+    pytest.importorskip("ray")
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", RAY], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_kernels_listen_on_sockets_or_on_this_machine_only(tmp_path):

@@ -28,7 +28,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_sealed, write_json, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.lora import merge_adapters
-from rossam_core.model.segmenter import PromptableSegmenter, build_model, load_run
+from rossam_core.model.segmenter import PromptableSegmenter, build_model, input_size, load_run
 from rossam_core.model.weights import SHIPPED, default_checkpoint, weights_hash
 from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe
@@ -40,7 +40,7 @@ from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
 from rossam_kit.experiments.scoring import predict_frames, score
-from rossam_kit.parallel import run_tasks
+from rossam_kit.parallel import WORKER_BYTES, run_tasks, worker_count
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
@@ -461,15 +461,23 @@ def prepare(rows: Sequence[tuple[Experiments, RowSpec]]) -> None:
     missing = {path: (place, spec) for place, spec in rows if not (path := place.scores_path(spec)).exists()}
     train([run for place, spec in missing.values() for run in place._runs(spec)])
     tasks = [(place.profile, place.cache, spec) for place, spec in missing.values()]
-    if len(tasks) < 2 or _workers(rows) == 1:
+    if len(tasks) < 2 or any(place.device.type != "cpu" for place, _ in rows):
         return  # `Experiments.result` computes them in this process
-    for _ in run_tasks(_score_row, tasks, desc="rows scored"):
+    for _ in run_tasks(_score_row, tasks, workers=_workers(rows), desc="rows scored"):
         pass
+    _in_this_worker.cache_clear()  # of a single worker, which is this process
 
 
-def _workers(items: Sequence[tuple[Experiments, Any]]) -> int | None:
-    """Worker processes for items of one profile: one for a GPU, one per core (None) for a processor."""
-    return 1 if any(place.device.type != "cpu" for place, _ in items) else None
+def _workers(items: Sequence[tuple[Experiments, Any]]) -> int:
+    """Worker processes for items of one profile: one for a GPU; for a processor one per core, as far as memory goes.
+
+    What a network holds in memory grows with the pixels of its input.
+    """
+    if any(place.device.type != "cpu" for place, _ in items):
+        return 1
+    models = [place.profile.model for place, _ in items]
+    sides = [model.architecture.get("input_size") or input_size(model.backbone) for model in models]
+    return worker_count(len(items), round(WORKER_BYTES * max([1, *((side / 256) ** 2 for side in sides)])))
 
 
 def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 import rossam_core
 from rossam_core.errors import RossamError
 from rossam_core.files import write_text
+from rossam_kit.cache import exclusive
 from rossam_kit.config import Profile
 from rossam_kit.progress import duration
 from rossam_kit.report.provenance import ROOT, collect
@@ -93,11 +94,12 @@ def build_book(report_dir: Path, profile: Profile, reasons: Mapping[str, str] | 
                 Sphinx(source, None, built, trees, "html", config, None, warnings, freshenv=True).build()
         except SphinxError as error:
             raise RossamError(report_dir, f"its book could not be built: {error}", "see the pages named") from error
-        shutil.rmtree(report_dir / "_static", ignore_errors=True)
-        for page in report_dir.glob("notebooks/*.html"):
-            page.unlink()
         unneeded = shutil.ignore_patterns("*.map", "*macros.html", "locales", "_sources", "objects.inv", ".buildinfo")
-        shutil.copytree(built, report_dir, ignore=unneeded, dirs_exist_ok=True)
+        with exclusive(report_dir / "index.html"):  # two runs may end at the same time
+            shutil.rmtree(report_dir / "_static", ignore_errors=True)
+            for page in report_dir.glob("notebooks/*.html"):
+                page.unlink()
+            shutil.copytree(built, report_dir, ignore=unneeded, dirs_exist_ok=True)
     print(re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue()), end="", file=sys.stderr)
     return report_dir / "index.html"
 

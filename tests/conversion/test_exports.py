@@ -78,8 +78,25 @@ def test_label_maps_hold_every_visible_pixel_and_count_the_others(done, tmp_path
             assert not (visible & ~mask).any()
             assert line["pixels"].item() == mask.sum() and line["hidden"].item() == mask.sum() - visible.sum()
         assert np.array_equal(label_map > 0, union)
-    assert listed["hidden"].sum() > 0
+    assert listed.query("hidden > 0")["object_id"].tolist() == [3], "the larger of two that overlap"
     assert (listed.groupby(["video", "object_id"])["label"].nunique() == 1).all()
+
+
+def test_mots_counts_what_is_hidden_and_leaves_out_the_class_to_ignore(frames, tmp_path):
+    listed_classes = FrameSet("ten", list(frames), classes=[(10, "ship"), (2, "NA"), (3, "train")])
+    done = convert(Notched(), listed_classes, tmp_path / "out", CONFIG)
+    folder = exports.write_mots(done, tmp_path / "mots")
+    classes = pd.read_csv(folder / "classes.csv", keep_default_na=False)
+    assert classes.values.tolist() == [[1, 10, "ship"], [2, 2, "NA"], [3, 3, "train"]]
+    listed = pd.read_csv(folder / "annotations.csv")
+    areas = [record.area for frame in done for record in frame.objects if record.has_mask]
+    assert (listed["pixels"] + listed["hidden"]).tolist() == areas and listed["hidden"].sum() > 0
+
+
+def test_a_name_that_leads_upwards_is_a_path_below_the_export(frames, tmp_path):
+    upwards = dataclasses.replace(frames[0], source={"file_name": "../other/./a.png"})
+    done = convert(Notched(), FrameSet("up", [upwards]), tmp_path / "out", CONFIG)
+    assert list(exports.Names(done).stem_of.values()) == ["other/a"]
 
 
 def test_the_authors_format_holds_boxes_and_masks_side_by_side(done, frames, tmp_path):

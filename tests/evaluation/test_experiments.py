@@ -10,8 +10,9 @@ import pytest
 from rossam_core.errors import RossamError
 from rossam_core.files import read_sealed
 from rossam_core.model.weights import SHIPPED
+from rossam_kit import parallel
 from rossam_kit.config import load_profile
-from rossam_kit.experiments.experiments import Experiments, RowSpec, prepare, table_specs
+from rossam_kit.experiments.experiments import Experiments, RowSpec, _workers, prepare, table_specs
 from rossam_kit.experiments.planning import rows_of
 from rossam_kit.report.tables import comparison_rows, comparison_table, published
 
@@ -191,3 +192,11 @@ def test_a_row_that_names_its_rate_or_filter_has_it_whatever_the_profile_prefers
             if re.search("whole (frame|image)", row.label):
                 assert inference.mode == "direct", (profile, row.label)
     assert named >= 6
+
+
+def test_processes_are_as_many_as_memory_holds_networks(monkeypatch, tmp_path):
+    monkeypatch.setattr(parallel, "core_count", lambda: 8)
+    monkeypatch.setattr(parallel, "free_memory", lambda: 40 << 30)
+    places = {name: Experiments(load_profile(name, {"device": "cpu"}), tmp_path) for name in ("smoke", "paper")}
+    assert {name: _workers([(place, None)] * 20) for name, place in places.items()} == {"smoke": 8, "paper": 1}
+    assert _workers([]) == 1

@@ -234,6 +234,7 @@ def test_mixed_methods_or_protocols_are_refused(rng):
         (0.01, 0.20, 0, "reproduced"),
         (-0.20, -0.01, 0, "not reproduced"),
         (-0.01, 0.20, 0, "inconclusive"),
+        (-0.20, 0.01, 0, "inconclusive"),
         (0.01, 0.20, 3, "reproduced"),
         (0.01, 0.20, 1, "one run"),
         (0.01, 0.20, 2, "two runs"),

@@ -173,6 +173,22 @@ def test_a_command_that_was_killed_ends_with_the_same_result(name, data, whole, 
     print(f"{name}: {kills} kills survived")
 
 
+def test_two_runs_at_once_share_a_cache_and_a_report(tmp_path):
+    arguments = ["run", "--profile", "smoke", "--only", "02", "--jobs", "1", "--report"]
+    status, output = run([*arguments, str(tmp_path / "alone")], tmp_path / "log", tmp_path / "other-cache")
+    assert status == 0, output
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    both = [begin([*arguments, str(tmp_path / "both")], log, tmp_path / "cache") for log in logs]
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in both]
+    assert statuses == [0, 0], "\n".join(log.read_text(errors="replace") for log in logs)
+    assert tables(tmp_path / "both") == tables(tmp_path / "alone") != {}
+    pages = [
+        {path.relative_to(folder).as_posix() for path in (*folder.rglob("*.html"), *(folder / "_static").rglob("*"))}
+        for folder in (tmp_path / "both", tmp_path / "alone")
+    ]
+    assert pages[0] == pages[1]
+
+
 # --- disks ------------------------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,7 @@ def status_of(file: str, old: str, new: str, tests: str, log: Path) -> int:
             os.environ.pop("PYTEST_XDIST_WORKER", None)
             with_source(ROOT / file, source.replace(old, new, 1))
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
-            os._exit(pytest.main([*options, "--rootdir", str(ROOT), str(ROOT / tests)]))
+            os._exit(pytest.main([*options, "--rootdir", str(ROOT), *(str(ROOT / name) for name in tests.split())]))
         finally:
             os._exit(99)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

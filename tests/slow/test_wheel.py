@@ -51,21 +51,22 @@ def rossam(tmp_path_factory):
     folder = root / "elsewhere"
     folder.mkdir()
 
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ROSSAM_CALLED_FROM")}
+    environment |= {"ROSSAM_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+
     def run(*arguments):
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ROSSAM_CALLED_FROM")}
-        environment |= {"ROSSAM_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
         command = [root / "env/bin/rossam", *map(str, arguments)]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
-    run.folder = folder
-    run.python = python
+    run.folder, run.python, run.environment = folder, python, environment
     return run
 
 
 def test_the_installed_package_is_the_wheel_s(rossam):
     code = "import rossam_core, rossam_kit; print(rossam_core.__file__, rossam_kit.__file__)"
-    done = subprocess.run([rossam.python, "-c", code], cwd=rossam.folder, capture_output=True, text=True, check=True)
+    options = {"cwd": rossam.folder, "env": rossam.environment, "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([rossam.python, "-c", code], **options)
     assert done.stdout.count("env/lib") == 2 and str(ROOT) not in done.stdout
 
 

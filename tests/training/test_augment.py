@@ -221,6 +221,22 @@ def test_jittered_boxes_keep_their_order_and_stay_inside(rng):
     assert jitter_boxes(boxes, 0, 64, rng) is boxes
 
 
+@pytest.mark.parametrize(
+    ("option", "axes"),
+    [("diagonal_flip", (slice(None, None, -1),) * 2), ("mirror", (slice(None), slice(None, None, -1)))],
+)
+def test_a_half_turn_and_a_mirror_image_show_the_frame_turned_and_left_right(option, axes, noise, make_frame, rng):
+    frame = make_frame(noise, [rectangle(1, 10, 5, 30, 25)])
+    sample = augment(frame, 128, PLAIN.model_copy(update={option: 1.0}), rng)
+    np.testing.assert_array_equal(sample.image[:90, :120], noise[axes].astype(np.float32))
+
+
+def test_an_object_of_the_least_area_is_kept(noise, make_frame, rng):
+    frame = make_frame(noise, [rectangle(1, 10, 10, 15, 14), rectangle(2, 30, 30, 49, 31)])
+    *_, kept, dropped = warp_objects(frame, np.eye(2, 3), 64, PLAIN.model_copy(update={"min_area": 20}), rng)
+    assert kept == (0,) and dropped == {"too small": 1}
+
+
 def test_a_scale_range_out_of_order_is_refused():
     with pytest.raises(ValueError, match="0 < low <= high"):
         AugmentConfig(scale=(4.0, 0.1))
