@@ -216,6 +216,8 @@ class Profile(Config):
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    disturbance_levels: int = Field(3, ge=1, le=3)
+    """Levels of each disturbance in the robustness curves (notebook 07), besides 0 and always with the strongest."""
     notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "13_summary")
     """Notebooks this profile runs, in order."""
     device: str = "auto"

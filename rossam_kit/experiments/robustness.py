@@ -97,6 +97,12 @@ DISTURBANCES = {
 }
 
 
+def measured_levels(name: str, count: int) -> tuple[float, ...]:
+    """Level 0 of a disturbance and `count` others, evenly chosen up to the strongest."""
+    levels = DISTURBANCES[name].levels
+    return tuple(levels[i] for i in np.linspace(0, len(levels) - 1, count + 1).round().astype(int))
+
+
 def chosen_objects(frames: Sequence[Frame]) -> list[Frame]:
     """Frames that hold nothing but some of their objects with masks, evenly spaced over all of them.
 
@@ -174,7 +180,7 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFra
     """
     profile, parts = experiments.profile, []
     for spec in specs:
-        levels = {name: kind.levels for name, kind in DISTURBANCES.items()}
+        levels = {name: measured_levels(name, profile.disturbance_levels) for name in DISTURBANCES}
         key = stable_hash([experiments.key(spec), levels, profile.seed, profile.seeds[0]])
         path = experiments.cache / "robustness" / profile.name / f"{key}.csv.gz"
         curves = cached(path, functools.partial(_all_curves, experiments, spec), load=load_table, save=save_table)
@@ -191,7 +197,8 @@ def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
     parts = []
     for name in track(DISTURBANCES, desc=f"{spec.label}, disturbed"):
         parts.append(undisturbed.assign(disturbance=name))
-        parts.append(robustness_curve(predictor, frames, name, DISTURBANCES[name].levels[1:], **options))
+        levels = measured_levels(name, profile.disturbance_levels)[1:]
+        parts.append(robustness_curve(predictor, frames, name, levels, **options))
     return pd.concat(parts, ignore_index=True)
 
 

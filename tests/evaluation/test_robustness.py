@@ -116,12 +116,14 @@ def test_an_unknown_disturbance_names_the_known_ones(frames):
 
 def test_a_curve_is_computed_once(tmp_path, monkeypatch):
     few = {"data.limit_frames": 2, "data.synthetic.test_videos": 1, "data.synthetic.scenes": ["sea"]}
+    few |= {"disturbance_levels": 2}
     experiments = Experiments(load_profile("smoke", few), tmp_path)
     spec = RowSpec(label="Ellipse", baseline="ellipse")
     first = robustness(experiments, [spec])
     monkeypatch.setattr(Experiments, "predictor", lambda *_: pytest.fail("predicted twice"))
     pd.testing.assert_frame_equal(robustness(experiments, [spec]), first)
-    assert (first.groupby("disturbance")["level"].nunique() == 4).all()
+    levels = first.groupby("disturbance")["level"].unique().map(list)
+    assert levels["jitter"] == [0, 0.2, 0.3] and levels["noise"] == [0, 20, 40] and (levels.map(len) == 3).all()
     assert set(first["disturbance"]) == set(DISTURBANCES) and set(first["method"]) == {"ellipse"}
 
 
