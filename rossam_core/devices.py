@@ -45,7 +45,6 @@ def has_fast_bfloat16(device_type: str) -> bool:
     return False
 
 
-@functools.cache
 def has_amx() -> bool:
     """Whether the processor has AMX, Intel's units for matrix products."""
     return _cpu_has("_is_amx_tile_supported")

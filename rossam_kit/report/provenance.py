@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import BaseModel
 
+from rossam_core.settings import flatten
 from rossam_kit.config import Profile
 from rossam_kit.report.style import group_label
 
@@ -61,7 +62,7 @@ def hardware() -> dict[str, str]:
 
 
 def settings_table(profile: Profile) -> pd.DataFrame:
-    """Every field of the profile by its dotted key, defaults included."""
+    """Every field of the profile by its dotted key, defaults included; of further datasets what is no default."""
     return pd.DataFrame([(key, str(value)) for key, value in _flat(profile)], columns=["setting", "value"])
 
 
@@ -98,5 +99,10 @@ def _flat(model: BaseModel, prefix: str = ""):
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, dict) and value:
+            for key, part in value.items():
+                part = part.model_dump(mode="json", exclude_defaults=True) if isinstance(part, BaseModel) else part
+                text = ", ".join(f"{k}: {v}" for k, v in flatten(part)) if isinstance(part, dict) else part
+                yield f"{prefix}{name}.{key}", text
         else:
             yield f"{prefix}{name}", value

@@ -283,12 +283,16 @@ def units_by_method(results: Sequence[RowResult]) -> pd.DataFrame:
 
 
 def scores_by(results: Sequence[RowResult], by: str) -> pd.DataFrame:
-    """Mean IoU in percent of each group (rows) and setting (columns), with n; groups with most objects first."""
+    """Mean IoU in percent of each group (rows) and setting (columns), with n; by rising size, or most objects first."""
     groups = {r.spec.label: r.units().dropna(subset=["iou"]).groupby(by, observed=True)["iou"] for r in results}
     means = {label: 100 * group.mean() for label, group in groups.items()}
     table = pd.DataFrame({"n": next(iter(groups.values())).size(), **means})
     heading = {"category": "class", "size_bin": "area, px²"}.get(by, by)
-    return table.sort_values("n", ascending=False, kind="stable").reset_index(names=heading)
+    if by == "size_bin":
+        table = table.sort_index(key=lambda bins: [float(name.rstrip("+").split("–")[0]) for name in bins])
+    else:
+        table = table.sort_values("n", ascending=False, kind="stable")
+    return table.reset_index(names=heading)
 
 
 def gains(results: Sequence[RowResult]) -> list[ForestRow]:
