@@ -128,8 +128,8 @@ def test_what_logits_tell_is_kept(frames):
     record = ShardWorker(Steep(), ONE).convert_frame(frames[0]).objects[0]
     assert (record.status, record.offset_xy, record.area) == ("cut", (10, 10), 81)
     assert "its window does not hold the box whole" in record.reason
-    told = {"predicted_iou": 0.9, "threshold_stability": round(27 / 81, 4), "touches_window": 1.0}
-    assert told.items() <= record.signs.items() and record.signs["jitter_stability"] == 1.0
+    expected = {"predicted_iou": 0.9, "threshold_stability": round(27 / 81, 4), "touches_window": 1.0}
+    assert expected.items() <= record.signs.items() and record.signs["jitter_stability"] == 1.0
 
 
 def test_a_network_s_masks_are_those_it_predicts(network, frames, tmp_path):
@@ -284,11 +284,11 @@ def test_a_folder_made_with_other_settings_is_refused_with_every_difference(fram
     folder = tmp_path / "out"
     convert(EllipseBaseline(), frames, folder, ONE)
     before = all_bytes(folder)
-    with pytest.raises(RossamError) as told:
+    with pytest.raises(RossamError) as error:
         convert(Notched(), with_box(frames, 0, 0, (4.0, 6, 17, 14)), folder, ConversionConfig(shard_frames=1, jitter=3))
     for part in ("conversion.jitter: 2 there, 3 now", "model.method: 'EllipseBaseline' there", "data.fingerprint"):
-        assert part in str(told.value)
-    assert "boxes, classes, or files" in str(told.value)
+        assert part in str(error.value)
+    assert "boxes, classes, or files" in str(error.value)
     assert all_bytes(folder) == before
 
 
@@ -329,12 +329,12 @@ def test_a_damaged_shard_is_named(frames, tmp_path):
         Conversion(done.folder)
 
 
-def test_bad_calls_are_told(frames, tmp_path, monkeypatch):
+def test_bad_calls_are_refused_with_the_reason(frames, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    for number, (options, told) in enumerate([
+    for number, (options, message) in enumerate([
         ({"engine": "ray"}, "cluster"), ({"engine": "spark"}, "local or ray"), ({"workers": 0}, "at least one"),
     ]):  # fmt: skip
-        with pytest.raises(RossamError, match=told):
+        with pytest.raises(RossamError, match=message):
             convert(Notched(), frames, tmp_path / str(number), ONE, **options)
     with pytest.raises(RossamError, match="occurs twice"):
         convert(Notched(), FrameSet("twice", [*frames, frames[0]]), tmp_path / "twice", ONE)
