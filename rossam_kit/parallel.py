@@ -30,14 +30,20 @@ from rossam_kit.memory import free_memory
 from rossam_kit.progress import VARIABLE, track
 
 Engine = Literal["local", "ray"]
-WORKER_BYTES = 2 << 30
-"""Memory set aside for each worker process: network, libraries, one batch, at an input of 256 px."""
+WORKER_BYTES, WORKER_SIDE = 2 << 30, 256
+"""Memory set aside for each worker process (network, libraries, one batch), for a network with inputs of that side in
+pixels. It grows with their square."""
 
 warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # it has been replaced
 
 
-def worker_count(tasks: int, bytes_each: int = WORKER_BYTES) -> int:
-    """Workers for `tasks` tasks: one per core, limited by the number of tasks and by free memory."""
+def worker_count(tasks: int, input_side: int = WORKER_SIDE) -> int:
+    """Workers for `tasks` tasks: one per core, limited by the number of tasks and by free memory.
+
+    Args:
+        input_side: of the largest network's input, pixels.
+    """
+    bytes_each = round(WORKER_BYTES * max(1, (input_side / WORKER_SIDE) ** 2))
     return max(1, min(tasks, core_count(), free_memory() // bytes_each))
 
 

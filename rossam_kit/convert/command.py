@@ -5,7 +5,6 @@ Writes a folder of masks (`mask_records`) that holds exports and review, and pri
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -124,7 +123,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         print(geo.describe(frames) + "\n")
     predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     settings = _settings(options, frames)
-    workers = options.workers if options.workers is not None else _default_workers(predictor)
+    workers = options.workers if options.workers is not None else _default_workers(predictor, len(frames))
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
         conversion = convert(
             predictor, frames, options.out, settings, engine=options.engine, workers=workers, progress=bar.update
@@ -346,14 +345,17 @@ def _settings(options: opt.Options, frames: FrameSet):
     return parse_config(ConversionConfig, values, where="--jitter")
 
 
-def _default_workers(predictor) -> int:
-    """One per GPU; on a CPU one per core, each with one thread."""
+def _default_workers(predictor, frames: int) -> int:
+    """One per GPU; on a CPU one per core, as far as memory goes, each with one thread."""
     device = getattr(predictor, "device", None)
     if device is not None and device.type != "cpu":
         import torch
 
         return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from rossam_kit.parallel import worker_count
+
+    network = getattr(predictor, "model", None)  # GrabCut and the like have none
+    return worker_count(frames, *([] if network is None else [network.input_size]))
 
 
 def _print_result(conversion, written: Sequence[tuple[str, Path]], review, seconds: float) -> None:

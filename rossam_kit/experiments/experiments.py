@@ -40,7 +40,7 @@ from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
 from rossam_kit.experiments.scoring import predict_frames, score
-from rossam_kit.parallel import WORKER_BYTES, run_tasks, worker_count
+from rossam_kit.parallel import run_tasks, worker_count
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
@@ -469,15 +469,12 @@ def prepare(rows: Sequence[tuple[Experiments, RowSpec]]) -> None:
 
 
 def _workers(items: Sequence[tuple[Experiments, Any]]) -> int:
-    """Worker processes for items of one profile: one for a GPU; for a processor one per core, as far as memory goes.
-
-    What a network holds in memory grows with the pixels of its input.
-    """
+    """Worker processes for items of one profile: one for a GPU; for a processor one per core, as far as memory goes."""
     if any(place.device.type != "cpu" for place, _ in items):
         return 1
     models = [place.profile.model for place, _ in items]
     sides = [model.architecture.get("input_size") or input_size(model.backbone) for model in models]
-    return worker_count(len(items), round(WORKER_BYTES * max([1, *((side / 256) ** 2 for side in sides)])))
+    return worker_count(len(items), max(sides))
 
 
 def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:

@@ -132,7 +132,7 @@ def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], methods: Mapping[s
     """
     by_key = {(frame.video, frame.index): frame for frame in frames}
     wanted = [(str(row.video), int(row.frame), int(row.object_id)) for row in rows.itertuples()]
-    methods = {name: _masks_by_object(m) if isinstance(m, pd.DataFrame) else m for name, m in methods.items()}
+    sources = {name: (_stored if isinstance(m, pd.DataFrame) else _predicted)(m) for name, m in methods.items()}
     views: dict[tuple[str, int, int], ObjectView] = {}
     for video, index in dict.fromkeys(key[:2] for key in wanted):
         if (video, index) not in by_key:
@@ -140,7 +140,7 @@ def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], methods: Mapping[s
         frame = by_key[video, index]
         image = frame.image()
         prompted = {o.object_id: o for o in frame.objects if o.has_mask} or {o.object_id: o for o in frame.objects}
-        answers = {name: _answers(method, frame, image, prompted) for name, method in methods.items()}
+        answers = {name: of_frame(frame, image, prompted) for name, of_frame in sources.items()}
         for object_id in dict.fromkeys(key[2] for key in wanted if key[:2] == (video, index)):
             if object_id not in prompted:
                 raise RossamError(f"frame {frame.key}", f"has no object {object_id}", "pass the scored frames")
@@ -152,16 +152,27 @@ def view_objects(rows: pd.DataFrame, frames: Iterable[Frame], methods: Mapping[s
     return [views[key] for key in wanted]
 
 
-def _masks_by_object(scores: pd.DataFrame) -> pd.Series:
-    """Encoded masks by video, frame and object."""
-    return scores.set_index(["video", "frame", "object_id"])[MASK]
+MasksOfFrame = Callable[["Frame", np.ndarray, Mapping[int, Any]], Callable[[int], np.ndarray]]
+"""From a frame, its image, and its prompted objects by id: object id → mask, bool H×W."""
 
 
-def _answers(method: Any, frame: Frame, image: np.ndarray, prompted: Mapping) -> Callable[[int], np.ndarray]:
-    """Object id → its mask, bool H×W: stored with its scores, or predicted."""
-    if isinstance(method, pd.Series):
-        stored = method.loc[frame.video, frame.index]
-        return lambda object_id: masks.decode({"size": frame.size_hw, "counts": stored[object_id]}, frame.size_hw)
-    boxes_xyxy = np.array([o.box_xyxy for o in prompted.values()], dtype=float)
-    predicted = dict(zip(prompted, method.predict(image, boxes_xyxy), strict=True))
-    return lambda object_id: predicted[object_id].full()
+def _stored(scores: pd.DataFrame) -> MasksOfFrame:
+    """Masks that were stored with their scores."""
+    by_object = scores.set_index(["video", "frame", "object_id"])[MASK]
+
+    def of_frame(frame: Frame, image: np.ndarray, prompted: Mapping[int, Any]) -> Callable[[int], np.ndarray]:
+        counts, size_hw = by_object.loc[frame.video, frame.index], frame.size_hw
+        return lambda object_id: masks.decode({"size": size_hw, "counts": counts[object_id]}, size_hw)
+
+    return of_frame
+
+
+def _predicted(predictor: Any) -> MasksOfFrame:
+    """Masks that are predicted now."""
+
+    def of_frame(frame: Frame, image: np.ndarray, prompted: Mapping[int, Any]) -> Callable[[int], np.ndarray]:
+        boxes_xyxy = np.array([o.box_xyxy for o in prompted.values()], dtype=float)
+        found = dict(zip(prompted, predictor.predict(image, boxes_xyxy), strict=True))
+        return lambda object_id: found[object_id].full()
+
+    return of_frame
