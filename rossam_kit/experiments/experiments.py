@@ -46,8 +46,10 @@ from rossam_kit.progress import track
 TABLES = CONFIGS / "experiments.yaml"
 TRAINING_VERSION = "training 4"
 """To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
-SCORING_VERSION = "scoring 3"
+SCORING_VERSION = "scoring 4"
 """The same for predictions, baselines and scores."""
+FACTS = ("seconds", "objects", "parameters")
+"""Of a result, stored beside its scores."""
 KEY = "key.json"
 """File of a run's folder: the parts of its key."""
 MAIN_DATASET = "sat-mtb"
@@ -143,6 +145,8 @@ class RowResult:
     """Time that prediction and scoring took, all seeds together, training excluded."""
     objects: int
     """Number of prompts answered, those of every seed counted."""
+    parameters: int
+    """Of a network that is not fine-tuned; 0 for the others, whose runs count theirs."""
     experiments: Experiments = field(repr=False, compare=False)
 
     def units(self, protocol: str = "object") -> pd.DataFrame:
@@ -364,14 +368,14 @@ class Experiments:
         facts_path = path.with_name(f"{key}.json")
 
         def save(temporary: Path, result: RowResult) -> None:
-            facts = {"label": spec.label, "objects": result.objects, "seconds": result.seconds}
+            facts = {"label": spec.label, **{name: getattr(result, name) for name in FACTS}}
             parts = self.key_parts(spec) | {"versions": versions(SCORING_VERSION)}
             write_sealed(facts_path, facts | {"key": parts})
             save_table(temporary, result.scores)
 
         def load(path: Path) -> RowResult:
             facts = read_sealed(facts_path)
-            return RowResult(spec, load_table(path), key, facts["seconds"], facts["objects"], self)
+            return RowResult(spec, load_table(path), key, *(facts[name] for name in FACTS), self)
 
         return cached(path, lambda: self._computed(spec, key), load=load, save=save)
 
@@ -382,7 +386,9 @@ class Experiments:
         seconds = time.perf_counter() - started
         prompts = sum(annotation.has_mask for frame in self.frames for annotation in frame.objects)
         objects = prompts * (len(self.profile.seeds) if spec.trains else 1)
-        return RowResult(spec, scores, key, seconds, objects, self)
+        network = None if spec.trains or not spec.method else self.model(spec.method)
+        parameters = 0 if network is None else sum(p.numel() for p in network.parameters())
+        return RowResult(spec, scores, key, seconds, objects, parameters, self)
 
     @property
     def tables(self) -> set[str]:

@@ -137,8 +137,8 @@ def _costs(result: RowResult) -> dict[str, str | float | None]:
         steps = log(experiments, spec).query("kind == 'step'")
         seconds, views = steps["seconds"].sum(), steps["samples"].max()
         peak = steps["peak_memory_mib"].max() if "peak_memory_mib" in steps else None
-    elif spec.method:
-        whole = sum(p.numel() for p in experiments.model(spec.method).parameters())
+    else:
+        whole = result.parameters
     return {
         "setting": spec.label,
         "data": experiments.frames.name,

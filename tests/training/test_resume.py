@@ -1,6 +1,6 @@
 """Killed with SIGKILL anywhere and started again, a run ends bit for bit as the unbroken one.
 
-Each run is a process of its own, forked from a server that has torch loaded.
+Each run is a process of its own, forked from a server that has the libraries loaded.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ def run_in_process(tiny_script, tmp_path_factory):
     """Run the tiny script with a folder, an event and its number; returns the exit code."""
     data = tmp_path_factory.mktemp("frames")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["rossam_core.training.train"])
+    server.set_forkserver_preload(["rossam_core.training.train", "accelerate", "peft"])
 
     def run(run_dir, *kill):
         arguments = [str(run_dir), str(data), *map(str, kill)]
