@@ -480,7 +480,7 @@ def _workers(items: Sequence[tuple[Experiments, Any]]) -> int:
         return 1
     models = [place.profile.model for place, _ in items]
     sides = [model.architecture.get("input_size") or input_size(model.backbone) for model in models]
-    return worker_count(len(items), max(sides))
+    return worker_count(len(items), max(sides, default=0))
 
 
 def _fit(run: RunConfig, folder: Path, parts: dict[str, Any], train: FrameSet, val: FrameSet) -> None:
