@@ -20,6 +20,9 @@ from rossam_core.errors import RossamError
 DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
 """The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
+PARTIAL = "-partial-"
+"""Part of the name of temporary files, which begins with a dot."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -32,7 +35,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}{PARTIAL}", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -44,7 +47,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         home = Path(os.path.abspath(path)).parent
-        at = Path(os.path.abspath(error.filename)) if isinstance(error.filename, str) else home
+        name = error.filename2 or error.filename  # where a file was copied, the copy
+        at = Path(os.path.abspath(name)) if isinstance(name, str) else home
         if at.parent != home and at not in (home, *home.parents):
             raise  # about another file, which the block uses
         remedy = "free some disk space or choose a folder you may write to; nothing was left half-written"
@@ -52,6 +56,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_partial(folder: str | os.PathLike, *, recursive: bool = False) -> None:
+    """Remove what killed processes left half-written in a folder (and below) to which no other process writes."""
+    folder = Path(folder)
+    for leftover in (folder.rglob if recursive else folder.glob)(f".*{PARTIAL}*"):
+        leftover.unlink()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from rossam_core.errors import RossamError
-from rossam_core.files import atomic_path, write_text
+from rossam_core.files import atomic_path, remove_partial, write_text
 from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
@@ -83,6 +83,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     objects = score(predictions, ("object",), **scale)
     summary = summarise(objects, settings.size_bins)
     views = _galleries(objects, frames, options.method)
+    remove_partial(options.out)
     for name, table in ((OBJECTS, objects.drop(columns=MASK)), (SUMMARY, summary)):
         with atomic_path(options.out / name) as temporary:
             guarded_table(table).to_csv(temporary, index=False)

@@ -1,12 +1,14 @@
 """Files appear whole or not at all."""
 
+import errno
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_json, stable_hash, write_json
+from rossam_core.files import atomic_path, read_json, remove_partial, stable_hash, write_json
 from rossam_kit.cache import exclusive
 
 
@@ -87,3 +89,24 @@ def test_a_problem_list_counts_what_it_does_not_print():
     problems.extend((f"line {i}", "is empty") for i in range(5))
     with pytest.raises(RossamError, match=r"5 problems(.|\n)*line 0(.|\n)*and 3 more"):
         problems.raise_if_any("fill them")
+
+
+def test_a_copy_that_does_not_fit_on_the_disk_is_an_error_of_the_copy(tmp_path):
+    (tmp_path / "source.png").write_bytes(b"pixels")
+    target = tmp_path / "out/copy.png"
+    with pytest.raises(RossamError, match=r"copy\.png: cannot be written: No space left"), atomic_path(target) as there:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "source.png"), None, str(there))
+    assert not list(target.parent.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "below").mkdir()
+    for folder in (tmp_path, tmp_path / "below"):
+        (folder / ".kept.json").write_text("{}")
+        with pytest.raises(KeyboardInterrupt), atomic_path(folder / "a.json") as temporary:
+            shutil.copy(folder / ".kept.json", folder / temporary.name.replace("partial-", "partial-old"))  # as SIGKILL
+            raise KeyboardInterrupt
+    remove_partial(tmp_path)
+    assert len(list((tmp_path / "below").iterdir())) == 2
+    remove_partial(tmp_path, recursive=True)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".kept.json", ".kept.json"]

@@ -27,7 +27,7 @@ import torch
 
 from rossam_core import __version__
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_sealed, write_sealed, write_text
+from rossam_core.files import atomic_path, read_sealed, remove_partial, write_sealed, write_text
 from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.model.weights import check_weights, save_weights
 from rossam_core.records import Frame, fingerprint
@@ -93,8 +93,7 @@ def open_run(run_dir: Path, description: Mapping[str, Any]) -> None:
     """Create the folder's `run.json`, or remove temporary files that a killed process left."""
     if not (run_dir / RUN).exists():
         write_sealed(run_dir / RUN, {**description, "version": __version__, "torch": torch.__version__})
-    for leftover in [*run_dir.glob(".state-*"), *run_dir.glob(".weights_*"), *run_dir.glob(".log-*")]:
-        leftover.unlink()
+    remove_partial(run_dir)
 
 
 def checkpoint(
@@ -113,8 +112,13 @@ def checkpoint(
         "optimizers": {group: optimizer.state_dict() for group, optimizer in optimizers.items()},
     }
     with atomic_path(run_dir / STATE) as temporary:
-        with open(temporary, "wb") as stream:  # a full disk is an OSError here, of a path torch's RuntimeError
-            torch.save(content, stream)
+        with open(temporary, "wb") as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # torch's writer covers what the disk said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
         if on_event:
             on_event("checkpoint", {"step": state["step"]})
     save_trained(model, run_dir, "last", run, {"samples": state["step"] * run.training.batch})

@@ -24,7 +24,7 @@ from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.devices import has_fast_bfloat16, thread_count
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_json, sha256_of, stable_hash, write_bytes, write_json
+from rossam_core.files import atomic_path, read_json, remove_partial, sha256_of, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config, flatten
 from rossam_kit.convert import mask_records as records
@@ -339,8 +339,7 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
     differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
     if there["images"] != description["images"]:
         write_json(path, there | {"images": description["images"]})
-    for leftover in [*(folder / records.SHARDS).glob(".*"), *folder.glob(".manifest-*"), *folder.glob(".records-*")]:
-        leftover.unlink()
+    remove_partial(folder, recursive=True)
 
 
 def _changed_data(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -31,6 +31,8 @@ from ..fake_datasets import write_twin
 from ..test_notebooks import tables
 from ..training.tiny_run import ARCHITECTURE, make_frames
 
+OUT = "folder/out"
+"""Everywhere: labelme's files name images relative to their own folder."""
 SEED = int(os.environ.get("ROSSAM_FAULT_SEED", 0))
 KILLS = {"train": 16, "evaluate": 14, "convert": 16, "notebook": 4}
 MOST_SECONDS = 600
@@ -147,9 +149,9 @@ def whole(data, tmp_path_factory):
     def get(name: str) -> tuple[dict, float]:
         if name not in known:
             folder, started = tmp_path_factory.mktemp(name), time.monotonic()
-            status, output = run(command(name, data, folder / "out"), folder / "log", folder / "cache")
+            status, output = run(command(name, data, folder / OUT), folder / "log", folder / "cache")
             assert status == 0, output
-            known[name] = result(name, folder / "out"), time.monotonic() - started
+            known[name] = result(name, folder / OUT), time.monotonic() - started
         return known[name]
 
     return get
@@ -159,17 +161,17 @@ def whole(data, tmp_path_factory):
 def test_a_command_that_was_killed_ends_with_the_same_result(name, data, whole, tmp_path):
     expected, seconds = whole(name)
     draw, kills, end = random.Random(f"{SEED} {name}"), 0, time.monotonic() + MOST_SECONDS
-    arguments, log = command(name, data, tmp_path / "out"), tmp_path / "log"
+    arguments, log = command(name, data, tmp_path / OUT), tmp_path / "log"
     while kills < KILLS[name] and time.monotonic() < end:
         if killed(arguments, log, tmp_path / "cache", draw.uniform(0.02, 1.0) * seconds):
             kills += 1
         else:  # it ended first: its result counts, and a new run is broken off
-            assert result(name, tmp_path / "out") == expected, log.read_text()
-            shutil.rmtree(tmp_path / "out")
+            assert result(name, tmp_path / OUT) == expected, log.read_text()
+            shutil.rmtree(tmp_path / OUT)
             shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     status, output = run(arguments, log, tmp_path / "cache")
     assert status == 0, output
-    assert result(name, tmp_path / "out") == expected
+    assert result(name, tmp_path / OUT) == expected
     print(f"{name}: {kills} kills survived")
 
 
@@ -246,8 +248,8 @@ def test_a_read_only_folder_is_a_clear_error(name, data, whole, tmp_path, disk):
 @pytest.mark.parametrize("mode", ["ro", "size=8k"])
 def test_a_cache_that_is_read_only_or_full_changes_no_result(mode, whole, data, tmp_path, disk):
     remount(disk, *(("size=64m", "ro") if mode == "ro" else (mode,)))
-    status, output = run(command("convert", data, tmp_path / "out"), tmp_path / "log", disk / "cache")
-    assert status == 0 and result("convert", tmp_path / "out") == whole("convert")[0], output
+    status, output = run(command("convert", data, tmp_path / OUT), tmp_path / "log", disk / "cache")
+    assert status == 0 and result("convert", tmp_path / OUT) == whole("convert")[0], output
 
 
 # --- damaged caches ---------------------------------------------------------------------------------------------------
@@ -317,9 +319,9 @@ def test_each_file_of_a_reader_s_cache_is_computed_again_with_a_warning(name, da
 
 @DAMAGES
 def test_a_damaged_shard_of_a_conversion_is_named_and_made_again(damage, data, whole, tmp_path):
-    arguments, log = command("convert", data, tmp_path / "out"), tmp_path / "log"
+    arguments, log = command("convert", data, tmp_path / OUT), tmp_path / "log"
     assert run(arguments, log, tmp_path / "cache")[0] == 0
-    files = [*(tmp_path / "out/shards").iterdir(), *([tmp_path / "out/records.csv"] if damage is cut_short else [])]
+    files = [*(tmp_path / OUT / "shards").iterdir(), *([tmp_path / OUT / "records.csv"] if damage is cut_short else [])]
     for path in files:
         path.write_bytes(damage(path.read_bytes()))
         status, output = run(arguments, log, tmp_path / "cache")
@@ -327,4 +329,4 @@ def test_a_damaged_shard_of_a_conversion_is_named_and_made_again(damage, data, w
             assert told(output) and path.name in output, output
             path.unlink()
             status, output = run(arguments, log, tmp_path / "cache")
-        assert status == 0 and result("convert", tmp_path / "out") == whole("convert")[0], output
+        assert status == 0 and result("convert", tmp_path / OUT) == whole("convert")[0], output
