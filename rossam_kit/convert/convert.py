@@ -339,6 +339,8 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
     differences.raise_if_any("go on with what the folder was made with, or name another one (or delete this one)")
     if there["images"] != description["images"]:
         write_json(path, there | {"images": description["images"]})
+    if not images.exists():  # the process that wrote the manifest was killed, or the disk was full
+        write_json(images, hashes)
     remove_partial(folder, recursive=True)
 
 

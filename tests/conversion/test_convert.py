@@ -412,3 +412,11 @@ def test_a_finished_conversion_can_be_moved_alone_with_its_images_or_apart(tmp_p
     with pytest.raises(RossamError, match="is not of format"):
         Conversion(alone)
     assert all(str(tmp_path).encode() not in gzip.decompress(path.read_bytes()) for path in alone.glob("shards/*.gz"))
+
+
+def test_a_conversion_that_ended_after_its_manifest_goes_on_with_the_hashes_of_its_images(frames, tmp_path):
+    for name in ("whole", "broken"):
+        convert(Notched(), frames, tmp_path / name, ONE)
+    (tmp_path / "broken/images.json").unlink()
+    convert(Notched(), frames, tmp_path / "broken", ONE)
+    assert all_bytes(tmp_path / "broken") == all_bytes(tmp_path / "whole")
