@@ -129,7 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     precision = "bfloat16" if has_fast_bfloat16("cpu") else "float32"
     print(f"{torch.get_num_threads()} threads, {precision}, torch {torch.__version__}")
-    compare_windows(options.backbone, crowds(options.frames)[: options.frames], options.rounds)
+    compare_windows(options.backbone, crowds(options.frames), options.rounds)
     if options.backbone == "vit_t":
         measure_growth()
 

@@ -264,7 +264,7 @@ def put_image(shape):
 
 
 @pytest.mark.parametrize(
-    ("format", "edit", "told"),
+    ("format", "edit", "message"),
     [
         ("coco", replaced("", '"image_id"', '"picture"'), r"coco\.json: is damaged .*KeyError: 'image_id'"),
         ("youtube-vis", replaced("", '"videos"', '"clips"'), r"youtube_vis\.json: is damaged .*KeyError: 'videos'"),
@@ -285,9 +285,9 @@ def put_image(shape):
         ("labelme", replaced("*/*.json", '"points": [', '"points": ["x", '), "labelme: is damaged"),
     ],
 )
-def test_damaged_files_are_told_with_the_frame_before_the_damage(format, edit, told, done):
+def test_damaged_files_are_named_with_the_frame_before_the_damage(format, edit, message, done):
     edit(export(done, format))
-    with pytest.raises(RossamError, match=rf"{told}(?s:.)*Remedy: "):
+    with pytest.raises(RossamError, match=rf"{message}(?s:.)*Remedy: "):
         imports.corrected(done, format)
 
 
@@ -311,12 +311,12 @@ def test_single_masks_that_cannot_be_used_are_listed(format, edit, drop, done):
     assert [drop in each.reason for each in frames.drops].count(True) == 1 and outcomes["unchanged"] >= 11
 
 
-@pytest.mark.parametrize(("place", "told"), [("nowhere", "no such file"), ("bad.json", "has no annotations"),
+@pytest.mark.parametrize(("place", "message"), [("nowhere", "no such file"), ("bad.json", "has no annotations"),
                                              ("bad.xml", "CVAT for images")])  # fmt: skip
-def test_files_of_another_kind_are_told(place, told, done, tmp_path):
+def test_files_of_another_kind_are_refused(place, message, done, tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     (tmp_path / "bad.xml").write_text("<annotations>")
-    with pytest.raises(RossamError, match=told):
+    with pytest.raises(RossamError, match=message):
         imports.corrected(done, "cvat" if place == "bad.xml" else "coco", tmp_path / place)
 
 
