@@ -19,7 +19,7 @@ import torch
 from tiny_tracks import SIZE_HW, Fatal, Faulty, KilledOnce, Notched, all_bytes, make_frames
 
 from rossam_core.errors import RossamError
-from rossam_core.files import write_json
+from rossam_core.files import PARTIAL, write_json
 from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
 from rossam_core.records import ObjectAnnotation
@@ -164,7 +164,7 @@ def test_processes_and_interruptions_change_no_byte(frames, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert(Notched(), frames, broken, ONE, progress=stop_after_two)
     assert not (broken / "records.csv").exists()
-    (broken / "shards/.000004-left.gz").write_bytes(b"half a shard")
+    (broken / f"shards/.000004{PARTIAL}left.gz").write_bytes(b"half a shard")
     seen = []
     convert(Notched(), frames, broken, ONE, workers=2, progress=seen.append)
     assert seen[0] == 2 and sum(seen) == len(frames)
