@@ -19,7 +19,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir
 from rossam_kit import config, evaluate_command, train_command
 from rossam_kit.convert import command as convert
-from rossam_kit.convert import imports
+from rossam_kit.convert import import_command
 from rossam_kit.options import Device, Options, Settings, example, from_caller, read_settings
 from rossam_kit.progress import duration
 
@@ -33,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert_command)
-app.command("import-masks", epilog=imports.EXAMPLES)(imports.import_command)
+app.command("import-masks", epilog=import_command.EXAMPLES)(import_command.import_command)
 app.command("train", epilog=train_command.EXAMPLES)(train_command.train_command)
 app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
 

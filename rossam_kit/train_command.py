@@ -9,10 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
 from tqdm.auto import tqdm
 
@@ -24,6 +22,9 @@ from rossam_kit import options as opt
 from rossam_kit.convert.command import profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.progress import duration, track
+
+if TYPE_CHECKING:
+    import pandas as pd  # loaded by what needs it, so that --help is quick
 
 EXAMPLES = opt.example(
     "rossam train --annotations train.json --data IMAGES --minutes 20 --out RUN",
@@ -82,6 +83,8 @@ def train_command(
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
+    import pandas as pd
+
     from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
     from rossam_kit.convert.exports import write_drops
@@ -310,7 +313,7 @@ def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, aft
     from rossam_kit.experiments.statistics import paired_difference
 
     gain = paired_difference(after, before)
-    ends = f" ({gain.low:+.3f} to {gain.high:+.3f})" if np.isfinite(gain.low) else ""
+    ends = f" ({gain.low:+.3f} to {gain.high:+.3f})" if math.isfinite(gain.low) else ""
     best = validations.loc[validations["iou"].idxmax()]
     print(
         f"\nvalidation IoU {before['iou'].mean():.3f} before, {after['iou'].mean():.3f} after: {gain.mean:+.3f}{ends}"

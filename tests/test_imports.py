@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,20 @@ def test_notebooks_import_the_two_packages_only():
 def test_reports_are_drawn_without_torch():
     for path in modules("rossam_kit/report"):
         assert "torch" not in top_level(path), path.name
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("rossam_kit.cli", {"torch", "pandas", "cv2", "matplotlib", "scipy.stats"}),  # for a quick --help
+        ("rossam_kit.convert.convert", {"matplotlib", "scipy.stats", "peft", "transformers"}),  # in each worker
+        ("rossam_kit.experiments.experiments", {"matplotlib", "scipy.stats", "peft", "transformers"}),
+    ],
+)
+def test_what_is_slow_to_load_is_loaded_where_it_is_used(module, absent):
+    code = f"import sys, {module}; print(*({absent!r} & sys.modules.keys()))"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == []
 
 
 @pytest.mark.parametrize("package", ["rossam_core", "rossam_kit", "tools"])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from rossam_core import masks
 from rossam_core.boxes import check_boxes
@@ -271,8 +271,8 @@ def usable_share(sample: pd.DataFrame, decisions: Mapping[Key, Mapping[str, Any]
     size = float(n)
     if variance > 0 and freedom > 0:
         tail = 0.5 + level / 2
-        size = p * (1 - p) / variance * (stats.t.ppf(tail, n - 1) / stats.t.ppf(tail, freedom)) ** 2
+        size = p * (1 - p) / variance * (scipy.stats.t.ppf(tail, n - 1) / scipy.stats.t.ppf(tail, freedom)) ** 2
     good = p * size
-    low = stats.beta.ppf((1 - level) / 2, good, size - good + 1) if good > 0 else 0.0
-    high = stats.beta.ppf((1 + level) / 2, good + 1, size - good) if good < size else 1.0
+    low = scipy.stats.beta.ppf((1 - level) / 2, good, size - good + 1) if good > 0 else 0.0
+    high = scipy.stats.beta.ppf((1 + level) / 2, good + 1, size - good) if good < size else 1.0
     return UsableShare(p, float(low), float(high), n)

@@ -1,4 +1,4 @@
-"""`rossam import-masks`: masks that were corrected elsewhere, joined with a conversion's boxes, to train on again.
+"""Masks that were corrected elsewhere, joined with a conversion's boxes, to train on again.
 
 Readers yield `Found` masks of every format that `rossam convert` exports for editing, and of the review's decisions.
 A mask belongs to the record of its track, else to the record in its frame whose box overlaps it most.
@@ -6,20 +6,17 @@ A mask belongs to the record of its track, else to the record in its frame whose
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import typer
+import scipy
 import yaml
-from scipy.optimize import linear_sum_assignment
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
@@ -30,9 +27,8 @@ from rossam_kit.convert.editors import Found
 from rossam_kit.convert.exports import Names
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.csv_text import plain_table
-from rossam_kit.datasets.coco import TRACK_KEYS, segmentation_fault, write_coco_index
+from rossam_kit.datasets.coco import TRACK_KEYS, segmentation_fault
 from rossam_kit.datasets.frame_set import Drop, FrameSet
-from rossam_kit.options import example
 
 LEAST_OVERLAP = 0.25
 """IoU of boxes from which a mask without a track is taken for a record's."""
@@ -272,7 +268,7 @@ def _pairs(
     extents = [masks.extent(merged[name].segmentation, size_hw) for name in loose]
     ious = [[_iou(record.box_xyxy, box) for box in extents] for record in left]
     overlap = np.array(ious, dtype=float).reshape(len(left), len(loose))
-    for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
+    for row, column in zip(*scipy.optimize.linear_sum_assignment(-overlap), strict=True):
         if overlap[row, column] >= LEAST_OVERLAP:
             merged[left[row].object_id] = merged.pop(loose[column])
     yield from ((record, merged.pop(record.object_id, None)) for record in records)
@@ -310,42 +306,3 @@ def _joined(
     source = {} if record is None else {k: v for k, v in record.source.items() if k == "annotation_id"}
     annotation = ObjectAnnotation(free_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
     return ("new", annotation) if record is None else ("corrected", replace(annotation, object_id=record.object_id))
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-ImportFormat = StrEnum("ImportFormat", {name: name for name in READERS})
-EXAMPLES = example(
-    "rossam import-masks --conversion MASKS --format labelme --out corrected.json",
-    "rossam import-masks --conversion MASKS --format cvat --from annotations.xml --out corrected.json",
-    "rossam train --annotations corrected.json --data IMAGES --out RUN",
-)
-
-
-def import_command(
-    *,
-    conversion: Annotated[Path, typer.Option(metavar="DIR", help="folder that rossam convert wrote")],
-    format: Annotated[
-        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(READERS)}; review: decisions of notebook 11")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="COCO file to write, for rossam train and rossam convert")],
-    place: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="PATH", help="corrected file or folder; default: where rossam convert put it"),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="folder of the images, if it was moved since the conversion")
-    ] = None,
-) -> int:
-    """Take corrected masks of an editor back, by track and box, as annotations to train on."""
-    opened = Conversion(conversion, data)
-    frames, outcomes = corrected(opened, format.value, place)
-    if not frames.object_count:
-        raise RossamError(place or conversion, "no mask is left", "name the corrected file of this conversion")
-    write_coco_index(frames, out, opened.images)
-    print(", ".join(f"{outcomes[name]:,} {name}" for name in OUTCOMES if outcomes[name] or name == "corrected"))
-    for drop in frames.drops[len(opened.left_out) :]:
-        print(f"  left out: {drop.where}: {drop.reason}")
-    command = ["rossam", "train", "--annotations", out, "--data", opened.images, "--out", "RUN"]
-    print(f"\n{frames.object_count:,} objects with masks: {out}\nTrain on them:\n  {shlex.join(map(str, command))}")
-    return 0

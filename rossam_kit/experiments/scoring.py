@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
+import scipy
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
@@ -256,7 +256,7 @@ def crowding(boxes_xyxy: np.ndarray) -> np.ndarray:
     if len(boxes) < 2:
         return np.full((len(boxes), 3), np.nan)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    distances, _ = cKDTree(centres).query(centres, k=2)  # the nearest is the centre itself
+    distances, _ = scipy.spatial.cKDTree(centres).query(centres, k=2)  # the nearest is the centre itself
     gaps = np.empty(len(boxes))
     for i, box in enumerate(boxes):  # a row at a time: N×N arrays of a parking lot would not fit
         apart = np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).clip(0)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+import scipy
 
 from rossam_core.errors import RossamError
 
@@ -72,7 +72,7 @@ class Interval:
             return np.nan if np.isnan(self.se) else 1.0
         if self._half_width(smallest) <= distance:
             return smallest
-        return float(optimize.brentq(lambda p: self._half_width(p) - distance, smallest, 1))
+        return float(scipy.optimize.brentq(lambda p: self._half_width(p) - distance, smallest, 1))
 
     @property
     def p_above(self) -> float:
@@ -87,7 +87,7 @@ class Interval:
     def _half_width(self, p: float) -> float:
         if not self.se > 0:
             return self.se
-        quantiles = [variance * stats.t.isf(p / 2, df) for variance, df in self.variances]
+        quantiles = [variance * scipy.stats.t.isf(p / 2, df) for variance, df in self.variances]
         return float(sum(quantiles)) / self.se
 
 
@@ -218,7 +218,7 @@ def adjusted(p_values: Sequence[float]) -> np.ndarray:
     values = np.array(p_values, dtype=float)
     present = ~np.isnan(values)
     if present.any():
-        values[present] = stats.false_discovery_control(values[present])
+        values[present] = scipy.stats.false_discovery_control(values[present])
     return values
 
 

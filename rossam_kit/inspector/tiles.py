@@ -17,7 +17,8 @@ from rossam_core.inference.predictor import ObjectMask
 from rossam_core.inference.windows import Rectangle
 from rossam_core.metrics import boundary_band
 from rossam_kit.experiments.mask_scores import MaskScores
-from rossam_kit.report.style import TARGET, Figure, colour, label
+from rossam_kit.report.labels import label
+from rossam_kit.report.style import TARGET, Figure, colour
 
 LOGIT_RANGE = 10.0
 """Logits of -10 and below, 10 and above have the ends of the colour scale."""

@@ -38,8 +38,9 @@ from rossam_kit.experiments.scoring import predict_frames, score, size_bin_label
 from rossam_kit.inspector import tiles
 from rossam_kit.progress import track
 from rossam_kit.prompt_editor import PromptEditor, PromptPanel
+from rossam_kit.report.labels import label
 from rossam_kit.report.objects import square_around
-from rossam_kit.report.style import TARGET, Figure, label
+from rossam_kit.report.style import TARGET, Figure
 
 EDITOR, TILE = 460, 300
 """Longer sides of the pictures in pixels."""

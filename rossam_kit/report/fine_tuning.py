@@ -18,7 +18,7 @@ from rossam_core.training import run_folder
 from rossam_core.training.augment import AugmentedView, augment
 from rossam_core.training.recipes import RECIPES, RunConfig, recipe
 from rossam_kit.report.dataset_facts import example_frames
-from rossam_kit.report.style import group_label
+from rossam_kit.report.labels import group_label
 
 if TYPE_CHECKING:
     from rossam_kit.config import Profile

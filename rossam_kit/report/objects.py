@@ -11,11 +11,11 @@ import pandas as pd
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
-from rossam_core.inference.windows import Rectangle
 from rossam_core.metrics import boundary_iou, mask_iou
 from rossam_kit.experiments.scoring import MASK
 
 if TYPE_CHECKING:
+    from rossam_core.inference.windows import Rectangle
     from rossam_core.records import Frame
 
 QUANTILES = (0.95, 0.75, 0.5, 0.25, 0.05)

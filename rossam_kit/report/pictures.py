@@ -18,8 +18,9 @@ from matplotlib.path import Path
 from rossam_core.errors import RossamError
 from rossam_core.inference import windows
 from rossam_kit.convert.outlines import outlines
+from rossam_kit.report.labels import label
 from rossam_kit.report.objects import ObjectView
-from rossam_kit.report.style import BASE, COLOURS, MUTED, SMALL, TARGET, WIDTH, Figure, colour, label, need, styled
+from rossam_kit.report.style import BASE, COLOURS, MUTED, SMALL, TARGET, WIDTH, Figure, colour, need, styled
 
 if TYPE_CHECKING:
     from rossam_core.records import Frame

@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from rossam_core.errors import RossamError
 from rossam_kit.experiments.robustness import DISTURBANCES
 from rossam_kit.experiments.statistics import mean_interval
-from rossam_kit.report.style import INK, LINES, MUTED, SMALL, WIDTH, Figure, colour, label, need, styled
+from rossam_kit.report.labels import label
+from rossam_kit.report.style import INK, LINES, MUTED, SMALL, WIDTH, Figure, colour, need, styled
 from rossam_kit.report.tables import ForestRow
 
 VERDICTS = {

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from rossam_core.settings import flatten
 from rossam_kit.config import Profile
-from rossam_kit.report.style import group_label
+from rossam_kit.report.labels import group_label
 
 if TYPE_CHECKING:
     from rossam_core.model.segmenter import PromptableSegmenter

@@ -27,10 +27,11 @@ from matplotlib.figure import Figure
 from rossam_core.errors import RossamError
 from rossam_kit.config import Profile
 from rossam_kit.convert.outlines import outline_path
+from rossam_kit.report.labels import LABELS
 from rossam_kit.report.objects import ObjectView
 from rossam_kit.report.provenance import commit
 from rossam_kit.report.rendering import Table
-from rossam_kit.report.style import COLOURS, LABELS, MUTED
+from rossam_kit.report.style import COLOURS, MUTED
 
 ASSETS = Path(__file__).parent / "assets"
 FRONT = ("", "hero", "ledger", "table")

@@ -1,4 +1,4 @@
-"""How every figure looks: one colour and one name per method, one set of matplotlib settings, and a `Figure`."""
+"""How every figure looks: one colour per method, one set of matplotlib settings, and a `Figure`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from rossam_core.errors import RossamError
+from rossam_kit.report.labels import LABELS
 
 # Distinguishable under deuteranopia, protanopia and tritanopia: CIE76 distance of any two models is at least 27.
 COLOURS = {
@@ -20,18 +21,6 @@ COLOURS = {
     "hq-sam": "#f2b01e",
     "ros-sam": "#d5412a",
 }
-LABELS = {
-    "box": "Filled box",
-    "ellipse": "Inscribed ellipse",
-    "grabcut": "GrabCut",
-    "sam": "SAM",
-    "sam2": "SAM2",
-    "hq-sam": "HQ-SAM",
-    "ros-sam": "ROS-SAM",
-    "ground truth": "Ground truth",
-}
-GROUPS = {"lora": "LoRA", "sam_decoder": "SAM decoder", "hq_head": "HQ head"}
-"""Groups of parameters whose name is more than its words."""
 TARGET = "ground truth"
 OTHER = "#3c4a57"
 LINES = ["#2f7fd6", "#d5412a", "#f2b01e", "#2b7a6b", "#6f5aa8", "#8fd3f4", "#3c4a57", "#b3611f", "#a8a8a8"]
@@ -72,16 +61,6 @@ def colour(method: str) -> str:
         return "#ffffff"
     kinds = {name: kind for kind, name in LABELS.items()}
     return COLOURS.get(method) or COLOURS.get(kinds.get(method.split(",")[0], ""), OTHER)
-
-
-def label(method: str) -> str:
-    """The method's name as readers know it."""
-    return LABELS.get(method, method)
-
-
-def group_label(group: str) -> str:
-    """The name of a group of parameters: `hq_head` → `HQ head`."""
-    return GROUPS.get(group, group.replace("_", " "))
 
 
 def need(items: Sequence | Mapping, where: str, what: str) -> None:

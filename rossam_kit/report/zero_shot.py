@@ -20,8 +20,8 @@ from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there
 from rossam_kit.experiments.planning import ZERO_SHOT
 from rossam_kit.experiments.statistics import mean_interval
+from rossam_kit.report.labels import label
 from rossam_kit.report.objects import ObjectView, view_objects
-from rossam_kit.report.style import label
 
 if TYPE_CHECKING:
     from rossam_kit.experiments.experiments import Experiments, RowSpec

@@ -16,7 +16,7 @@ from rossam_core.model.segmenter import load_run
 from rossam_core.records import ObjectAnnotation
 from rossam_core.training.train import fit
 from rossam_kit import cli
-from rossam_kit.convert import editors, exports, imports
+from rossam_kit.convert import editors, exports, import_command, imports
 from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
 from rossam_kit.convert.decisions import Review
 from rossam_kit.datasets.coco import read_coco
@@ -151,6 +151,10 @@ def done(tmp_path):
 def export(done, format):
     place, write = (exports.EXPORTS | editors.EXPORTS)[format]
     return write(done, done.folder / place)
+
+
+def test_the_command_offers_what_can_be_read():
+    assert (*imports.READERS,) == import_command.FORMATS
 
 
 @pytest.mark.parametrize("format", [name for name in imports.READERS if name != "review"])

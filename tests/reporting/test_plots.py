@@ -15,8 +15,9 @@ from rossam_core.settings import InferenceConfig
 from rossam_kit.experiments.statistics import Interval
 from rossam_kit.report import boundary_iou_demo as bands
 from rossam_kit.report import pictures, plots, schematics
+from rossam_kit.report.labels import LABELS
 from rossam_kit.report.objects import cut_object
-from rossam_kit.report.style import COLOURS, LABELS, colour
+from rossam_kit.report.style import COLOURS, colour
 from rossam_kit.report.tables import ForestRow
 
 SIZE_BINS = (0.0, 256.0, 1024.0, 9216.0)

@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from rossam_core import masks
 from rossam_core.errors import RossamError
@@ -189,7 +189,7 @@ def _frame_size(rng: np.random.Generator, config: SyntheticConfig) -> tuple[int,
 def annotate(scene: Scene, labels: np.ndarray) -> tuple[tuple[ObjectAnnotation, ...], int]:
     """Annotations from the ids in sight (int canvas pixels), and how many objects showed too little of themselves."""
     height, width = (side // SUPERSAMPLING for side in labels.shape)
-    windows = ndimage.find_objects(labels)
+    windows = scipy.ndimage.find_objects(labels)
     objects, too_small = [], 0
     for actor in scene.actors:
         window = windows[actor.object_id - 1] if 0 < actor.object_id <= len(windows) else None
