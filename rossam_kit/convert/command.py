@@ -352,10 +352,10 @@ def _default_workers(predictor, frames: int) -> int:
         import torch
 
         return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
-    from rossam_kit.parallel import worker_count
+    from rossam_kit.parallel import WORKER_SIDE, worker_count
 
     network = getattr(predictor, "model", None)  # GrabCut and the like have none
-    return worker_count(frames, *([] if network is None else [network.input_size]))
+    return worker_count(frames, network.input_size if network else WORKER_SIDE)
 
 
 def _print_result(conversion, written: Sequence[tuple[str, Path]], review, seconds: float) -> None:
