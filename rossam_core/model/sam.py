@@ -27,8 +27,8 @@ PATCH = 16
 """Side of a token in input pixels."""
 FEW_TOKENS = 1024
 """Longest sequence whose attention scores are stored for the backward pass (see `_attention`)."""
-QUERIES = 512
-"""Queries whose scores are computed at a time."""
+SCORES = 1 << 19
+"""Attention scores computed at a time: 1 MiB in bfloat16, which stays in a core's cache."""
 
 Constants = TypeVar("Constants")
 
@@ -143,10 +143,24 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     few = q.shape[-2] <= FEW_TOKENS or not torch.is_grad_enabled()
     if few and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not has_amx():
         with torch.autocast("cpu", enabled=False):
-            k = (k * scale).transpose(-1, -2)
-            return torch.cat([(rows @ k).softmax(dim=-1) @ v for rows in q.split(QUERIES, dim=-2)], dim=-2)
+            return _attention_in_parts(q, (k * scale).transpose(-1, -2), v)
     padded = F.pad(v, (0, q.shape[-1] - v.shape[-1]))  # fused kernels want one width for all three
     return F.scaled_dot_product_attention(q, k, padded, scale=scale)[..., : v.shape[-1]]
+
+
+def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q·k) · v of B×heads, at most `SCORES` scores at a time: of some heads, or of some queries of one head."""
+    shape, tokens = v.shape, q.shape[-2]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    if heads := SCORES // tokens**2:
+        parts = zip(q.split(heads), k.split(heads), v.split(heads), strict=True)
+        return torch.cat([(of_q @ of_k).softmax(dim=-1) @ of_v for of_q, of_k, of_v in parts]).view(shape)
+    queries = max(SCORES // tokens, 1)
+    each = [
+        torch.cat([(rows @ of_k).softmax(dim=-1) @ of_v for rows in of_q.split(queries)])
+        for of_q, of_k, of_v in zip(q, k, v, strict=True)
+    ]
+    return torch.stack(each).view(shape)
 
 
 def _relative(table: Tensor, size: int) -> Tensor:
