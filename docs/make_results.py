@@ -42,7 +42,7 @@ def points(interval: Interval | None) -> str:
 
 
 def line(row: ComparisonRow) -> str:
-    printed = f"{row.published.iou:.1f}" if row.published else ""
+    printed = f"{row.published.iou:.2f}" if row.published else ""
     measured = [percent(row.frame_iou), percent(row.iou), points(row.difference)]
     return f"| {' | '.join([row.setting, printed, *measured])} |".replace("|  |", "| |")
 

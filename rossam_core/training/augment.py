@@ -25,7 +25,7 @@ class AugmentConfig(Config):
     """How a training view is drawn (paper section 3.2.3, supplement Figure 9)."""
 
     scale: tuple[float, float] = (0.1, 4.0)
-    """Large-scale jitter, uniform (paper section 3.2.3 and released code: 0.1 to 4.0); (1, 1) switches it off."""
+    """Large-scale jitter, uniform (paper section 4.2.1 and released code: 0.1 to 4.0); (1, 1) switches it off."""
     scale_of: Literal["frame", "input", "window"] = "frame"
     """Meaning of a scale of 1. `frame`: a frame pixel is an input pixel (the paper scales "original data"). `input`:
     the frame's longer side fits the input (mmdet's RandomResize, as the released code). `window` (ours, `corrected`):

@@ -94,8 +94,7 @@ class TrainingConfig(Config):
     lora_rank: int | None = Field(None, ge=1)
     """Rank of the adapters (paper: not given; released code: 512 at ViT-L). None = half the encoder's width."""
     adapter: AdapterKind = "lora"
-    """Kind of the adapters, all of the group `lora` (paper section 3.2.1: LoRA). The paper tried others and gives no
-    numbers (section 4.3); see `model.lora.add_adapter`."""
+    """Kind of the adapters, all of the group `lora` (paper section 3.2.1: LoRA); see `model.lora.add_adapter`."""
     fresh_hq_head: bool = False
     """Start ros-sam's HQ head from random weights although a prior for it exists (released code: names HQ-SAM's
     weights but never loads them). Paper: False."""

@@ -7,8 +7,8 @@
     weights_best.safetensors   the same, at the best validation IoU so far
     gradient_audit.json        written last: it marks a finished run
 
-Files are written to a temporary name and renamed. There is no random state to save: all that is drawn depends on the
-seed and the number of the sample alone.
+All but the log, which grows by whole lines, are written to a temporary name and renamed. There is no random state to
+save: all that is drawn depends on the seed and the number of the sample alone.
 """
 
 from __future__ import annotations
