@@ -150,7 +150,7 @@ def _run_ray(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, pl
         import ray
         from ray.util import ActorPool
     except ImportError as error:
-        raise RossamError("engine ray", "needs the package ray", "pip install 'rossam-core[cluster]'") from error
+        raise RossamError("engine ray", "needs the package ray", "pip install ray") from error
     is_own = not ray.is_initialized()
     if is_own:
         ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)

@@ -6,7 +6,7 @@
 
 Inputs and masks are those of windows: `rossam_core.inference.windows` cuts them out of a frame and puts masks back.
 
-Usage: python -m tools.export_onnx --out DIR [--checkpoint RUN]    (needs pip install 'rossam-core[onnx]')
+Usage: python -m tools.export_onnx --out DIR [--checkpoint RUN]    (needs pip install onnx onnxscript onnxruntime)
 """
 
 from __future__ import annotations

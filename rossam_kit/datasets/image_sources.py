@@ -34,7 +34,7 @@ DECODING_ERRORS = (
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 VRT_SIGNATURE = b"<VRT"
 JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-INSTALL_GEO = "install the extra for Earth observation files: pip install 'rossam-core[geo]'"
+INSTALL_GEO = "pip install rasterio pyogrio shapely"
 ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
 
 

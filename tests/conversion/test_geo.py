@@ -344,7 +344,7 @@ def test_formats_and_inputs_fit_each_other(tmp_path, frames):
 def test_a_missing_extra_is_named_with_its_installation(tmp_path, monkeypatch):
     raster = write_raster(tmp_path / "scene.tif")
     monkeypatch.setitem(sys.modules, "pyogrio", None)
-    with pytest.raises(RossamError, match=r"need pyogrio(?s:.)*pip install 'rossam-core\[geo\]'"):
+    with pytest.raises(RossamError, match=r"need pyogrio(?s:.)*pip install rasterio"):
         geo.read_scene(raster, tmp_path / "boxes.geojson")
 
 
