@@ -34,13 +34,13 @@ class Found(NamedTuple):
 
     Attributes:
         key: its frame.
-        track, category: `object_id` and class, None where the file does not say.
+        track, category: `object_id` (or the track's name in the input) and class, None where the file does not say.
         segmentation: encoding or polygons in the frame; None says only that the file lists the frame.
         box_xyxy: its box, None where that is the box around the mask.
     """
 
     key: str
-    track: int | None = None
+    track: int | str | None = None
     category: str | None = None
     segmentation: Any = None
     box_xyxy: tuple[float, float, float, float] | None = None

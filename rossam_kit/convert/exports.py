@@ -120,6 +120,19 @@ class Names:
             finding = f"height, width is {stated_hw} there, and {tuple(self.size_of[key])} in the conversion"
             raise RossamError(f"image {self.file_of[key]}", finding, "edit the masks on the images they were made of")
 
+    @cached_property
+    def _objects(self) -> dict[tuple[str, str], tuple[int, str]]:
+        found: dict[tuple[str, str], tuple[int, str]] = {}
+        for frame in self.conversion:
+            for record in frame.objects:
+                for track in {record.object_id, record.source.get("track_id", record.object_id)}:
+                    found.setdefault((frame.video, str(track)), (record.object_id, record.category))
+        return found
+
+    def object_of(self, key: str, track: Any) -> tuple[int, str] | None:
+        """`object_id` and class of a track of a frame's video, by its `object_id` or its name in the input."""
+        return self._objects.get((key.rpartition("/")[0], str(track)))
+
     def row(self, frame: FrameRecord, record: MaskRecord) -> tuple:
         """Columns of `annotations.csv`: what joins a mask to the input's annotation."""
         class_id, _ = self.class_of(record)

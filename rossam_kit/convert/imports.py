@@ -1,7 +1,8 @@
 """Masks that were corrected elsewhere, joined with a conversion's boxes, to train on again.
 
 Readers yield `Found` masks of every format that `rossam convert` exports for editing, and of the review's decisions.
-A mask belongs to the record of its track, else to the record in its frame whose box overlaps it most.
+A mask belongs to the record of its track, else, where its video has no such track, to the record in its frame whose
+box overlaps it most.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ import yaml
 from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import Box, ObjectAnnotation
+from rossam_core.records import ObjectAnnotation
 from rossam_kit.convert import decisions, editors, exports
 from rossam_kit.convert.editors import Found
 from rossam_kit.convert.exports import Names
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.csv_text import plain_table
+from rossam_kit.datasets.box_conventions import box_iou
 from rossam_kit.datasets.coco import TRACK_KEYS, segmentation_fault
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 
 LEAST_OVERLAP = 0.25
 """IoU of boxes from which a mask without a track is taken for a record's."""
+REVIEW_FIRST = "take decisions in a notebook, as docs/faq.md says"
 SAVE_ANEW = "export it anew, as the format that --format names"
-OUTCOMES = ("unchanged", "corrected", "new", "removed", "without a mask")
+OUTCOMES = UNCHANGED, CORRECTED, NEW, REMOVED, WITHOUT_MASK = (
+    *("unchanged", "corrected", "new", "removed", "without a mask"),
+)
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------
@@ -55,8 +60,9 @@ def _read_coco(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
         if not key or not segmentation:
             continue
         stated = item | (item.get("attributes") or {})
-        track = next((int(stated[name]) for name in TRACK_KEYS if str(stated.get(name, "")).isdecimal()), None)
-        yield Found(key, track, classes.get(item["category_id"]), segmentation)
+        tracks = [str(stated[name]) for name in TRACK_KEYS if name in stated]
+        known = (int(t) if t.isdecimal() else t for t in tracks if t.isdecimal() or names.object_of(key, t))
+        yield Found(key, next(known, None), classes.get(item["category_id"]), segmentation)
 
 
 def _read_youtube_vis(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
@@ -172,8 +178,8 @@ READERS: Mapping[str, tuple[str, Reader]] = {
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, TypeError, ValueError, cv2.error,
           yaml.YAMLError)  # fmt: skip
 """What reading a damaged file of an editor raises."""
-FLAT = ("mots", "png")
-"""Formats in which a pixel has one owner: what others hide of a mask is not in them, and is taken from the record."""
+ONE_OWNER_PER_PIXEL = ("mots", "png")
+"""Formats that do not hold what others hide of a mask: it is taken from the record."""
 
 
 # --- joining ----------------------------------------------------------------------------------------------------------
@@ -183,7 +189,9 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     """The conversion's frames with the masks that a corrected file holds.
 
     A frame that the file does not list keeps its masks; in others, a record whose mask is gone is left out. A mask
-    that belongs to no record is a new object. The box of a corrected or new mask is the box around it.
+    that belongs to no record is a new object, of its track where its video has that track. Other tracks and masks
+    without a track get new numbers, a track one for all its frames. The box of a corrected or new mask is the box
+    around it.
 
     Args:
         format: a name of `READERS`.
@@ -195,41 +203,41 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     where, read = READERS[format]
     place = Path(place) if place is not None else conversion.folder / where
     if not place.exists():
-        how = (
-            "take decisions in notebook 11" if format == "review" else f"export with `rossam convert --format {format}`"
-        )
+        how = REVIEW_FIRST if format == "review" else f"export with `rossam convert --format {format}`"
         raise RossamError(place, "no such file or folder", f"{how}, or name it with --from")
     names, drops, outcomes, frames = Names(conversion), [*conversion.left_out], Counter(), []
     corrected: dict[str, list[Found]] = defaultdict(list)
     for item in _usable(read, place, names, drops):
         corrected[item.key].append(item)
-    free = conversion.table.groupby("video")["object_id"].max().to_dict()
+    number = _numbering(conversion)
     for frame in conversion:
-        items = corrected.get(frame.key)
-        if items is None:
-            masked = [record for record in frame.objects if record.has_mask]
-            items = [Found(frame.key, r.object_id, r.category, r.rle(frame.size_hw)) for r in masked]
+        items = corrected.get(frame.key) or _as_converted(frame)
         items = [item for item in items if item.segmentation is not None]
         objects, covered = [], np.zeros(frame.size_hw, dtype=bool)
-        for item in items if format in FLAT else ():
+        for item in items if format in ONE_OWNER_PER_PIXEL else ():
             covered |= masks.decode(item.segmentation, frame.size_hw)
-        for record, item in _pairs(frame.objects, items, frame.size_hw):
+        for record, item in _pairs(frame, items, names):
             if record is None:
                 is_empty = not masks.decode(item.segmentation, frame.size_hw).any()
                 if is_empty or item.category is None:
                     drops.append(Drop(f"{frame.key} new mask", "has no pixel" if is_empty else "has no class"))
                     continue
-                free[frame.video] = free.get(frame.video, 0) + 1
-            outcome, annotation = _joined(record, item, covered, frame, free.get(frame.video, 0))
+                item = item._replace(track=number(frame, item.track))
+            outcome, annotation = _joined(record, item, covered, frame)
             outcomes[outcome] += 1
             if annotation is None:
                 gone = "rejected in the review" if format == "review" else f"is not in the corrected {format}"
-                reason = record.reason if outcome == OUTCOMES[-1] else gone
+                reason = record.reason if outcome == WITHOUT_MASK else gone
                 drops.append(exports.drop_of(frame, record, reason))
             else:
                 objects.append(annotation)
         frames.append(replace(frame.frame(), objects=tuple(objects), source=frame.source))
     return FrameSet(conversion.manifest["data"]["name"], frames, drops, conversion.classes), outcomes
+
+
+def _as_converted(frame: FrameRecord) -> list[Found]:
+    masked = [record for record in frame.objects if record.has_mask]
+    return [Found(frame.key, r.object_id, r.category, r.rle(frame.size_hw)) for r in masked]
 
 
 def _usable(read: Reader, place: Path, names: Names, drops: list[Drop]) -> Iterator[Found]:
@@ -251,42 +259,58 @@ def _usable(read: Reader, place: Path, names: Names, drops: list[Drop]) -> Itera
         raise RossamError(place, finding, SAVE_ANEW) from error
 
 
+def _numbering(conversion: Conversion) -> Callable[[FrameRecord, Any], int]:
+    """A function from a frame and a track of `_pairs` to `object_id`: new tracks are counted on from a video's last."""
+    last, numbers = conversion.table.groupby("video")["object_id"].max().to_dict(), {}
+
+    def number(frame: FrameRecord, track: Any) -> int:
+        if not isinstance(track, tuple):
+            return track
+        place = (frame.key if track[0] is None else frame.video, track)
+        if place not in numbers:
+            numbers[place] = last[frame.video] = last.get(frame.video, 0) + 1
+        return numbers[place]
+
+    return number
+
+
 def _pairs(
-    records: Sequence[MaskRecord], items: Sequence[Found], size_hw: tuple[int, int]
+    frame: FrameRecord, items: Sequence[Found], names: Names
 ) -> Iterator[tuple[MaskRecord | None, Found | None]]:
-    """Each record with its mask or None, then None with each mask of no record."""
-    by_track = {record.object_id: record for record in records}
+    """Each record with its mask or None, then None with each mask of no record.
+
+    The track of the latter is their `object_id`; of tracks that the video does not have, the track with its class, as
+    editors number groups of each class; of a mask without a track, None and its number.
+    """
     merged: dict[Any, Found] = {}
     for number, item in enumerate(items):  # parts of one track are one mask
-        name = item.track if item.track in by_track else (None, number)
+        known = None if item.track is None else names.object_of(frame.key, item.track)
+        name = known[0] if known else (item.track, number if item.track is None else item.category)
         if name in merged:
-            parts = [masks.decode(each.segmentation, size_hw) for each in (merged[name], item)]
+            parts = [masks.decode(each.segmentation, frame.size_hw) for each in (merged[name], item)]
             item = item._replace(segmentation=masks.encode(parts[0] | parts[1]))
         merged[name] = item
-    left = [record for record in records if record.object_id not in merged]
+    left = [record for record in frame.objects if record.object_id not in merged]
     loose = [name for name in merged if isinstance(name, tuple)]
-    extents = [masks.extent(merged[name].segmentation, size_hw) for name in loose]
-    ious = [[_iou(record.box_xyxy, box) for box in extents] for record in left]
-    overlap = np.array(ious, dtype=float).reshape(len(left), len(loose))
+    overlap = _overlap(left, [masks.extent(merged[name].segmentation, frame.size_hw) for name in loose])
     for row, column in zip(*scipy.optimize.linear_sum_assignment(-overlap), strict=True):
         if overlap[row, column] >= LEAST_OVERLAP:
             merged[left[row].object_id] = merged.pop(loose[column])
-    yield from ((record, merged.pop(record.object_id, None)) for record in records)
-    yield from ((None, item) for item in merged.values())
+    yield from ((record, merged.pop(record.object_id, None)) for record in frame.objects)
+    for name, item in merged.items():
+        _, category = names.object_of(frame.key, name) or (None, None)
+        yield None, item._replace(track=name, category=item.category or category)
 
 
-def _iou(a: Box, b: np.ndarray | None) -> float:
-    """IoU of two boxes; 0 where one is None."""
-    if b is None:
-        return 0.0
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(sides.clip(0)))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / (areas - shared) if areas > shared else 0.0
+def _overlap(records: Sequence[MaskRecord], extents: Sequence[np.ndarray | None]) -> np.ndarray:
+    """IoU of each record's box with each extent; 0 where that is None or the box is not finite."""
+    boxes = np.array([np.zeros(4) if extent is None else extent for extent in extents]).reshape(-1, 4)
+    ious = [box_iou(np.tile(record.box_xyxy, (len(boxes), 1)), boxes) for record in records]
+    return np.nan_to_num(np.array(ious, dtype=float)).reshape(len(records), len(boxes))
 
 
 def _joined(
-    record: MaskRecord | None, item: Found | None, covered: np.ndarray, frame: FrameRecord, free_id: int
+    record: MaskRecord | None, item: Found | None, covered: np.ndarray, frame: FrameRecord
 ) -> tuple[str, ObjectAnnotation | None]:
     """What became of a record, and the object; `covered`: pixels whose other owners may hide a part of it."""
     mask = np.zeros(frame.size_hw, dtype=bool) if item is None else masks.decode(item.segmentation, frame.size_hw)
@@ -294,15 +318,16 @@ def _joined(
     if item is not None or not (own & ~covered).any():
         mask |= own & covered
     if not mask.any() and record is not None:
-        return ("removed" if record.has_mask else OUTCOMES[-1]), None
+        return (REMOVED if record.has_mask else WITHOUT_MASK), None
     category = record.category if item is None or item.category is None else item.category
     stated_box = None if item is None else item.box_xyxy
     is_same = record is not None and np.array_equal(mask, own) and stated_box is None
     if is_same and category.lower() == record.category.lower():
-        return "unchanged", ObjectAnnotation(
+        return UNCHANGED, ObjectAnnotation(
             record.object_id, record.category.lower(), record.box_xyxy, record.rle(frame.size_hw), source=record.source
         )
     box = stated_box or (record.box_xyxy if is_same else masks.box_of(mask))
     source = {} if record is None else {k: v for k, v in record.source.items() if k == "annotation_id"}
-    annotation = ObjectAnnotation(free_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
-    return ("new", annotation) if record is None else ("corrected", replace(annotation, object_id=record.object_id))
+    object_id = item.track if record is None else record.object_id
+    annotation = ObjectAnnotation(object_id, category.lower(), box, masks.encode(mask), {"corrected": True}, source)
+    return (NEW if record is None else CORRECTED), annotation

@@ -1,6 +1,7 @@
 """Masks corrected in any format come back to their boxes, train, and convert again; all others come back unchanged."""
 
 import base64
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import cv2
@@ -20,6 +21,7 @@ from rossam_kit.convert import editors, exports, import_command, imports
 from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
 from rossam_kit.convert.decisions import Review
 from rossam_kit.datasets.coco import read_coco
+from rossam_kit.datasets.frame_set import FrameSet
 
 from ..training.tiny_run import tiny_run
 
@@ -229,6 +231,77 @@ def test_masks_without_tracks_join_by_box_and_others_are_new(done, tmp_path):
     reasons = {drop.where: drop.reason for drop in frames.drops}
     assert reasons["image elsewhere.png"] == "is none of the conversion"
     assert "1 points" in reasons[f"{frames[0].key} mask of ship"]
+
+
+@pytest.fixture
+def gap(tmp_path):
+    """Track 7 has no box in frame 2 of 3."""
+    first, second, third = make_frames(tmp_path / "data", 1, 3)
+    frames = [first, second.with_objects(second.objects[1:]), third]
+    return convert(Notched(), boxes_only(FrameSet("tiny", frames)), tmp_path / "masks", CONFIG)
+
+
+def with_new(path, new):
+    """Adds annotations (frame number, track, class, box) to a COCO file."""
+    content = read_json(path)
+    images = {image["frame_index"]: image["id"] for image in content["images"]}
+    for number, (frame, track, category, box) in enumerate(new, start=100):
+        about = {"id": number, "image_id": images[frame], "category_id": category, "track_id": track, "bbox": [0] * 4}
+        content["annotations"].append(about | {"segmentation": [np.array(corners(box)).ravel().tolist()]})
+    write_json(path, content)
+    return path
+
+
+def test_a_track_s_new_masks_are_one_object(gap):
+    new = [(2, 7, 1, (2, 2, 8, 8)), (2, 7, 1, (10, 2, 14, 8))]
+    new += [(frame, 90, 1, (50, y, 60, y + 4)) for frame in (1, 2, 3) for y in (2, 9)]
+    new += [(frame, 90, 2, (1, 40, 9, 46)) for frame in (1, 3)]
+    frames, outcomes = imports.corrected(gap, "coco", with_new(export(gap, "coco"), new))
+    assert outcomes == {"unchanged": 5, "new": 6}
+    found = [{(o.object_id, o.category): o.mask(SIZE_HW).sum() for o in frame.objects if o.object_id != 14}
+             for frame in frames]  # fmt: skip
+    assert found[1] == {(7, "ship"): 60, (15, "ship"): 80}
+    for frame in (found[0], found[2]):
+        assert list(frame) == [(7, "ship"), (15, "ship"), (16, "na")] and frame[15, "ship"] == 80
+
+
+def test_a_track_s_new_mask_does_not_become_another_record_s(gap):
+    path = export(gap, "coco")
+    content = read_json(path)
+    moved = next(item for item in content["annotations"] if item["track_id"] == 14)
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] != 2]
+    write_json(path, content | {"annotations": [*content["annotations"], moved | {"image_id": 2, "track_id": "7"}]})
+    frames, outcomes = imports.corrected(gap, "coco", path)
+    assert outcomes == {"unchanged": 4, "removed": 1, "new": 1} and [o.object_id for o in frames[1].objects] == [7]
+
+
+@pytest.mark.parametrize("format", ["coco", "youtube-vis"])
+def test_a_track_with_a_name_is_found_in_frames_that_lack_it(format, tmp_path):
+    first, second = make_frames(tmp_path / "data", 1, 2)
+    named = replace(first.objects[1], source={"track_id": "tug"})
+    frames = [first.with_objects([first.objects[0], named]), second.with_objects(second.objects[:1])]
+    done = convert(Notched(), boxes_only(FrameSet("tiny", frames)), tmp_path / "masks", CONFIG)
+    path = export(done, format)
+    if format == "coco":
+        with_new(path, [(2, "tug", 2, (50, 2, 60, 9))])
+    else:
+        content = read_json(path)
+        track = next(each for each in content["annotations"] if each["track_id"] == "tug")
+        track["segmentations"][1] = masks.encode(rectangle((50, 2, 60, 9)))
+        write_json(path, content)
+    assert [o.object_id for o in imports.corrected(done, format)[0][1].objects] == [7, 14]
+
+
+def test_a_label_of_another_frame_has_its_class(gap):
+    path = export(gap, "png")
+    file = path / "002.png"
+    label_map = cv2.imread(str(file), -1)
+    label_map[2:8, 50:60] = 1  # track 7
+    label_map[40:46, 1:9] = 9
+    cv2.imwrite(str(file), label_map)
+    frames, outcomes = imports.corrected(gap, "png")
+    assert outcomes == {"unchanged": 5, "new": 1} and [d.reason for d in frames.drops] == ["has no class"]
+    assert [(o.object_id, o.category) for o in frames[1].objects] == [(14, "na"), (7, "ship")]
 
 
 def test_frames_that_a_file_does_not_list_keep_their_masks(done):
