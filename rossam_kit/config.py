@@ -70,6 +70,11 @@ class SyntheticConfig(Config):
         """Whether every video is one frame."""
         return self.variant in ("static", "aerial")
 
+    @property
+    def moments(self) -> range:
+        """The moments, from 0, of a video that are rendered."""
+        return range(0, 1 if self.is_still else self.frames_per_video, self.frame_stride)
+
 
 class SampleConfig(Config):
     """Which of a video dataset's frames are used (`datasets/sampling.py`)."""

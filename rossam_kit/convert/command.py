@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json
-from rossam_core.settings import flatten, parse_config
+from rossam_core.settings import parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.datasets.frame_set import Drop, FrameSet, by_reason, print_drops
@@ -40,7 +40,7 @@ EXAMPLES = opt.example(
 
 def convert_command(
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder, or that of a conversion to go on with")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder, or that of a conversion to resume")],
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="demo (default: generated video), nwpu, …, or a YAML file")
     ] = "demo",
@@ -95,7 +95,7 @@ def convert_command(
     device: opt.Device = None,
     set: opt.Settings,
 ) -> int:
-    """Make a mask for every box of a dataset. What was cut off goes on where it was."""
+    """Make a mask for every box of a dataset. An interrupted conversion resumes."""
     return run(opt.Options(**locals()), opt.read_settings(set))
 
 
@@ -123,7 +123,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         print(geo.describe(frames) + "\n")
     predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     settings = _settings(options, frames)
-    workers = options.workers if options.workers is not None else _default_workers(predictor, len(frames))
+    workers = _workers(options, predictor, len(frames))
     with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
         conversion = convert(
             predictor, frames, options.out, settings, engine=options.engine, workers=workers, progress=bar.update
@@ -167,25 +167,24 @@ def profile_of(options: opt.Options, overrides: dict[str, Any]) -> config.Profil
     overrides |= {f"data.{k}": v for k in ("bands", "stretch") if (v := getattr(options, k)) is not None}
     if options.device:
         overrides["device"] = options.device
-    given = dict(flatten(overrides))
-    overrides |= {key: value for key, value in _windows(options.checkpoint).items() if key not in given}
-    profile = config.load_profile(options.profile, overrides)
+    given = config.load_profile(options.profile, overrides).inference.model_fields_set
+    windows = {f"inference.{key}": value for key, value in _windows(options.checkpoint).items() if key not in given}
+    profile = config.load_profile(options.profile, overrides | windows)
     made = profile.data.synthetic
     if options.limit and profile.data.source == "synthetic":
-        split, a_video = options.split or "test", -(-made.frames_per_video // made.frame_stride)
-        videos = min(getattr(made, f"{split}_videos"), -(-options.limit // a_video))
+        split = options.split or "test"
+        videos = min(getattr(made, f"{split}_videos"), -(-options.limit // len(made.moments)))
         made = made.model_copy(update={f"{split}_videos": videos})
     return profile.model_copy(update={"data": profile.data.model_copy(update={"synthetic": made})})
 
 
 def _windows(checkpoint: str | None) -> dict[str, Any]:
-    """Inference settings of a run: its masks are best in the windows it was trained for; but objects are not cut."""
+    """Inference settings where neither the profile's file nor `--set` has any: those a run was trained with, in which
+    its masks are best; but windows that cut no object."""
     run = read_json(_run_file(checkpoint)).get("run", {}) if is_run(checkpoint) else {}
     own = ("mask_source", "precision", "batch_size", "prompt_batch_size")
-    settings = {f"inference.{k}": v for k, v in run.get("inference", {}).items() if k not in own}
-    if settings.get("inference.growth", "none") == "none":
-        settings["inference.growth"] = "context"
-    return settings
+    settings = {key: value for key, value in run.get("inference", {}).items() if key not in own}
+    return settings | ({"growth": "context"} if settings.get("growth", "none") == "none" else {})
 
 
 def frames_of(options: opt.Options, profile: config.Profile) -> FrameSet:
@@ -345,13 +344,20 @@ def _settings(options: opt.Options, frames: FrameSet):
     return parse_config(ConversionConfig, values, where="--jitter")
 
 
-def _default_workers(predictor, frames: int) -> int:
-    """One per GPU; on a CPU one per core, as far as memory goes, each with one thread."""
+def _workers(options: opt.Options, predictor, frames: int) -> int:
+    """As asked for, else one per GPU, or on a CPU one per core as far as memory goes; one on a numbered GPU."""
     device = getattr(predictor, "device", None)
+    number = None if device is None else device.index
+    if number and (options.engine == "ray" or (options.workers or 1) > 1):
+        finding = "has a number, and a worker process sees one GPU only, as cuda:0"
+        remedy = "use --device cuda, or leave --workers and --engine out"
+        raise RossamError(f"--device {device}", finding, remedy)
+    if options.workers is not None:
+        return options.workers
     if device is not None and device.type != "cpu":
         import torch
 
-        return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
+        return max(1, torch.cuda.device_count()) if device.type == "cuda" and number is None else 1
     from rossam_kit.parallel import WORKER_SIDE, worker_count
 
     network = getattr(predictor, "model", None)  # GrabCut and the like have none

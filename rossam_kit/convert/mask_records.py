@@ -3,7 +3,7 @@
 `Conversion` reads `FrameRecord`s one shard at a time, and a table with one row per box.
 
     manifest.json         settings, weights, versions and data the folder was made with, and where its images lie
-    images.json           hash of each image, to name what has changed when the conversion is gone on with
+    images.json           hash of each image, to name what has changed when the conversion is resumed
     shards/000000.gz …    one JSON line per frame, its boxes in the order of the input (gzip)
     records.csv           one row per box: place, status, reason, signs of quality, score; then what was left out
 """

@@ -181,7 +181,7 @@ def _training_frames(data: DataConfig) -> int:
     """Training frames of generated data, or of a dataset as published, less the tenth held out for validation."""
     made = data.synthetic
     if data.source == "synthetic":
-        count = made.train_videos * (1 if made.is_still else len(range(0, made.frames_per_video, made.frame_stride)))
+        count = made.train_videos * len(made.moments)
     else:
         count = round(0.9 * PUBLISHED_FRAMES.get(data.source, 0))
     return count if data.limit_frames is None else min(count, data.limit_frames)

@@ -4,12 +4,14 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from tiny_tracks import make_frames
 from typer.main import get_command
 
@@ -159,6 +161,37 @@ def test_windows_grow_to_hold_whole_objects_unless_set_otherwise(tmp_path, monke
     for settings in ([], ["inference.growth=none"], ["inference={growth: none}"], ["inference={rate: 4}"]):
         call("--out", tmp_path, *(part for setting in settings for part in ("--set", setting)))
     assert [profile.inference.growth for profile in profiles] == ["context", "none", "none", "context"]
+
+
+def test_windows_of_a_profile_s_file_are_kept_also_with_a_run_as_checkpoint(tmp_path, monkeypatch):
+    profiles = []
+    monkeypatch.setattr(command, "run", lambda options, overrides: profiles.append(profile_of(options, overrides)))
+    (tmp_path / "run").mkdir()
+    run = {"inference": {"growth": "sopseg", "rate": 8.0, "border": "clamp_and_pad", "batch_size": 3}}
+    (tmp_path / "run/run.json").write_text(json.dumps({"run": run}))
+    (tmp_path / "mine.yaml").write_text("extends: demo\ninference: {growth: none, rate: 3}\n")
+    for options in ([], ["--checkpoint", tmp_path / "run"]):
+        call("--out", tmp_path / "out", "--profile", tmp_path / "mine.yaml", *options)
+    found = [(p.inference.growth, p.inference.rate, p.inference.border, p.inference.batch_size) for p in profiles]
+    assert found == [("none", 3, "shift", 16), ("none", 3, "clamp_and_pad", 16)]
+
+
+@pytest.mark.parametrize(("variant", "videos"), [("static", 8), ("video", 2)])
+def test_generated_data_is_long_enough_for_the_limit(variant, videos, tmp_path, monkeypatch):
+    profiles = []
+    monkeypatch.setattr(command, "run", lambda options, overrides: profiles.append(profile_of(options, overrides)))
+    call("--out", tmp_path, "--limit", 8, "--set", f"data.synthetic.variant={variant}")
+    assert profiles[0].data.synthetic.test_videos == videos
+
+
+def test_a_gpu_with_a_number_has_one_worker_which_is_this_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, workers in (("cuda", 4), ("cuda:0", 1), ("cuda:1", 1)):
+        predictor, options = SimpleNamespace(device=torch.device(name)), SimpleNamespace(workers=None, engine="local")
+        assert command._workers(options, predictor, 9) == workers
+    for asked in ({"workers": 2, "engine": "local"}, {"workers": None, "engine": "ray"}):
+        with pytest.raises(RossamError, match="--device cuda:1: has a number"):
+            command._workers(SimpleNamespace(**asked), predictor, 9)
 
 
 def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tmp_path):

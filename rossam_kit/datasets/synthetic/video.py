@@ -72,7 +72,7 @@ def generate(config: SyntheticConfig, split: Split, root: Path, progress: bool =
         from rossam_kit.parallel import run_tasks  # loads torch
 
         tasks = [(config, split, number, folder) for number in range(count)]
-        workers = 1 if count * len(_moments(config)) < MANY_FRAMES else None
+        workers = 1 if count * len(config.moments) < MANY_FRAMES else None
         for _ in run_tasks(_video_frames, tasks, workers=workers, desc=f"rendering {split} videos", bar=progress):
             pass
         frames = [frame for task in tasks for frame in _video_frames(*task)]
@@ -88,11 +88,6 @@ def is_generated(config: SyntheticConfig, split: Split, root: Path) -> bool:
 
 def _split_folder(config: SyntheticConfig, split: Split, root: Path) -> Path:
     return Path(root) / stable_hash([GENERATOR_VERSION, config.model_dump(mode="json")])[:16] / split
-
-
-def _moments(config: SyntheticConfig) -> range:
-    """The frame numbers, from 0, of a video that are kept."""
-    return range(0, 1 if config.is_still else config.frames_per_video, config.frame_stride)
 
 
 def _indexed(folder: Path, compute: Callable[[], FrameSet]) -> FrameSet:
@@ -137,7 +132,7 @@ class Video:
         self._key = (_VARIANTS.index(config.variant), _SPLITS.index(split), number)
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=self._key))
         still, other = config.is_still, config.variant == "zero-shot"
-        self.moments = _moments(config)
+        self.moments = config.moments
         self.overcast = bool(rng.random() < (0.15 if still else 0.3))
         place = Place.named(str(rng.choice(_ZERO_SHOT_PLACES if other else _VIDEO_PLACES)))
         light = Light.sample(rng, rng.uniform(0.0, 0.35) if self.overcast else rng.uniform(0.8, 1.05))
