@@ -371,7 +371,7 @@ def write_mots(conversion: Conversion, folder: str | Path) -> Path:
 
 
 def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
-    """A 16-bit gray PNG per frame, named as its image: 0 ground, else the object's label; `labels.csv` lists them.
+    """A 16-bit gray PNG per frame, named as its image: 0 background, else the object's label; `labels.csv` lists them.
 
     A track keeps its label in all frames of its video. Where masks overlap, the smaller one is on top, and `labels.csv`
     counts the pixels each mask has lost to others (`hidden`).
@@ -540,26 +540,33 @@ def _copy_as_png(frame: FrameRecord, path: Path) -> None:
 
 
 def _copy_as_stored(source: Path, target: Path) -> None:
-    """Copy an image file. One that its EXIF tag turns is copied without that tag: masks are of the stored pixels."""
+    """Copy an image file. One that a tag of EXIF or XMP turns is copied without it: masks are of the stored pixels."""
     shutil.copyfile(source, target)
     try:
         with Image.open(source) as image:
             if image.getexif().get(EXIF_ORIENTATION, 1) == 1:
                 return
-            if image.format != "JPEG":
+            if image.format not in ("JPEG", "MPO"):
                 image.save(target, format=image.format, lossless=True, exif=b"")
                 return
     except (OSError, ValueError, SyntaxError):
         return  # of a kind that only others read
-    data = bytearray(target.read_bytes())
-    tiff = data.index(b"Exif\0\0") + 6
+    target.write_bytes(_upright(target.read_bytes()))
+
+
+def _upright(jpeg: bytes) -> bytes:
+    """The file with 1 for the orientation that its first EXIF block, or else its XMP, states."""
+    data = bytearray(re.sub(rb'(tiff:Orientation(?:="|>))[0-9]', rb"\g<1>1", jpeg))
+    tiff = data.find(b"Exif\0\0") + 6
+    if tiff < 6:
+        return bytes(data)
     order = "<" if data[tiff : tiff + 2] == b"II" else ">"
     entries = tiff + struct.unpack_from(f"{order}I", data, tiff + 4)[0]
     for number in range(struct.unpack_from(f"{order}H", data, entries)[0]):
         entry = entries + 2 + 12 * number
         if struct.unpack_from(f"{order}H", data, entry)[0] == EXIF_ORIENTATION:
             struct.pack_into(f"{order}H", data, entry + 8, 1)
-    target.write_bytes(data)
+    return bytes(data)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

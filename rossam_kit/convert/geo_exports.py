@@ -83,8 +83,9 @@ def write_polygons(conversion: Conversion, path: Path, driver: str) -> Path:
         crs = None if raster.crs is None else raster.crs.to_wkt() if driver == "GPKG" else raster.crs.to_string()
         try:
             pyogrio.raw.write(temporary, shapely.to_wkb(shapes), values, list(rows), crs=crs, **options)
-        except RuntimeError as error:  # pyogrio's errors are no OSError, which a full disk is elsewhere
-            raise OSError(str(error)) from error
+        except RuntimeError as error:  # of a full disk, GDAL often says only that it cannot write
+            remedy = "free some disk space; if there is enough, use the other of --format gpkg and --format geojson"
+            raise RossamError(path, f"cannot be written: {error}", remedy) from error
     return path
 
 
@@ -97,7 +98,7 @@ def _multipolygon(record: MaskRecord, transform: Any) -> Any:
 
 
 def write_label_map(conversion: Conversion, path: Path) -> Path:
-    """A GeoTIFF of the raster's size, transform and CRS: 0 ground, else the mask's label; `labels.csv` says whose.
+    """A GeoTIFF of the raster's size, transform and CRS: 0 background, else the mask's label; `labels.csv` says whose.
 
     Where masks overlap, the smaller one is on top, and `hidden` counts the pixels that a mask loses to others. Written
     in blocks, of which only those with masks take room in the file.

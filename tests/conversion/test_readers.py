@@ -248,6 +248,24 @@ def test_an_image_turned_by_its_exif_tag_is_exported_as_it_is_stored(tmp_path):
         assert np.array_equal(read[..., ::-1], np.asarray(stored))
 
 
+@pytest.mark.parametrize(
+    "stated", ['tiff:Orientation="6"/>', "><tiff:Orientation>6</tiff:Orientation></rdf:Description>"]
+)
+def test_a_jpeg_turned_by_its_xmp_tag_is_exported_as_it_is_stored(stated, tmp_path):
+    (tmp_path / "images").mkdir()
+    spaces = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {spaces}><rdf:Description{stated}</rdf:RDF></x:xmpmeta>'
+    for name, more in (("t.jpg", {}), ("u.jpg", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"})):
+        Image.new("RGB", SIZE_HW[::-1]).save(tmp_path / "images" / name, xmp=xmp.encode(), **more)
+    images = [{"id": 1, "file_name": "t.jpg"}, {"id": 2, "file_name": "u.jpg"}]
+    write_source(tmp_path, images, [{"id": i, "image_id": i, "category_id": 2, "bbox": [4, 5, 20, 10]} for i in (1, 2)])
+    folder = exports.write_yolo(converted(tmp_path), tmp_path / "out/yolo")
+    for name in ("t.jpg", "u.jpg"):
+        stored, copy = Image.open(tmp_path / "images" / name), Image.open(folder / "images" / name)
+        assert stored.getexif()[exports.EXIF_ORIENTATION] == 6 and copy.getexif()[exports.EXIF_ORIENTATION] == 1
+        assert np.array_equal(np.asarray(stored), np.asarray(copy))
+
+
 def test_a_video_of_several_sizes_is_refused_before_any_mask_is_made(videos, tmp_path):
     frames = converted_frames(tmp_path)
     odd = frames.subset([*frames[:5], type(frames[5])(**{**vars(frames[5]), "size_hw": (9, 9)})])
