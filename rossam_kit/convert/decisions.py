@@ -155,11 +155,11 @@ class Review:
         """Replace the mask by that of another box."""
         self.decisions.add([self._corrected(key, box_xyxy)])
 
-    def carry(self, key: Key, most: int | None = None) -> list[Key]:
+    def carry(self, key: Key) -> list[Key]:
         """Move the boxes of the object's following frames as this one's was moved, and predict their masks again.
 
         Each side moves by the same share of the box's width or height as in this frame. Ends before the first frame
-        whose record has a decision, after `most` frames, or with the video; one action, undone as one.
+        whose record has a decision, or with the video; one action, undone as one.
 
         Returns:
             The records that were corrected.
@@ -171,7 +171,7 @@ class Review:
         shift = (moved - record.box_xyxy) / _sides(record.box_xyxy)
         following = sorted(k for k in self._shards.index if k[0] == key[0] and k[2] == key[2] and k[1] > key[1])
         made = []
-        for other in following[:most]:
+        for other in following:
             if self.verdict(other):
                 break
             frame, record = self.find(other)
@@ -241,7 +241,7 @@ class UsableShare(NamedTuple):
     n: int
 
 
-def usable_share(sample: pd.DataFrame, decisions: Mapping[Key, Mapping[str, Any]], level: float = 0.95) -> UsableShare:
+def usable_share(sample: pd.DataFrame, decisions: Mapping[Key, Mapping[str, Any]]) -> UsableShare:
     """The share of a conversion's masks that are usable as they are: accepted, neither rejected nor corrected.
 
     Mean over strata weighted by their size, of the rows that have a decision. Interval: Clopper and Pearson's with the
@@ -270,9 +270,8 @@ def usable_share(sample: pd.DataFrame, decisions: Mapping[Key, Mapping[str, Any]
         return UsableShare(p, p, p, n)
     size = float(n)
     if variance > 0 and freedom > 0:
-        tail = 0.5 + level / 2
-        size = p * (1 - p) / variance * (scipy.stats.t.ppf(tail, n - 1) / scipy.stats.t.ppf(tail, freedom)) ** 2
+        size = p * (1 - p) / variance * (scipy.stats.t.ppf(0.975, n - 1) / scipy.stats.t.ppf(0.975, freedom)) ** 2
     good = p * size
-    low = scipy.stats.beta.ppf((1 - level) / 2, good, size - good + 1) if good > 0 else 0.0
-    high = scipy.stats.beta.ppf((1 + level) / 2, good + 1, size - good) if good < size else 1.0
+    low = scipy.stats.beta.ppf(0.025, good, size - good + 1) if good > 0 else 0.0
+    high = scipy.stats.beta.ppf(0.975, good + 1, size - good) if good < size else 1.0
     return UsableShare(p, float(low), float(high), n)

@@ -269,8 +269,8 @@ def read_labelme(place: Path, names: Names, drops: list[Drop]) -> Iterator[Found
             elif is_polygon:
                 groups[identity].append(masks.decode(polygon, names.size_of[key]))
             elif shape.get("shape_type") == "mask" and shape.get("mask"):
-                content = np.frombuffer(base64.b64decode(shape["mask"]), dtype=np.uint8)
-                piece = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0
+                png = np.frombuffer(base64.b64decode(shape["mask"]), dtype=np.uint8)
+                piece = cv2.imdecode(png, cv2.IMREAD_GRAYSCALE) > 0
                 groups[identity].append(_placed(piece, points[0].round().astype(int).tolist(), names.size_of[key]))
             else:
                 drops.append(Drop(f"{key} {shape.get('shape_type')} {number + 1}", "is no mask and no polygon"))

@@ -4,8 +4,8 @@ Signs are computed from a mask, its logits, its box, and the masks of jittered b
 records. Symbols: M the mask's pixels, B the box's (those whose centre lies in it), IoU as in `rossam_core.metrics`.
 
 Signs measure how far a mask departs from the properties of good masks: stable under small changes of box and threshold,
-connected, inside its box, set off from the ground, similar from frame to frame. A mask that is consistently wrong (the
-bright deck of a ship in every frame) scores well; `agreement` measures how often that happens.
+connected, inside its box, set off from the background, similar from frame to frame. A mask that is consistently wrong
+(the bright deck of a ship in every frame) scores well; `agreement` measures how often that happens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rossam_kit.experiments.statistics import Interval, mean_interval
 
 THRESHOLD_OFFSET = 1.0
 """Logits the threshold is moved by, up and down (segment_anything's default)."""
-SIDES = 3
+CONTRAST_WIDTH = 3
 """Pixels that `contrast` looks at on each side of an outline."""
 SHAPE_CELLS, SHAPE_REACH = 24, 1.25
 """Shapes are compared on a grid of 24×24 cells over 1.25 × the box, so that only the form counts and not the place."""
@@ -145,7 +145,8 @@ def shape_signs(piece: np.ndarray, offset_xy: tuple[int, int], box_xyxy: Box, si
 def contrast(image: np.ndarray, piece: np.ndarray, offset_xy: tuple[int, int]) -> float | None:
     """‖μ_in − μ_out‖ / √(Σσ²_in + Σσ²_out + 1) of the RGB values on the two sides of a mask's outline.
 
-    In: mask pixels up to `SIDES` from its edge. Out: pixels 2 to `SIDES` beyond it, as the next one is often mixed.
+    In: mask pixels up to `CONTRAST_WIDTH` from its edge. Out: pixels 2 to `CONTRAST_WIDTH` beyond it, as the next one
+    is often mixed.
 
     Args:
         image: uint8 H×W×3, the frame.
@@ -156,11 +157,11 @@ def contrast(image: np.ndarray, piece: np.ndarray, offset_xy: tuple[int, int]) -
         None where one side has no pixel.
     """
     (x, y), (h, w), (height, width), square = offset_xy, piece.shape, image.shape[:2], np.ones((3, 3), dtype=np.uint8)
-    left, top, right, bottom = (min(SIDES, room) for room in (x, y, width - x - w, height - y - h))
+    left, top, right, bottom = (min(CONTRAST_WIDTH, room) for room in (x, y, width - x - w, height - y - h))
     mask = np.pad(piece, ((top, bottom), (left, right))).astype(np.uint8)
     pixels = image[y - top : y + h + bottom, x - left : x + w + right].astype(np.float64)
-    inside = mask > cv2.erode(mask, square, iterations=SIDES)
-    outside = cv2.dilate(mask, square, iterations=SIDES) > cv2.dilate(mask, square)
+    inside = mask > cv2.erode(mask, square, iterations=CONTRAST_WIDTH)
+    outside = cv2.dilate(mask, square, iterations=CONTRAST_WIDTH) > cv2.dilate(mask, square)
     if not (inside.any() and outside.any()):
         return None
     difference = pixels[inside].mean(axis=0) - pixels[outside].mean(axis=0)
@@ -189,7 +190,7 @@ def aligned_shape(record: MaskRecord) -> np.ndarray | None:
         return None
     x0, y0, x1, y1 = record.box_xyxy
     steps = ((np.arange(SHAPE_CELLS) + 0.5) / SHAPE_CELLS - 0.5) * SHAPE_REACH + 0.5
-    piece, (left, top) = np.pad(record.piece(), 1), record.offset_xy  # one row of ground on each side to clamp to
+    piece, (left, top) = np.pad(record.piece(), 1), record.offset_xy  # background on each side to clamp to
     columns = np.floor(x0 + steps * (x1 - x0)).astype(int) - left + 1
     rows = np.floor(y0 + steps * (y1 - y0)).astype(int) - top + 1
     height, width = piece.shape
@@ -231,7 +232,7 @@ def review_score(table: pd.DataFrame) -> pd.Series:
 
     For each sign of `SCORED`, the share of the records with a mask that look better by it (of equal ones and itself,
     half); and of these shares the mean, without weights. Signs that a record lacks, or that are the same for all, are
-    left out. It says nothing about how bad a mask is: with good masks throughout, someone is last.
+    left out. It says nothing about how bad a mask is: with good masks throughout, one mask is always last.
     """
     has_mask = table["area"] > 0
     signs, ranks = table[has_mask], {}
@@ -283,14 +284,14 @@ def with_true_iou(conversion: Conversion, frames: Sequence[Frame]) -> pd.DataFra
     return conversion.table.assign(iou=ious)
 
 
-def spearman(table: pd.DataFrame, value: str, truth: str = "iou") -> Interval:
-    """Rank correlation of two columns, with an interval over videos.
+def spearman(table: pd.DataFrame, value: str) -> Interval:
+    """Rank correlation of a column with the column `iou`, with an interval over videos.
 
     With a, b the ranks brought to mean 0 and variance 1, ρ = mean(ab). To first order a unit moves it by
     ab − ρ(a² + b²)/2, so the interval is that of the mean of ρ + that (`statistics.mean_interval`), ranks kept.
     """
-    pairs = table.dropna(subset=[value, truth])
-    a, b = (pairs[name].rank() for name in (value, truth))
+    pairs = table.dropna(subset=[value, "iou"])
+    a, b = (pairs[name].rank() for name in (value, "iou"))
     if len(pairs) < 2 or a.nunique() < 2 or b.nunique() < 2:
         return Interval(np.nan, (), len(pairs), pairs["video"].nunique(), note="the same for all")
     a, b = ((ranks - ranks.mean()) / ranks.std(ddof=0) for ranks in (a, b))
@@ -317,18 +318,18 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def reliability(table: pd.DataFrame, value: str = "expected_iou", parts: int = 5) -> pd.DataFrame:
+def reliability(table: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
     """Expected beside true IoU, in parts of equal size from the lowest to the highest expectation.
 
     Args:
-        table: of `with_true_iou`, with a column `value`.
+        table: of `with_true_iou`, with `expected_iou`.
 
     Returns:
         Rows `part`, `objects`, `expected`, `true`: means of the part.
     """
-    scored = table.dropna(subset=["iou", value]).sort_values(value, kind="stable")
+    scored = table.dropna(subset=["iou", "expected_iou"]).sort_values("expected_iou", kind="stable")
     rows = [scored.iloc[part] for part in np.array_split(np.arange(len(scored)), parts)]
-    means = [{"objects": len(part), "expected": part[value].mean(), "true": part["iou"].mean()} for part in rows]
+    means = [{"objects": len(p), "expected": p["expected_iou"].mean(), "true": p["iou"].mean()} for p in rows]
     return pd.DataFrame(means, index=pd.RangeIndex(1, len(means) + 1, name="part")).reset_index()
 
 

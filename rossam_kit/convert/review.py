@@ -34,7 +34,7 @@ DECIMALS = {"fragments": 0, "touches_window": 0}
 
 
 @dataclass(frozen=True)
-class Review:
+class ReviewPage:
     """Where the review was written, and how many boxes the page shows of how many."""
 
     page: Path
@@ -42,7 +42,9 @@ class Review:
     boxes: int
 
 
-def write_review(conversion: Conversion, *, most: int = 600, max_bytes: int = 12_000_000, notice: str = "") -> Review:
+def write_review(
+    conversion: Conversion, *, most: int = 600, max_bytes: int = 12_000_000, notice: str = ""
+) -> ReviewPage:
     """Write the page into the conversion's folder.
 
     Args:
@@ -54,7 +56,7 @@ def write_review(conversion: Conversion, *, most: int = 600, max_bytes: int = 12
     page = conversion.folder / PAGE
     cards = _within(_cards(conversion, table.head(most)), max_bytes - len(_render(conversion, table, [], notice)))
     write_text(page, _render(conversion, table, cards, notice))
-    return Review(page, len(cards), len(table))
+    return ReviewPage(page, len(cards), len(table))
 
 
 def _render(conversion: Conversion, table: pd.DataFrame, cards: list[dict], notice: str) -> str:

@@ -22,7 +22,7 @@ GRABCUT_ITERATIONS = 5
 GRABCUT_CONTEXT = 0.5
 """Background seen on each side of the box, as a fraction of the box's width or height."""
 GRABCUT_COMPONENTS = 5
-"""Colour components of OpenCV's models of object and ground: neither can be fitted to fewer pixels."""
+"""Colour components of OpenCV's models of object and background: neither can be fitted to fewer pixels."""
 
 
 @dataclass(frozen=True)

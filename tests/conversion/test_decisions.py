@@ -1,5 +1,7 @@
 """Decisions survive a kill at any byte; the panel does what its buttons say; the usable share covers the truth."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,7 +113,8 @@ def test_the_panel_shows_the_worst_first_and_its_buttons_decide(review):
     panel.undo.click()
     assert panel.key == fixed and review.verdict(fixed) == ""
     panel.editor.prompt = {"box": [300, 0, 310, 9], "points": []}
-    assert "outside" in panel.error.value
+    assert "outside" in panel.error.value and "<div class='rossam-error'>" in panel.error.value
+    assert re.search(r"^\.rossam-error \{", panel.editor._css, re.MULTILINE), "styled in every panel with an editor"
     panel.editor.prompt = {"box": [], "points": []}
     assert panel.error.value == "" and ReviewPanel(Review(review.conversion)).summary() == panel.summary()
 

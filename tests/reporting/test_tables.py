@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jinja2
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,3 +128,9 @@ def test_a_notice_is_put_under_a_table_once():
     rows = [ComparisonRow("a", Published(1, 2), interval(0.4), interval(0.3)), ComparisonRow("b", reason="later")]
     table = comparison_table(rows).with_notice(NOTICE)
     assert table.notice.endswith(NOTICE) and table.with_notice(NOTICE) == table
+
+
+def test_wide_tables_scroll_on_the_page_of_scores():
+    frame = Table.from_frame(pd.DataFrame({"a": [1]})).to_html().split('"')[1]
+    style = jinja2.PackageLoader("rossam_kit.report").get_source(jinja2.Environment(), "evaluation.html")[0]
+    assert f".{frame} {{ overflow-x: auto; }}" in style
