@@ -34,7 +34,7 @@ from rossam_kit.datasets.frame_set import Drop, FrameSet
 
 LEAST_OVERLAP = 0.25
 """IoU of boxes from which a mask without a track is taken for a record's."""
-REVIEW_FIRST = "take decisions in a notebook, as docs/faq.md says"
+REVIEW_FIRST = "review the masks in a notebook, as docs/faq.md says"
 SAVE_ANEW = "export it anew, as the format that --format names"
 OUTCOMES = UNCHANGED, CORRECTED, NEW, REMOVED, WITHOUT_MASK = (
     *("unchanged", "corrected", "new", "removed", "without a mask"),

@@ -388,6 +388,11 @@ def test_single_masks_that_cannot_be_used_are_listed(format, edit, drop, done):
     assert [drop in each.reason for each in frames.drops].count(True) == 1 and outcomes["unchanged"] >= 11
 
 
+def test_decisions_that_nobody_took_are_told_with_how_to_take_them(done):
+    with pytest.raises(RossamError, match=r"decisions\.jsonl: no such file(?s:.)*review the masks in a notebook"):
+        imports.corrected(done, "review")
+
+
 @pytest.mark.parametrize(("place", "message"), [("nowhere", "no such file"), ("bad.json", "has no annotations"),
                                              ("bad.xml", "CVAT for images")])  # fmt: skip
 def test_files_of_another_kind_are_refused(place, message, done, tmp_path):
