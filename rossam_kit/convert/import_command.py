@@ -25,7 +25,7 @@ def import_command(
     *,
     conversion: Annotated[Path, typer.Option(metavar="DIR", help="folder that rossam convert wrote")],
     format: Annotated[
-        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}; review: decisions of notebook 11")
+        ImportFormat, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}; review: decisions taken in a notebook")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="COCO file to write, for rossam train and rossam convert")],
     place: Annotated[

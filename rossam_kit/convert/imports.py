@@ -36,9 +36,8 @@ LEAST_OVERLAP = 0.25
 """IoU of boxes from which a mask without a track is taken for a record's."""
 REVIEW_FIRST = "review the masks in a notebook, as docs/faq.md says"
 SAVE_ANEW = "export it anew, as the format that --format names"
-OUTCOMES = UNCHANGED, CORRECTED, NEW, REMOVED, WITHOUT_MASK = (
-    *("unchanged", "corrected", "new", "removed", "without a mask"),
-)
+OUTCOMES = ("unchanged", "corrected", "new", "removed", "without a mask")
+UNCHANGED, CORRECTED, NEW, REMOVED, WITHOUT_MASK = OUTCOMES
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

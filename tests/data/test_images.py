@@ -279,7 +279,7 @@ def test_jpeg_2000_of_deep_colour_is_read_by_rasterio_or_refused(tmp_path, rng, 
             file.write(np.moveaxis(values, -1, 0))
     np.testing.assert_array_equal(read_with_warning(tmp_path / "a.jp2", "10-bit"), np.rint(values * 255.0 / 1023))
     monkeypatch.setattr(image_sources, "rasterio_if_installed", lambda: None)
-    with pytest.raises(RossamError, match=r"is JPEG 2000 of more than 8 bits, which rasterio reads(?s:.)*pip install rasterio"):
+    with pytest.raises(RossamError, match=r"is JPEG 2000 of more than 8 bits, which rasterio reads(?s:.)*pip install"):
         read_image(tmp_path / "a.jp2")
 
 
