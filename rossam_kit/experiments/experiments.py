@@ -81,11 +81,9 @@ class RowSpec(Config):
 
 
 class TableSpec(Config):
-    """One table: its question, its rows in order, and the only settings in which they differ."""
+    """One table: its rows in order, and the only settings in which they differ."""
 
     title: str
-    question: str
-    """The question that the table answers."""
     notebook: str
     """The notebook that shows it."""
     dataset: str = MAIN_DATASET

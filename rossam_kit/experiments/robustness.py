@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from rossam_core.files import stable_hash
 from rossam_core.records import Frame
 from rossam_kit.cache import cached, load_table, save_table
 from rossam_kit.config import EvaluationConfig
-from rossam_kit.experiments.scoring import MASK, BoxPredictor, score
+from rossam_kit.experiments.scoring import MASK, score
 from rossam_kit.progress import track
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def disturbed(frame: Frame, name: str, level: float, seed: int = 0) -> tuple[np.
 
 
 def robustness_curve(
-    predictor: BoxPredictor,
+    predictor: Any,
     frames: Sequence[Frame],
     name: str,
     levels: Sequence[float] | None = None,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,32 +40,11 @@ NO_OBJECT = -1
 """`object_id` of the row for a whole frame."""
 
 
-class PredictedMask(Protocol):
-    """A predicted mask for one box."""
-
-    status: str
-    predicted_iou: float
-
-    def full(self) -> np.ndarray:
-        """Bool H×W, of the frame's size."""
-
-
-class BoxPredictor(Protocol):
-    """Anything that turns boxes into masks: a `Predictor`, or a baseline.
-
-    It may also have `predict_frames(frames)`, an iterator of (frame, masks) in the order of `frames`, which is
-    then used so that it can batch over frames.
-    """
-
-    def predict(self, image: np.ndarray, boxes_xyxy: np.ndarray) -> Sequence[PredictedMask]:
-        """One mask for each box, in order; image uint8 H×W×3 RGB, boxes N×4."""
-
-
-Prediction = tuple[Frame, list[PredictedMask | None]]
+Prediction = tuple[Frame, list[Any]]
 
 
 def evaluate(
-    predictor: BoxPredictor, frames: Sequence[Frame], *, progress: Callable[[Iterable], Iterable] | None = None
+    predictor: Any, frames: Sequence[Frame], *, progress: Callable[[Iterable], Iterable] | None = None
 ) -> pd.DataFrame:
     """The table of `score` for every annotated box, each object alone.
 
@@ -78,8 +57,13 @@ def evaluate(
     return score(predictions, ("object",))
 
 
-def predict_frames(predictor: BoxPredictor, frames: Iterable[Frame]) -> Iterator[Prediction]:
+def predict_frames(predictor: Any, frames: Iterable[Frame]) -> Iterator[Prediction]:
     """Prompt with the annotated box of every object that has a mask to be scored against.
+
+    Args:
+        predictor: a `Predictor`, a baseline, or anything whose `predict(image, boxes_xyxy)` returns for each box, in
+            order, a mask with `full()`, `status` and `predicted_iou`. Its `predict_frames(frames)`, an iterator of
+            (frame, masks) in order, is used where there is one, so that it can batch over frames.
 
     Yields:
         (frame, masks) for every frame in order, frames without such objects included. There is one entry in
@@ -169,7 +153,7 @@ def size_bin_labels(bounds: Sequence[float]) -> list[str]:
 
 
 def _score_frame(
-    frame: Frame, masks: Sequence[PredictedMask | None], protocols: Sequence[ProtocolName], dilation_ratio: float
+    frame: Frame, masks: Sequence[Any], protocols: Sequence[ProtocolName], dilation_ratio: float
 ) -> list[dict[str, Any]]:
     """Rows of one frame, that of the protocol `frame` first."""
     if len(masks) != len(frame.objects):
@@ -191,7 +175,7 @@ def _score_frame(
 
 
 def _score_object(
-    frame: Frame, annotation: ObjectAnnotation, mask: PredictedMask | None, band_px: int
+    frame: Frame, annotation: ObjectAnnotation, mask: Any, band_px: int
 ) -> tuple[dict[str, Any], np.ndarray | None, np.ndarray | None]:
     """The object's row, and its predicted and true mask where there are both."""
     x0, y0, x1, y1 = annotation.box_xyxy

@@ -6,7 +6,6 @@ judges: the ledger (`claim_table`) does.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -85,42 +84,16 @@ class ForestRow(NamedTuple):
 # --- published numbers ------------------------------------------------------------------------------------------------
 
 
-def published(table: str, row: str | None = None, dataset: str | None = None) -> pd.DataFrame | Published:
-    """Numbers printed in the paper (`published.csv`).
-
-    Args:
-        table: `table1` … `table6`.
-        row: name of a row, as in the file; None for the whole table, columns `row, dataset, iou, biou`.
-        dataset: `sat-mtb`, `isaid` or `nwpu-vhr10`; needed where a table has the row more than once (Table 6).
-
-    Raises:
-        RossamError: no such table, row or dataset; the nearest known name is given.
-    """
-    lines = _published_csv()
-    for column, value in (("table", table), ("dataset", dataset), ("row", row)):
-        if value is None:
-            continue
-        known, lines = list(dict.fromkeys(lines[column])), lines[lines[column] == value]
-        if lines.empty:
-            near = difflib.get_close_matches(value, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-            raise RossamError(CONFIGS / "published.csv", f"no {column} {value!r}", hint)
-    if row is None:
-        return lines.drop(columns="table").reset_index(drop=True)
-    if len(lines) > 1:
-        where = f"stands there for {', '.join(lines['dataset'])}"
-        raise RossamError(f"published {table}, row {row!r}", where, "name the dataset too")
-    return Published(float(lines["iou"].iloc[0]), float(lines["biou"].iloc[0]))
-
-
 @functools.cache
-def _published_csv() -> pd.DataFrame:
-    return pd.read_csv(CONFIGS / "published.csv")
+def published() -> dict[tuple[str, str, str], Published]:
+    """Numbers printed in the paper (`published.csv`) by table, row and dataset, in the paper's order."""
+    lines = pd.read_csv(CONFIGS / "published.csv").itertuples(index=False)
+    return {(line.table, line.row, line.dataset): Published(line.iou, line.biou) for line in lines}
 
 
 def _printed(spec: TableSpec, row: RowSpec) -> Published | None:
     """What the paper prints for a row of a table; None where it has no such row."""
-    return published(spec.published, row.published, spec.dataset) if row.published else None
+    return published()[spec.published, row.published, spec.dataset] if row.published else None
 
 
 def printed_difference(spec: TableSpec, row: RowSpec, than: RowSpec) -> float:

@@ -48,7 +48,7 @@ def test_an_undeclared_difference_is_noticed(tmp_path):
 
 def test_a_reference_that_is_no_row_is_refused():
     with pytest.raises(ValueError, match="reference 'b' is no row"):
-        TableSpec(title="", question="", notebook="", reference="b", varies=(), rows=({"label": "a"},))
+        TableSpec(title="", notebook="", reference="b", varies=(), rows=({"label": "a"},))
 
 
 def test_ros_sam_is_the_papers_method_in_every_profile(experiments):
