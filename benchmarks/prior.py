@@ -30,7 +30,7 @@ def by_size(table: pd.DataFrame, column: str) -> dict[str, float]:
 def interval(table: pd.DataFrame, column: str, scenes: HeldOut) -> str:
     """Mean of a column of `score` and its 95% interval over scenes."""
     scene = np.repeat(np.arange(len(scenes.boxes)), [len(boxes) for boxes in scenes.boxes])
-    found = mean_interval(table.assign(scene=scene), column, cluster="scene")
+    found = mean_interval(table.assign(video=scene), column)
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 

@@ -246,11 +246,11 @@ def _two_steps(
     from rossam_kit.experiments import planning
 
     missing = planning.missing_datasets(profile)
-    here = [notebook for notebook in names if planning.can_run(profile, notebook, missing)]
-    for notebook in names:
-        if notebook not in here:
-            print(f"left out: {notebook} waits for {', '.join(planning.waits_for(profile, notebook, missing))}")
-    return overrides | planning.two_steps(profile), here
+    lacking = {notebook: planning.waits_for(profile, notebook, missing) for notebook in names}
+    for notebook, sources in lacking.items():
+        if sources:
+            print(f"left out: {notebook} waits for {', '.join(sources)}")
+    return overrides | planning.two_steps(profile), [notebook for notebook in names if not lacking[notebook]]
 
 
 def _forget(report_dir: Path, profile: str) -> None:

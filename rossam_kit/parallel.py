@@ -6,6 +6,7 @@ of cores. They end when the process that started them ends. Arguments and result
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import cloudpickle
@@ -26,7 +28,6 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from rossam_core.devices import core_count
 from rossam_core.errors import RossamError
-from rossam_kit.memory import free_memory
 from rossam_kit.progress import VARIABLE, track
 
 Engine = Literal["local", "ray"]
@@ -45,6 +46,24 @@ def worker_count(tasks: int, input_side: int = WORKER_SIDE) -> int:
     """
     bytes_each = round(WORKER_BYTES * max(1, (input_side / WORKER_SIDE) ** 2))
     return max(1, min(tasks, core_count(), free_memory() // bytes_each))
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free or can be made so, within the limits set for this process's control group."""
+    return min([psutil.virtual_memory().available, *_free_in_groups()])
+
+
+def _free_in_groups() -> Iterator[int]:
+    """Bytes left under each memory limit of Linux control groups (version 2): those of containers, batch systems."""
+    with contextlib.suppress(OSError, IndexError):
+        name = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("0::/", 1)[1].splitlines()[0]
+        own = Path("/sys/fs/cgroup", name)
+        for group in [own, *own.parents]:
+            limit = group / "memory.max"
+            if limit.exists() and (most := limit.read_text().strip()) != "max":
+                facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                used = int((group / "memory.current").read_text()) - int(facts["inactive_file"])
+                yield max(int(most) - used, 0)
 
 
 def run_tasks(
@@ -82,14 +101,11 @@ def run_tasks(
         return
     workers = min(workers, len(tasks))
     if engine == "local" and workers == 1:
-        results = (function(*_leading(shared), *task) for task in tasks)
+        leading = () if shared is None else (shared,)
+        results = (function(*leading, *task) for task in tasks)
     else:
         results = _parallel_results(function, tasks, shared, workers, engine, gpu, desc)
     yield from track(results, len(tasks), desc) if bar else results
-
-
-def _leading(shared: Any) -> tuple:
-    return () if shared is None else (shared,)
 
 
 def _parallel_results(function, tasks, shared, workers, engine, gpu, desc) -> Iterator[Any]:

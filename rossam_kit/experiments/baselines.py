@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rossam_core import masks
 from rossam_core.boxes import check_boxes
 
 GRABCUT_ITERATIONS = 5
@@ -46,10 +45,6 @@ class CropMask:
         (x, y), (h, w) = self.offset_xy, self.crop.shape
         full[y : y + h, x : x + w] = self.crop
         return full
-
-    def rle(self) -> dict:
-        """COCO run-length encoding of the mask in the frame."""
-        return masks.encode(self.full())
 
 
 class Baseline(abc.ABC):

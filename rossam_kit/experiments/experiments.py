@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import pooch
 import yaml
 from pydantic import Field, model_validator
 
 from rossam_core.devices import has_fast_bfloat16, resolve_device, thread_count
 from rossam_core.errors import RossamError
-from rossam_core.files import cache_dir, read_sealed, write_json, write_sealed
+from rossam_core.files import cache_dir, read_sealed, sha256_of, write_json, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.lora import merge_adapters
 from rossam_core.model.segmenter import PromptableSegmenter, build_model, input_size, load_run
@@ -237,9 +236,6 @@ class Experiments:
         checkpoint = None if settings.checkpoint is None else "default"
         return {"backbone": settings.sam2_backbone, "checkpoint": checkpoint, "architecture": {}}
 
-    def _backbone(self, method: Method) -> str:
-        return self.base(method)["backbone"]
-
     def _weights(self, method: Method) -> str:
         """What the weights of `method`'s network are: hash of their file and replaced constants; no network is built.
 
@@ -343,7 +339,7 @@ class Experiments:
         return parts | {
             "inference": inference.model_dump(exclude={"batch_size", "prompt_batch_size", "precision"}),
             "processor": [self._precision(inference.precision), self.device.type],
-            "network": [spec.method, self._backbone(spec.method), weights],
+            "network": [spec.method, self.base(spec.method)["backbone"], weights],
         }
 
     def key(self, spec: RowSpec) -> str:
@@ -413,7 +409,7 @@ class Experiments:
 
     def lacks_prior(self, method: Method | None) -> str:
         """Reason why the shipped prior of `method` is missing; empty where it exists or none is needed."""
-        prior = SHIPPED.get(self._backbone(method)) if method else None
+        prior = SHIPPED.get(self.base(method)["backbone"]) if method else None
         if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
             return ""
         return f"no prior of {method} at this size comes with the package: {prior.name}"
@@ -511,7 +507,7 @@ def _fault(folder: Path) -> RossamError | None:
 @functools.cache
 def _file_hash(path: Path, changed_ns: int) -> str:
     """SHA-256 of a file, read once as long as it does not change."""
-    return pooch.file_hash(str(path))
+    return sha256_of(path)
 
 
 @functools.cache

@@ -26,8 +26,7 @@ from rossam_kit.experiments.experiments import (
     TableSpec,
     prepare,
 )
-from rossam_kit.memory import free_memory
-from rossam_kit.parallel import end_workers
+from rossam_kit.parallel import end_workers, free_memory
 
 PUBLISHED_FRAMES: Mapping[str, int] = {"sat-mtb": 8333, "nwpu-vhr10": 520}
 """Training frames of datasets that are not here to be counted. SAT-MTB: paper section 4.1; NWPU VHR-10: counted."""
@@ -116,11 +115,6 @@ def needs(profile: Profile, notebook: str) -> tuple[str, ...]:
         return tuple(name for name in ZERO_SHOT if name in profile.datasets) or (MAIN_DATASET,)
     shown = {spec.dataset for spec in Experiments(profile).specs.values() if spec.notebook == notebook}
     return tuple(sorted({_own_name(profile, name) for name in shown - set(OPTIONAL)})) or (MAIN_DATASET,)
-
-
-def can_run(profile: Profile, notebook: str, missing: Set[str]) -> bool:
-    """Whether a notebook's data is here: all of it, or any zero-shot dataset together with the training data."""
-    return not waits_for(profile, notebook, missing)
 
 
 def waits_for(profile: Profile, notebook: str, missing: Set[str]) -> list[str]:

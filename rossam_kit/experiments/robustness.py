@@ -143,25 +143,23 @@ def robustness_curve(
     predictor: Any,
     frames: Sequence[Frame],
     name: str,
-    levels: Sequence[float] | None = None,
+    levels: Sequence[float],
     *,
-    seed: int = 0,
-    evaluation: EvaluationConfig | None = None,
+    seed: int,
+    evaluation: EvaluationConfig,
 ) -> pd.DataFrame:
-    """Score a predictor at every level of a disturbance (`levels`: None = its own), on `chosen_objects(frames)`.
+    """Score a predictor at some levels of a disturbance, on `chosen_objects(frames)`.
 
-    `evaluation` gives the band of boundary IoU and the bins of sizes; None = the defaults.
+    `evaluation` gives the band of boundary IoU and the bins of sizes.
 
     Returns:
         The table of `scoring.score` under the protocol `object`, without masks, with columns `disturbance` and
         `level`. Sizes of boxes and crowding in it are those of the undisturbed objects that were chosen.
     """
-    if name not in DISTURBANCES:
-        raise RossamError(f"disturbance {name!r}", "does not exist", f"use one of {', '.join(DISTURBANCES)}")
-    chosen, evaluation = chosen_objects(frames), evaluation or EvaluationConfig()
+    chosen = chosen_objects(frames)
     settings = {"dilation_ratio": evaluation.dilation_ratio, "size_bins": evaluation.size_bins}
     parts = []
-    for level in DISTURBANCES[name].levels if levels is None else levels:
+    for level in levels:
         pairs = (disturbed(frame, name, level, seed) for frame in chosen)
         if hasattr(predictor, "predict_many"):  # fills its batches across frames
             answers = predictor.predict_many(pairs)
@@ -191,8 +189,8 @@ def robustness(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFra
 def _all_curves(experiments: Experiments, spec: RowSpec) -> pd.DataFrame:
     """Every disturbance at all its levels; level 0, the same for all, is predicted once."""
     profile, frames = experiments.profile, experiments.frames
-    predictor, options = experiments.predictor(spec, profile.seeds[0]), {"seed": profile.seed}
-    options["evaluation"] = profile.evaluation
+    predictor = experiments.predictor(spec, profile.seeds[0])
+    options = {"seed": profile.seed, "evaluation": profile.evaluation}
     undisturbed = robustness_curve(predictor, frames, next(iter(DISTURBANCES)), (0,), **options)
     parts = []
     for name in track(DISTURBANCES, desc=f"{spec.label}, disturbed"):

@@ -1,12 +1,11 @@
 """What each row of a table is: its resolved settings, and how they differ from the table's reference row.
 
 `rossam rows` prints them. A row may differ from its reference only in the settings that its table names under `varies`
-in `experiments.yaml`; `undeclared` lists what breaks that rule.
+in `experiments.yaml`.
 """
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 from rossam_core.settings import flatten
@@ -67,11 +66,6 @@ def table_rows(experiments: Experiments, table: str) -> list[dict[str, Any]]:
         place = {"table": table, "row": row.label, "reference": spec.reference, "varies": list(spec.varies)}
         rows.append(place | {"differs": differs, "settings": settings})
     return rows
-
-
-def undeclared(row: dict[str, Any]) -> list[str]:
-    """Keys in which a row of `table_rows` differs from its reference although its table does not vary them."""
-    return [key for key in row["differs"] if not any(fnmatchcase(key, pattern) for pattern in row["varies"])]
 
 
 def rows_text(rows: list[dict[str, Any]]) -> str:

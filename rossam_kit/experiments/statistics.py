@@ -18,7 +18,8 @@ import scipy
 
 from rossam_core.errors import RossamError
 
-UNIT = ("video", "frame", "object_id")
+CLUSTER = "video"
+UNIT = (CLUSTER, "frame", "object_id")
 SEED = "seed"
 LEVEL = 0.95
 RUNS_NEEDED = 3
@@ -37,7 +38,6 @@ class Interval:
         n: units behind the mean.
         clusters: videos they come from.
         seeds: runs of the trained row (of two trained rows the smaller number); 0 where nothing was trained.
-        excluded: units left out because a score is missing (NaN).
         note: why there is no interval; empty otherwise.
     """
 
@@ -46,7 +46,6 @@ class Interval:
     n: int
     clusters: int
     seeds: int = 0
-    excluded: int = 0
     note: str = ""
 
     @property
@@ -94,7 +93,6 @@ class Interval:
 def mean_interval(
     table: pd.DataFrame,
     value: str = "iou",
-    cluster: str = "video",
     *,
     where: str | None = None,
     minus: str | None = None,
@@ -125,7 +123,6 @@ def mean_interval(
 
     Args:
         table: one row per unit and run; the column `seed` names the run, a table without it is of an untrained method.
-        cluster: column of the cluster label.
         where: pandas query over the columns of `table`: only these units; None = all.
         minus: a second query: from the mean over `where` that over these units is subtracted. Both come from the same
             videos and runs, which the jackknife over videos and the differences between runs take into account.
@@ -136,15 +133,14 @@ def mean_interval(
     Raises:
         RossamError: a column is missing, several protocols are mixed, or a unit occurs twice.
     """
-    wide = _wide(table, value, cluster)
-    return _estimate([wide], cluster, _runs(table), _sides(table, wide.index, where, minus))
+    wide = _wide(table, value)
+    return _estimate([wide], _runs(table), _sides(table, wide.index, where, minus))
 
 
 def paired_difference(
     a: pd.DataFrame,
     b: pd.DataFrame,
     value: str = "iou",
-    cluster: str = "video",
     *,
     where: str | None = None,
     minus: str | None = None,
@@ -166,7 +162,7 @@ def paired_difference(
     Raises:
         RossamError: units differ between the tables, or as in `mean_interval`.
     """
-    left, right = _wide(a, value, cluster), _wide(b, value, cluster)
+    left, right = _wide(a, value), _wide(b, value)
     _refuse_unmatched(left, right)
     right = right.loc[left.index]
     runs = [runs for runs in (_runs(a), _runs(b)) if runs]
@@ -176,7 +172,7 @@ def paired_difference(
         parts = [left.set_axis(columns, axis=1) - right.set_axis(columns, axis=1)]
     else:
         parts = [left - right] if list(left.columns) == list(right.columns) else [left, -right]
-    return _estimate(parts, cluster, min(runs, default=0), _sides(a, left.index, where, minus))
+    return _estimate(parts, min(runs, default=0), _sides(a, left.index, where, minus))
 
 
 def independent_difference(a: Interval, b: Interval) -> Interval:
@@ -184,8 +180,7 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
     seeds = [interval.seeds for interval in (a, b) if interval.seeds]
     variances = a.variances + b.variances if a.variances and b.variances else ()
     return Interval(
-        a.mean - b.mean, variances, a.n + b.n, a.clusters + b.clusters, min(seeds, default=0), a.excluded + b.excluded,
-        a.note or b.note,
+        a.mean - b.mean, variances, a.n + b.n, a.clusters + b.clusters, min(seeds, default=0), a.note or b.note
     )  # fmt: skip
 
 
@@ -222,23 +217,22 @@ def adjusted(p_values: Sequence[float]) -> np.ndarray:
     return values
 
 
-def _estimate(parts: Sequence[pd.DataFrame], cluster: str, seeds: int, sides: Mapping[int, np.ndarray]) -> Interval:
+def _estimate(parts: Sequence[pd.DataFrame], seeds: int, sides: Mapping[int, np.ndarray]) -> Interval:
     """The interval of `mean_interval` for a sum of independent parts, each units × runs, on the same units.
 
     Args:
         sides: sign → bool per unit: those whose mean is added (1) or subtracted (−1).
     """
-    used = np.any(list(sides.values()), axis=0)
-    kept = used & pd.concat(parts, axis=1).notna().all(axis=1).to_numpy()
+    kept = np.any(list(sides.values()), axis=0) & pd.concat(parts, axis=1).notna().all(axis=1).to_numpy()
     weights = {sign: chosen[kept] for sign, chosen in sides.items()}
-    codes, names = pd.factorize(parts[0].index[kept].get_level_values(cluster))
-    counts = {"n": len(codes), "clusters": len(names), "seeds": seeds, "excluded": int(used.sum() - kept.sum())}
+    codes, names = pd.factorize(parts[0].index[kept].get_level_values(CLUSTER))
+    counts = {"n": len(codes), "clusters": len(names), "seeds": seeds}
     if not all(chosen.any() for chosen in weights.values()):
         return Interval(np.nan, (), **counts, note="no scored unit")
     means = [part[kept].to_numpy() for part in parts]
     mean, without = _contrast(sum(part.mean(axis=1) for part in means), codes, weights)
     if not np.isfinite(without).all():
-        return Interval(mean, (), **counts, note=f"one {cluster} only")
+        return Interval(mean, (), **counts, note=f"one {CLUSTER} only")
     between = (len(names) - 1) / len(names) * np.sum((without - without.mean()) ** 2)
     variances = [(float(between), len(names) - 1)]
     for part in means:
@@ -265,9 +259,9 @@ def _runs(table: pd.DataFrame) -> int:
     return table[SEED].nunique() if SEED in table.columns else 0
 
 
-def _wide(table: pd.DataFrame, value: str, cluster: str) -> pd.DataFrame:
-    """Scores of a table, units × runs; the index names the unit, `cluster` among its levels."""
-    missing = [column for column in (value, cluster) if column not in table.columns]
+def _wide(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Scores of a table, units × runs; the index names the unit, its video among the levels."""
+    missing = [column for column in (value, CLUSTER) if column not in table.columns]
     if missing:
         finding = f"columns {missing} are missing; there are {list(table.columns)}"
         raise RossamError("table of scores", finding, "pass a table made by scoring.score, or name its columns")
@@ -279,13 +273,12 @@ def _wide(table: pd.DataFrame, value: str, cluster: str) -> pd.DataFrame:
         if _runs(table):
             finding = f"has runs (column 'seed') but lacks {sorted(set(UNIT) - set(names))}, which name a unit"
             raise RossamError("table of scores", finding, "keep the columns that name a unit")
-        return table.reset_index(drop=True).set_index(cluster, append=True)[[value]]
+        return table.reset_index(drop=True).set_index(CLUSTER, append=True)[[value]]
     run = [SEED] if _runs(table) else []
     twice = table.duplicated([*names, *run])
     if twice.any():
         finding = f"{int(twice.sum())} units occur more than once, e.g. {table.loc[twice, names].iloc[0].to_dict()}"
         raise RossamError("table of scores", finding, "pass the rows of one method; name runs in a column 'seed'")
-    names += [] if cluster in names else [cluster]
     wide = table.sort_values(names).set_index([*names, *run])[[value]]
     return wide[value].unstack(SEED) if run else wide
 

@@ -19,7 +19,6 @@ from rossam_kit.datasets.loading import load_frames, scored_split
 from rossam_kit.datasets.synthetic.video import is_generated
 from rossam_kit.experiments.experiments import Experiments
 from rossam_kit.experiments.planning import (
-    can_run,
     datasets,
     datasets_of_tables,
     goes_without,
@@ -90,7 +89,9 @@ def checklist(profile: Profile, *, command: str = "") -> Checklist:
     _rows(page, experiments, frames)
     page.add("", "To do")
     missing = missing_datasets(profile)
-    _to_do(page, command, any(can_run(profile, name, missing) for name in profile.notebooks if needs(profile, name)))
+    _to_do(
+        page, command, any(not waits_for(profile, name, missing) for name in profile.notebooks if needs(profile, name))
+    )
     return page
 
 
@@ -202,11 +203,11 @@ def _notebooks(page: Checklist, profile: Profile) -> None:
         if not (runner.NOTEBOOKS / f"{name}.ipynb").exists():
             page.item("missing", name, "no such notebook")
             page.problems.append(f"notebooks: {name} is not in {runner.NOTEBOOKS}; correct the profile's list")
-        elif can_run(profile, name, missing):
+        elif lacking := waits_for(profile, name, missing):
+            page.item("missing", name, f"waits for {', '.join(lacking)}")
+        else:
             without = goes_without(profile, name, missing)
             page.item("ok", name, "its data is here" + (f", but for {', '.join(without)}" if without else ""))
-        else:
-            page.item("missing", name, f"waits for {', '.join(waits_for(profile, name, missing))}")
 
 
 def _runs(page: Checklist, experiments: Experiments, frames: dict[str, int]) -> None:

@@ -77,7 +77,6 @@ def test_every_box_gets_one_light_mask_in_order(baseline, image):
         inside = BoxBaseline().predict(image, box[None])[0].full()
         assert mask.full().shape == (60, 80) and not (mask.full() & ~inside).any()
         assert mask.crop.size <= inside.sum() and np.isnan(mask.predicted_iou)
-        assert np.array_equal(masks.decode(mask.rle(), (60, 80)), mask.full())
     assert baseline().predict(image, np.zeros((0, 4))) == []
     with pytest.raises(RossamError, match="box 1"):
         baseline().predict(image, np.array([[1.0, 1.0, 5.0, 5.0], [5.0, 5.0, 1.0, 1.0]]))

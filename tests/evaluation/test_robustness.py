@@ -21,6 +21,7 @@ from rossam_kit.experiments.robustness import (
 )
 
 SIZE = (80, 120)
+DEFAULTS = {"seed": 0, "evaluation": EvaluationConfig()}
 BOX_KINDS = [name for name, kind in DISTURBANCES.items() if kind.box]
 IMAGE_KINDS = [name for name, kind in DISTURBANCES.items() if kind.image]
 
@@ -95,7 +96,7 @@ def test_objects_are_evenly_spaced_and_frames_hold_no_others(frames):
 
 @pytest.mark.parametrize("name", BOX_KINDS)
 def test_a_filled_box_suffers_from_poor_boxes(name, frames):
-    table = robustness_curve(BoxBaseline(), frames, name, (0, 0.15, 0.6))
+    table = robustness_curve(BoxBaseline(), frames, name, (0, 0.15, 0.6), **DEFAULTS)
     means = table.groupby("level")["iou"].mean()
     assert means[0] > means[0.15] > means[0.6]
     assert set(table["status"]) <= {"ok", "empty"} and (table.groupby("level").size() == 6).all()
@@ -103,13 +104,13 @@ def test_a_filled_box_suffers_from_poor_boxes(name, frames):
 
 @pytest.mark.parametrize("name", IMAGE_KINDS)
 def test_who_looks_at_no_image_suffers_from_none(name, frames):
-    table = robustness_curve(EllipseBaseline(), frames, name)
+    table = robustness_curve(EllipseBaseline(), frames, name, DISTURBANCES[name].levels, **DEFAULTS)
     assert (table.groupby(["video", "frame", "object_id"])["iou"].nunique() == 1).all()
 
 
 def test_an_unknown_disturbance_names_the_known_ones(frames):
     with pytest.raises(RossamError, match="jitter, loosen"):
-        robustness_curve(BoxBaseline(), frames, "rain")
+        disturbed(frames[0], "rain", 0.1)
     with pytest.raises(RossamError, match="no object"):
         chosen_objects([frames[0].with_objects([])])
 
@@ -129,6 +130,9 @@ def test_a_curve_is_computed_once(tmp_path, monkeypatch):
 
 def test_curves_are_scored_by_the_band_and_the_sizes_of_the_evaluation(frames):
     wide = EvaluationConfig(dilation_ratio=0.5, size_bins=(0, 10**6))
-    default, other = (robustness_curve(EllipseBaseline(), frames, "jitter", (0,), evaluation=e) for e in (None, wide))
+    default, other = (
+        robustness_curve(EllipseBaseline(), frames, "jitter", (0,), seed=0, evaluation=each)
+        for each in (EvaluationConfig(), wide)
+    )
     assert np.allclose(other["biou"], other["iou"]) and not np.allclose(default["biou"], default["iou"])
     assert default["iou"].equals(other["iou"]) and other["size_bin"].nunique() == 1 < default["size_bin"].nunique()

@@ -11,7 +11,7 @@ from rossam_core.training.recipes import recipe
 from rossam_kit.cli import main
 from rossam_kit.config import CHANGEABLE, load_profile, profile_names
 from rossam_kit.experiments.experiments import Experiments, TableSpec
-from rossam_kit.experiments.rows import row_settings, table_rows, undeclared
+from rossam_kit.experiments.rows import row_settings, table_rows
 
 PROFILES = profile_names()
 METHOD = ("alternate", "hq_decoder", "trained_groups", "augment.rotation", "loss.*", "optimizer", "clip_norm")
@@ -24,6 +24,11 @@ def experiments(request, tmp_path_factory):
 
 def row(experiments, table, label):
     return row_settings(experiments, experiments.specs[table].row(label))
+
+
+def undeclared(row):
+    """Settings in which a row differs from its reference although its table does not vary them."""
+    return [key for key in row["differs"] if not any(fnmatchcase(key, pattern) for pattern in row["varies"])]
 
 
 def test_a_row_differs_from_its_reference_only_in_what_its_table_varies(experiments):

@@ -127,7 +127,7 @@ def test_adjusted_p_values_are_those_of_benjamini_and_hochberg():
 
 def test_treating_objects_as_independent_would_cover_far_less():
     rng = np.random.default_rng(3)
-    assert covered(lambda: mean_interval(videos(rng, 24), cluster="object_id"), 2 / 3, 100) < 0.75
+    assert covered(lambda: mean_interval(videos(rng, 24).assign(video=lambda t: t["object_id"])), 2 / 3, 100) < 0.75
 
 
 def test_order_of_rows_does_not_matter(rng):
@@ -138,7 +138,7 @@ def test_order_of_rows_does_not_matter(rng):
 def test_the_mean_is_over_units_and_counts_are_reported():
     table = pd.DataFrame({"video": ["a", "a", "a", "b", "c"], "iou": [1.0, 1.0, 1.0, 0.0, np.nan]})
     measured = mean_interval(table)
-    assert (measured.mean, measured.n, measured.clusters, measured.excluded) == (0.75, 4, 2, 1)
+    assert (measured.mean, measured.n, measured.clusters) == (0.75, 4, 2)
     # without a: 0, without b: 1; V = 1/2 · (1/4 + 1/4)
     assert measured.variances == ((pytest.approx(0.25), 1),)
     assert measured.high == pytest.approx(0.75 + 12.706 * 0.5, rel=1e-4)
@@ -149,7 +149,7 @@ def test_without_videos_to_compare_there_is_a_reason_instead_of_an_interval():
     one = mean_interval(pd.DataFrame({"video": ["a", "a"], "iou": [0.2, 0.4]}))
     assert one.mean == pytest.approx(0.3) and np.isnan(one.low) and np.isnan(one.high) and "one video" in one.note
     none = mean_interval(pd.DataFrame({"video": ["a"], "iou": [np.nan]}))
-    assert np.isnan(none.mean) and none.n == 0 and none.excluded == 1 and none.note
+    assert np.isnan(none.mean) and none.n == 0 and none.note
 
 
 def test_pairing_is_narrower_on_correlated_scores_and_antisymmetric(rng):
@@ -176,10 +176,10 @@ def test_a_unit_without_a_score_in_either_table_or_in_one_run_is_excluded(rng):
     b = a.assign(iou=0.5)
     b.loc[0, "iou"] = np.nan
     difference = paired_difference(a, b)
-    assert difference.excluded == 1 and difference.mean == pytest.approx(a["iou"][1:].mean() - 0.5)
+    assert difference.n == len(a) - 1 and difference.mean == pytest.approx(a["iou"][1:].mean() - 0.5)
     trained = runs(a, [0, 0, 0]).reset_index(drop=True)
     trained.loc[len(a) + 1, "iou"] = np.nan
-    assert mean_interval(trained).excluded == 1
+    assert mean_interval(trained).n == len(a) - 1
 
 
 def test_a_contrast_is_the_difference_of_two_groups_means_within_the_same_videos():
