@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from rossam_core.errors import RossamError
-from rossam_kit.report.objects import ObjectView, cut_object, quantile_rows
+from rossam_kit.experiments.scoring import crowding
+from rossam_kit.report.objects import ObjectView, quantile_rows, view_objects
 
 if TYPE_CHECKING:
     from rossam_core.records import Frame
@@ -115,16 +116,8 @@ def motion(frames: Sequence[Frame]) -> pd.DataFrame:
 
 def neighbour_distances(frames: Sequence[Frame]) -> np.ndarray:
     """From each object's centre to the nearest other in its frame, in its box's longer sides; lone ones have none."""
-    nearest = [np.zeros(0)]
-    for frame in frames:
-        boxes = frame.boxes_xyxy
-        if len(boxes) < 2:
-            continue
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        distances = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))  # N×N
-        np.fill_diagonal(distances, np.inf)
-        nearest.append(distances.min(axis=1) / (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
-    return np.concatenate(nearest)
+    boxes = [frame.boxes_xyxy for frame in frames if len(frame.objects) > 1]
+    return np.concatenate([np.zeros(0), *(crowding(b)[:, 0] / (b[:, 2:] - b[:, :2]).max(axis=1) for b in boxes)])
 
 
 def drop_table(frames: FrameSet) -> pd.DataFrame:
@@ -148,16 +141,8 @@ def drop_table(frames: FrameSet) -> pd.DataFrame:
 def example_objects(frames: Sequence[Frame]) -> list[ObjectView]:
     """Three objects of each of the three most frequent classes, at even quantiles of area."""
     table = object_statistics(frames)
-    by_frame = {(frame.video, frame.index): frame for frame in frames}
-    views = []
-    for category in table["category"].value_counts().index[:3]:
-        chosen = quantile_rows(table[table["category"] == category], "area", np.linspace(0.1, 0.95, 3))
-        for row in chosen.itertuples():
-            frame = by_frame[row.video, row.frame]
-            annotation = next(o for o in frame.objects if o.object_id == row.object_id)
-            names = {"key": f"{frame.key} #{annotation.object_id}", "category": category}
-            views.append(cut_object(frame.image(), annotation.box_xyxy, annotation.mask(frame.size_hw), {}, **names))
-    return views
+    frequent = table[table["category"].isin(table["category"].value_counts().index[:3])]
+    return view_objects(quantile_rows(frequent, "area", np.linspace(0.1, 0.95, 3), by="category"), frames, {})
 
 
 def example_frames(frames: Sequence[Frame], count: int = 9) -> list[Frame]:

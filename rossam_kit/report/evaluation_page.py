@@ -13,12 +13,11 @@ from rossam_kit.convert.review import data_address, thumbnail
 from rossam_kit.experiments.scoring import size_bin_labels
 from rossam_kit.experiments.statistics import mean_interval
 from rossam_kit.report.objects import ObjectView, view_objects
-from rossam_kit.report.plots import score_by_group
+from rossam_kit.report.plots import SCORE_NAMES, score_by_group
 from rossam_kit.report.rendering import Table
 
 SHOWN = 12
 """Objects a gallery."""
-MEASURES = {"iou": "IoU", "biou": "Boundary IoU", "biou_fit": "Boundary IoU, fitted band"}
 
 
 def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
         objects: the table of `scoring.score`, protocol `object`.
 
     Returns:
-        One row a group: `group`, `objects`, `images` and for each of `MEASURES` the mean in 0..1, `_low` and `_high`
+        One row a group: `group`, `objects`, `images` and for each of `SCORE_NAMES` the mean in 0..1, `_low` and `_high`
         (NaN where all objects are of one image).
     """
     scored = objects.dropna(subset=["iou"])
@@ -39,7 +38,7 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
     for name, part in groups:
         if len(part):
             row = {"group": name, "objects": len(part), "images": part["video"].nunique()}
-            for measure in MEASURES:
+            for measure in SCORE_NAMES:
                 interval = mean_interval(part, measure)
                 row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
             rows.append(row)
@@ -60,7 +59,7 @@ def page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, vie
     loader = jinja2.PackageLoader("rossam_kit.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = pd.DataFrame({"Objects of": summary["group"], "Objects": summary["objects"], "Images": summary["images"]})
-    for measure, title in MEASURES.items():
+    for measure, title in SCORE_NAMES.items():
         shown[title] = 100 * summary[measure]
         ends = zip(100 * summary[f"{measure}_low"], 100 * summary[f"{measure}_high"], strict=True)
         shown[f"95% interval of {title}"] = [

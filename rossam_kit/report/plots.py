@@ -85,7 +85,7 @@ def score_by_size(table: pd.DataFrame, size_bins: Sequence[float], value: str = 
 
 def score_by_crowding(table: pd.DataFrame) -> Figure:
     """`score_by_group` of the gap to the nearest other box; objects alone in their frame count to the last bin."""
-    table = table.assign(gap_in_sides=table["gap_in_sides"].fillna(np.inf))
+    table = table.assign(gap_in_sides=table["gap_in_sides"].fillna(CROWDING_BINS[-1]))
     return score_by_group(_binned(table, "gap_in_sides", CROWDING_BINS, "own sides away"), order=False)
 
 
@@ -198,9 +198,7 @@ def _binned(table: pd.DataFrame, column: str, bounds: Sequence[float], unit: str
     """The table with its `category` replaced by the bin of a column, in order; values under all bins are left out."""
     names = [f"{low:,g} to {high:,g} {unit}" if low else f"under {high:,g} {unit}" for low, high in pairwise(bounds)]
     names += [f"{bounds[-1]:,g} {unit} and more"]
-    place = np.searchsorted(bounds, table[column].to_numpy(dtype=float), side="right") - 1
-    place = np.where(table[column].isna(), -1, place)  # -1: in no bin
-    return table.assign(category=pd.Categorical.from_codes(place, names))
+    return table.assign(category=pd.cut(table[column], [*bounds, np.inf], right=False, labels=names))
 
 
 def _intervals(table: pd.DataFrame, by: str, value: str) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from pydantic import BaseModel
 
 from rossam_core.settings import flatten
 from rossam_kit.config import Profile
@@ -62,8 +61,15 @@ def hardware() -> dict[str, str]:
 
 
 def settings_table(profile: Profile) -> pd.DataFrame:
-    """Every field of the profile by its dotted key, defaults included; of further datasets what is no default."""
-    return pd.DataFrame([(key, str(value)) for key, value in _flat(profile)], columns=["setting", "value"])
+    """Every field of the profile by its dotted key, defaults included; of further datasets what is no default.
+
+    A group without fields has no row.
+    """
+    values = profile.model_dump(mode="json")
+    values["datasets"] = {
+        n: data.model_dump(mode="json", exclude_defaults=True) for n, data in profile.datasets.items()
+    }
+    return pd.DataFrame([(key, str(value)) for key, value in flatten(values)], columns=["setting", "value"])
 
 
 def machine_table() -> pd.DataFrame:
@@ -92,17 +98,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _flat(model: BaseModel, prefix: str = ""):
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, dict) and value:
-            for key, part in value.items():
-                part = part.model_dump(mode="json", exclude_defaults=True) if isinstance(part, BaseModel) else part
-                text = ", ".join(f"{k}: {v}" for k, v in flatten(part)) if isinstance(part, dict) else part
-                yield f"{prefix}{name}.{key}", text
-        else:
-            yield f"{prefix}{name}", value

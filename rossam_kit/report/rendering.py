@@ -59,7 +59,6 @@ class Table:
         decimals: int = 2,
         labels: Mapping[str, str] | None = None,
         missing: str | Mapping[str, str] = "not measured",
-        notice: str = "",
     ) -> Table:
         """A DataFrame's columns as they are (the index is left out).
 
@@ -75,7 +74,7 @@ class Table:
             reason = missing if isinstance(missing, str) else missing.get(name, "not measured")
             whole = pd.api.types.is_float_dtype(frame[name]) and (frame[name].dropna() % 1 == 0).all()
             cells.append([_cell(value, 0 if whole else decimals, reason) for value in frame[name]])
-        return cls(tuple(columns), tuple(zip(*cells, strict=True)) if cells else (), notice=notice)
+        return cls(tuple(columns), tuple(zip(*cells, strict=True)) if cells else ())
 
     def with_notice(self, notice: str) -> Table:
         """This table with `notice` below it, after what it says already."""

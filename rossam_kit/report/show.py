@@ -112,23 +112,12 @@ def viewer(objects: Sequence[ObjectView], caption: str) -> None:
 
     One object takes 10 to 40 kB.
     """
-    _display(viewer_html(objects, caption), caption)
-
-
-def viewer_html(objects: Sequence[ObjectView], caption: str) -> str:
-    """HTML of an object viewer; `page_html` makes a file of it."""
     if not objects:
         raise RossamError(f"viewer {caption!r}", "was given no objects", "pass at least one ObjectView")
     data = {"objects": [_viewer_record(view) for view in objects], "colours": COLOURS, "labels": LABELS}
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     body = f'<rossam-viewer tabindex="0"><script type="application/json">{text}</script></rossam-viewer>'
-    return _framed("viewer", body, caption, _context.notice)
-
-
-def page_html(title: str, body: str) -> str:
-    """A complete HTML page around `body`, for outputs that are to be a file of their own."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return f"<!doctype html>\n<html lang=en><head>{head}{assets()}</head>\n<body>{body}</body></html>\n"
+    _display(_framed("viewer", body, caption, _context.notice), caption)
 
 
 def text(markdown: str) -> None:

@@ -1,13 +1,10 @@
 """The book opened from disk: tables sort, the viewer works, search finds pages, and no request leaves the machine."""
 
 import browser
-import numpy as np
 import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
-from rossam_kit.report import show
-from rossam_kit.report.objects import cut_object
 from tests import sample_report
 
 SHOWN = "return document.querySelector('rossam-viewer svg image')?.getAttribute('href')"
@@ -65,15 +62,3 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page, report):
     for name in ("index.html", f"notebooks/{sample_report.NAME}.html"):
         page.get((report / name).as_uri())
         assert page.execute_script("return document.documentElement.scrollWidth") <= 390
-
-
-def test_the_same_viewer_works_as_a_file_of_its_own(page, tmp_path):
-    target = np.zeros((40, 50), bool)
-    target[10:20, 10:30] = True
-    view = cut_object(
-        np.zeros((40, 50, 3), np.uint8), (10, 10, 30, 20), target, {"sam": target}, key="v", category="ship"
-    )
-    (tmp_path / "viewer.html").write_text(show.page_html("Objects", show.viewer_html([view], "Objects")))
-    page.get((tmp_path / "viewer.html").as_uri())
-    assert browser.wait_for(page, SHOWN).startswith("data:image/png")
-    assert browser.console_errors(page) == []

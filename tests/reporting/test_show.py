@@ -106,7 +106,8 @@ def test_wrong_calls_are_answered():
         show.figure(drawing(), "Chart", alt="a line", front="cover")
 
 
-def test_without_begin_outputs_have_a_caption_only(monkeypatch):
+def test_without_begin_outputs_have_a_caption_only(displayed, monkeypatch):
     monkeypatch.setattr(show, "_context", show.Context())
-    html = show.viewer_html(views(), "Objects")
+    show.viewer(views(), "Objects")
+    html = displayed[0][0]["text/html"]
     assert "<figcaption>Objects</figcaption>" in html and "rossam-notice" not in html and "rossam-source" not in html

@@ -99,7 +99,8 @@ def test_an_interval_that_cannot_be_had_says_why():
 @pytest.mark.parametrize("render", ["to_html", "to_csv"])
 def test_every_rendering_holds_all_rows_no_blank_and_the_notice(render):
     frame = pd.DataFrame({"name": ["alpha", None, "gamma"], "value": [1.5, float("nan"), -2.25]})
-    text = getattr(Table.from_frame(frame, missing={"value": "too small", "name": "unnamed"}, notice=NOTICE), render)()
+    table = Table.from_frame(frame, missing={"value": "too small", "name": "unnamed"}).with_notice(NOTICE)
+    text = getattr(table, render)()
     for expected in ("alpha", "unnamed", "gamma", "too small", NOTICE):
         assert expected in text
     assert "<td></td>" not in text and "|  |" not in text and ",," not in text and "nan" not in text.lower()
@@ -107,7 +108,7 @@ def test_every_rendering_holds_all_rows_no_blank_and_the_notice(render):
 
 def test_html_is_escaped_and_neighbours_missing_for_one_reason_become_one_cell():
     frame = pd.DataFrame({"<script>": ["<b>&"], "x": [np.nan], "y": [np.nan]})
-    html = Table.from_frame(frame, missing="<none>", notice="<i>").to_html()
+    html = Table.from_frame(frame, missing="<none>").with_notice("<i>").to_html()
     assert "<script>" not in html and "<b>" not in html and "<i>" not in html
     assert '<td colspan="2" class="number missing">&lt;none&gt;</td>' in html
 
