@@ -265,7 +265,7 @@ def _checked(
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         finding = f"image is {image.dtype} of shape {image.shape}, expected uint8 H×W×3 with at least one pixel"
-        raise RossamError(where, finding, "convert it first (rossam_kit.datasets.images.to_rgb8)")
+        raise RossamError(where, finding, "convert it to 8-bit RGB first")
     boxes = check_boxes(boxes_xyxy, image.shape[:2], where)
     if variants_xyxy is None:
         return image, boxes[:, None]

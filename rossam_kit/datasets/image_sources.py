@@ -1,4 +1,4 @@
-"""Pixels of image files that are no TIFF (VRT, PNG, JPEG, …), and of arrays; `open_image` chooses the reader of a file.
+"""Pixels of image files that are no TIFF (VRT, PNG, JPEG, …); `open_image` chooses the reader of a file.
 
 All sources have the interface of `TiffImage`: size, dtype and bands from the header, and pixels of a
 window in the file's own numbers (`tiff.Pixels`).
@@ -36,24 +36,6 @@ VRT_SIGNATURE = b"<VRT"
 JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 INSTALL_GEO = "pip install rasterio pyogrio shapely"
 ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
-
-
-class ArrayImage:
-    """An H×W×C array that offers what `TiffImage` does; 2 and 4 channels end with alpha."""
-
-    premultiplied, alpha_is_doubtful, bits, block_rows = False, False, None, 1
-
-    def __init__(self, where: str | PathLike, array: np.ndarray):
-        self.where, self.notes = where, []
-        if array.dtype.kind == "b":
-            self.notes.append("false and true to 0 and 255")
-            array = array.astype(np.uint8) * np.uint8(255)
-        self._array, self.dtype, self.size_hw = array, array.dtype, array.shape[:2]
-        self.band_count = array.shape[2]
-        self.alpha = self.band_count - 1 if self.band_count in (2, 4) else None
-
-    def read(self, window: Window, bands: Sequence[int], alpha: int | None = None) -> Pixels:
-        return _part(self._array, window, bands, alpha)
 
 
 class RasterioImage(contextlib.ExitStack):
@@ -233,5 +215,5 @@ def open_image(path: str | PathLike) -> TiffImage | RasterioImage | PillowImage:
     return PillowImage(path)
 
 
-ImageSource = TiffImage | RasterioImage | PillowImage | ArrayImage
+ImageSource = TiffImage | RasterioImage | PillowImage
 """What pixels are read from."""

@@ -1,4 +1,4 @@
-"""Conversion of image files and arrays of any common kind to uint8 H×W×3, RGB.
+"""Conversion of image files of any common kind to uint8 H×W×3, RGB.
 
 Pixels are returned in stored order. An `ImageConversionWarning` describes how an image that was not 8-bit RGB was
 converted; a `RossamError` names what cannot be read correctly.
@@ -42,7 +42,7 @@ from rossam_core.records import ImageReading
 from rossam_kit.cache import cached
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.frame_set import FrameSet
-from rossam_kit.datasets.image_sources import ArrayImage, ImageSource, open_image
+from rossam_kit.datasets.image_sources import ImageSource, open_image
 from rossam_kit.datasets.tiff import Window
 
 BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
@@ -138,38 +138,6 @@ def image_size_hw(path: str | PathLike) -> tuple[int, int]:
     """Height and width in pixels, from the file's header. Errors as `read_image`, but for damaged pixels."""
     with open_image(path) as source:
         return source.size_hw
-
-
-def to_rgb8(array: np.ndarray, where: str | PathLike) -> np.ndarray:
-    """An in-memory image → uint8 H×W×3, by the rules at the head of this file.
-
-    Args:
-        array: H×W, or H×W×C with 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) channels; bool, any
-            integer or float. A uint8 H×W×3 array is returned as it is (copied only where it is not contiguous).
-        where: names the image in messages.
-
-    Raises:
-        RossamError: no numbers, wrong rank or channel count, no pixels, NaN or infinity.
-
-    Warns:
-        ImageConversionWarning: the array was not uint8 H×W×3.
-    """
-    array = np.asarray(array)
-    if array.dtype.kind not in "buif":
-        hint = "; a path is read with rossam_kit.datasets.images.read_image(path)" if array.dtype.kind in "US" else ""
-        raise RossamError(where, f"expected an array of numbers, got dtype {array.dtype}", f"pass pixels{hint}")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-        raise RossamError(
-            where,
-            f"image has shape {array.shape}, expected H×W, H×W×3 or H×W×4",
-            "move the channels last (np.moveaxis(image, 0, -1)), pass one image at a time, and choose three bands",
-        )
-    if array.size == 0:
-        raise RossamError(where, f"image has no pixels (shape {array.shape})", "pass an image with at least one pixel")
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
-        return np.ascontiguousarray(array)
-    source = ArrayImage(where, array if array.ndim == 3 else array[..., None])
-    return _read(source, (0, 0, array.shape[1], array.shape[0]), AS_IT_IS)
 
 
 # --- one stretch for a dataset ----------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from rossam_kit.datasets.images import (
     image_size_hw,
     read_image,
     resolve_reading,
-    to_rgb8,
 )
 from rossam_kit.datasets.loading import load_frames
 
@@ -129,12 +128,6 @@ def test_float_colour_tiff_keeps_rgb_order(tmp_path):
     assert (read_with_warning(tmp_path / "f.tif") == [10, 20, 30]).all()
 
 
-def test_nan_in_a_float_tiff_is_an_error(tmp_path):
-    cv2.imwrite(str(tmp_path / "f.tif"), np.array([[0, np.nan]], np.float32))
-    with pytest.raises(RossamError, match=r"f\.tif: 1 of 2 pixel values are NaN"):
-        read_image(tmp_path / "f.tif")
-
-
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_exif_orientation_neither_turns_the_image_nor_its_size(tmp_path, suffix):
     picture = Image.fromarray(np.tile(np.arange(0, 240, 30, dtype=np.uint8)[None, :, None], (12, 2, 3)))
@@ -151,11 +144,6 @@ def test_a_turned_tiff_is_refused(tmp_path, rgb):
     for read in (read_image, image_size_hw):
         with pytest.raises(RossamError, match="orientation tag is 6"):
             read(tmp_path / "t.tif")
-
-
-def test_only_the_first_page_is_read_and_the_warning_says_so(tmp_path, rgb):
-    Image.fromarray(rgb).save(tmp_path / "t.tif", save_all=True, append_images=[Image.fromarray(rgb * 0)])
-    np.testing.assert_array_equal(read_with_warning(tmp_path / "t.tif", "first of 2 pages"), rgb)
 
 
 def png_of_no_width() -> bytes:
@@ -210,39 +198,6 @@ def test_a_cut_file_of_deep_colour_is_an_error(tmp_path, rng, name):
         (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(RossamError, match=name):
             read_image(tmp_path / name)
-
-
-def test_arrays_follow_the_same_rules_as_files(rgb):
-    assert to_rgb8(rgb, "image") is rgb
-    with pytest.warns(ImageConversionWarning, match="image: .*gray"):
-        np.testing.assert_array_equal(to_rgb8(rgb[..., 0], "image"), rgb[..., [0, 0, 0]])
-    with pytest.warns(ImageConversionWarning, match="alpha"):
-        opaque = np.dstack([rgb, np.full((5, 7), 255, np.uint8)])
-        np.testing.assert_array_equal(to_rgb8(opaque, "image"), rgb)
-    with pytest.warns(ImageConversionWarning, match=r"\[0, 1\] to \[0, 255\]"):
-        np.testing.assert_array_equal(to_rgb8(rgb / 255, "image"), rgb)
-    np.testing.assert_array_equal(to_rgb8(rgb.astype(np.int64), "image"), rgb)
-    with pytest.warns(ImageConversionWarning, match="16-bit"):
-        np.testing.assert_array_equal(to_rgb8(rgb.astype(np.uint16) * 257, "image"), rgb)
-
-
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.zeros((3, 8, 9), np.uint8), r"shape \(3, 8, 9\).*(?s:.)*moveaxis"),
-        (np.zeros((1, 8, 9, 3), np.uint8), r"shape \(1, 8, 9, 3\)"),
-        (np.zeros(4, np.uint8), r"shape \(4,\)"),
-        (np.zeros((0, 5, 3), np.uint8), "no pixels"),
-        (np.full((2, 2, 3), np.nan), "12 of 12 pixel values are NaN"),
-        (np.array([[np.inf, 0.0]]), "NaN or infinite"),
-        ("frame.png", r"read_image\(path\)"),
-        (np.zeros((2, 2), complex), "dtype complex128"),
-        (None, "dtype object"),
-    ],
-)
-def test_unusable_arrays_are_errors_that_name_the_image(array, words):
-    with pytest.raises(RossamError, match=rf"(?s)image 3: .*{words}"):
-        to_rgb8(array, "image 3")
 
 
 def test_16_bit_gray_with_a_transparent_value_hides_it(tmp_path):

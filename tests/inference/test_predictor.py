@@ -134,7 +134,7 @@ def test_no_boxes_give_no_masks():
     "image", [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint16), np.zeros((0, 3, 3), np.uint8)]
 )
 def test_an_image_that_is_not_8_bit_rgb_is_refused_with_the_remedy(image):
-    with pytest.raises(RossamError, match=r"expected uint8 H×W×3(.|\n)*to_rgb8"):
+    with pytest.raises(RossamError, match=r"expected uint8 H×W×3(.|\n)*8-bit RGB"):
         predictor().predict(image, [[4, 4, 6, 6]])
 
 
