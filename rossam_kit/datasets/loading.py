@@ -198,7 +198,7 @@ def _sampled(frames: FrameSet, sample: SampleConfig | None, cache: Path | None) 
 
     path = sample_path(frames, sample, cache)
     manifest = cached(path, draw, load=read_manifest, save=lambda path, manifest: manifest.write(path))
-    return apply(frames, manifest, verify=False)
+    return apply(frames, manifest)
 
 
 def _limit(frames: FrameSet, limit: int | None) -> FrameSet:

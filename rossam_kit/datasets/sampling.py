@@ -1,7 +1,7 @@
 """Sampling manifests: which quarter of each video's frames is used, identical on every machine.
 
-A `Manifest` lists the keys of the drawn frames with the hashes of image and annotation. It is stored as JSON, checked
-against the files, and applied to a `FrameSet`.
+A `Manifest` lists the keys of the drawn frames with the hashes of image and annotation. It is stored as JSON and
+applied to a `FrameSet`.
 
 The paper samples a quarter of each video's frames at random, leaves cars out, and excludes what has no masks
 (section 4.1); its draw is not published. Ours ranks a video's usable frames by
@@ -97,8 +97,9 @@ def draw_manifest(
         exclusions += _exclusions(video, members, exclude_categories)
         if usable:
             count = max(1, math.floor(len(usable) * fraction + 0.5))
-            drawn += sorted(sorted(usable, key=lambda frame: _rank(frame, seed))[:count], key=lambda frame: frame.index)
-    root = _common_folder(drawn)
+            usable.sort(key=lambda frame: hashlib.sha256(f"{seed}/{frame.key}".encode()).digest())
+            drawn += sorted(usable[:count], key=lambda frame: frame.index)
+    root = Path(os.path.commonpath([frame.image_path.parent for frame in drawn])) if drawn else Path()
     sampled = [_sampled(frame, root) for frame in track(drawn, desc="hash sampled frames")]
     return Manifest(
         dataset=frames.name,
@@ -121,22 +122,17 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     return manifest
 
 
-def apply(frames: FrameSet, manifest: Manifest, *, verify: bool = True) -> FrameSet:
+def apply(frames: FrameSet, manifest: Manifest) -> FrameSet:
     """The manifest's frames, in the order of `frames`; every other one leaves a `Drop` that says why.
 
-    Args:
-        verify: compare the hashes of images and annotations, too; reads every drawn image once.
-
     Raises:
-        RossamError: listed frames that are not there, or whose image or annotation is another; all at once.
+        RossamError: listed frames that are not there, all at once.
     """
     by_key = _frames_by_key(frames)
     problems = ProblemList(f"sampling manifest of {manifest.dataset}")
-    for sampled in track(manifest.frames, desc="check sampled frames") if verify else manifest.frames:
+    for sampled in manifest.frames:
         if sampled.key not in by_key:
             problems.add(sampled.key, f"is not among the {len(frames):,} frames of {frames.name} ({sampled.file})")
-        elif verify:
-            problems.extend(_differences(by_key[sampled.key], sampled))
     problems.raise_if_any(
         "apply a manifest to the very data it was drawn from: all of its files, read the same way; or draw a new one"
     )
@@ -148,10 +144,6 @@ def apply(frames: FrameSet, manifest: Manifest, *, verify: bool = True) -> Frame
         if frame.key not in listed
     ]
     return frames.subset([frame for frame in frames if frame.key in listed], drops)
-
-
-def _rank(frame: Frame, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{frame.key}".encode()).digest()
 
 
 def _reason_against(frame: Frame, exclude_categories: Sequence[str]) -> str | None:
@@ -195,18 +187,6 @@ def _annotation_hash(frame: Frame) -> str:
     return stable_hash([[o.object_id, o.category, list(map(float, o.box_xyxy)), o.segmentation] for o in frame.objects])
 
 
-def _differences(frame: Frame, sampled: SampledFrame) -> list[tuple[str, str]]:
-    problems = []
-    if not frame.image_path.is_file():
-        return [(sampled.key, f"{frame.image_path} is gone")]
-    measured = sha256_of(frame.image_path)
-    if measured != sampled.image_sha256:
-        problems.append((sampled.key, f"sha256 of {frame.image_path} is {measured}, expected {sampled.image_sha256}"))
-    if _annotation_hash(frame) != sampled.annotation_sha256:
-        problems.append((sampled.key, f"{len(frame.objects)} objects, not the {sampled.objects} annotated at the draw"))
-    return problems
-
-
 def _frames_by_key(frames: FrameSet) -> dict[str, Frame]:
     by_key, problems = {}, ProblemList(frames.name)
     for frame in frames:
@@ -215,7 +195,3 @@ def _frames_by_key(frames: FrameSet) -> dict[str, Frame]:
         by_key[frame.key] = frame
     problems.raise_if_any("give each video its own name before drawing")
     return by_key
-
-
-def _common_folder(frames: Sequence[Frame]) -> Path:
-    return Path(os.path.commonpath([frame.image_path.parent for frame in frames])) if frames else Path()
