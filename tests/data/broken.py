@@ -199,57 +199,45 @@ def boxes(row: str) -> dict:
 
 OBB_BOXES = boxes("{x},{y},{x1},{y},{x1},{y1},{x},{y1}")
 del OBB_BOXES["negative"]  # the same four corners, from another one on
-COCO_KINDS = WHOLE_FILE | {
+JSON_KINDS = WHOLE_FILE | {
     "utf-16": utf16,
     "latin-1": latin1,
     "nested": nested,
     "a list": as_json(lambda content: [content]),
+    "id twice": annotation(id=2),
+    "NaN box": annotation(bbox=[float("nan"), 1, 2, 3]),
+    "two points": annotation(segmentation=[[1, 2, 3, 4]]),
+    "mask of another size": annotation(segmentation={"size": [5, 5], "counts": [25]}),
+    "other size": as_json(lambda content: content["images"][0].update(height=5)),
+}
+COCO_KINDS = JSON_KINDS | {
     "no annotations": as_json(lambda content: content.pop("annotations") and None),
     "dangling image": annotation(image_id=99),
     "unknown class": annotation(category_id=99),
-    "id twice": annotation(id=2),
-    "NaN box": annotation(bbox=[float("nan"), 1, 2, 3]),
     "negative box": annotation(bbox=[20, 20, -5, 5]),
     "empty box": annotation(bbox=[20, 20, 0, 0]),
     "box outside": annotation(bbox=[900, 20, 5, 5]),
     "three numbers": annotation(bbox=[20, 20, 5]),
-    "two points": annotation(segmentation=[[1, 2, 3, 4]]),
-    "mask of another size": annotation(segmentation={"size": [5, 5], "counts": [25]}),
-    "other size": as_json(lambda content: content["images"][0].update(height=5)),
     "file twice": as_json(lambda content: content["images"][0].update(file_name=content["images"][1]["file_name"])),
 }
-SEG_KINDS = WHOLE_FILE | {
-    "utf-16": utf16,
-    "latin-1": latin1,
-    "nested": nested,
-    "a list": as_json(lambda content: [content]),
+SEG_KINDS = JSON_KINDS | {
     "a number": as_json(lambda content: 5),
     "no images": as_json(lambda content: content["images"].clear()),
     "annotation is text": as_json(lambda content: content["annotations"].append("car")),
-    "other size": as_json(lambda content: content["images"][0].update(height=5)),
     "unknown class": as_json(lambda content: content["categories"][0].update(name="dog", supercategory="animal")),
     "class of no kind": annotation(category_id=[1]),
-    "id twice": annotation(id=2),
     "id is text": annotation(id="one"),
     "no box": annotation(bbox=None),
-    "NaN box": annotation(bbox=[float("nan"), 1, 2, 3]),
     "inverted box": annotation(bbox=[20, 20, 5, 5]),
     "box outside": annotation(bbox=[900, 900, 950, 950]),
     "box elsewhere": annotation(bbox=[40, 2, 45, 5]),
     "xywh": as_json(lambda c: [a.update(bbox=[*a["bbox"][:2], 17, 10]) for a in c["annotations"]] and None),
-    "two points": annotation(segmentation=[[1, 2, 3, 4]]),
     "NaN polygon": annotation(segmentation=[[1, 2, 3, 4, float("nan"), 6]]),
     "polygon is text": annotation(segmentation="1 2 3 4 5 6"),
-    "mask of another size": annotation(segmentation={"size": [5, 5], "counts": [25]}),
     "no image of that frame": extra("000009.json"),
     "name is no number": extra("final.json"),
 }
-XML_KINDS = {
-    "missing": missing,
-    "empty": empty,
-    "cut off": cut_off,
-    "noise": noise,
-    "a folder": folder_instead,
+XML_KINDS = WHOLE_FILE | {
     "latin-1": latin1,
     "unknown encoding": lambda path: path.write_text('<?xml version="1.0" encoding="klingon"?>' + path.read_text()),
     "other size": regex("<width>.*?<", "<width>9<"),

@@ -1,8 +1,6 @@
 """Experiments: every row names what exists, is computed once, and is computed anew when anything that matters moves."""
 
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -120,22 +118,6 @@ def test_what_notebooks_show_is_computed_for_all_their_datasets_at_once(tmp_path
     quick = [(place, spec) for place, spec in rows if spec.baseline == "box"]
     prepare(quick)
     assert len(quick) == 2 and all(place.scores_path(spec).exists() for place, spec in quick)
-
-
-def test_two_notebooks_that_ask_at_the_same_time_compute_once(experiments, cache, monkeypatch):
-    spec, computed, compute = RowSpec(label="box", baseline="box"), [], Experiments._compute
-
-    def slowly(self, spec):
-        computed.append(spec)
-        time.sleep(1)
-        return compute(self, spec)
-
-    monkeypatch.setattr(Experiments, "_compute", slowly)
-    asking = [Experiments(experiments.profile, cache) for _ in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(lambda each: each.result(spec), asking))
-    assert len(computed) == 1
-    pd.testing.assert_frame_equal(results[0].scores, results[2].scores)
 
 
 def test_the_key_follows_settings_but_not_batch_sizes(experiments, cache):
