@@ -41,6 +41,13 @@ BUDGET = (
 """Keys of `training` and of a table's budget in a profile's file; an override may name others, and reports state it."""
 
 
+NOTEBOOKS = (
+    *("00_setup", "01_data", "02_inference_pipeline", "03_training_pipeline", "04_mask_decoder", "05_image_encoder"),
+    *("06_comparison", "07_robustness", "08_static_datasets", "09_zero_shot_tracking", "10_inspect_predictions"),
+    *("11_boxes_to_masks", "12_your_own_data", "13_summary"),
+)
+
+
 class SyntheticConfig(Config):
     """Procedural satellite video (`datasets/synthetic`)."""
 
@@ -223,8 +230,8 @@ class Profile(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     disturbance_levels: int = Field(3, ge=1, le=3)
     """Levels of each disturbance in the robustness curves (notebook 07), besides 0 and always with the strongest."""
-    notebooks: tuple[str, ...] = ("00_setup", "01_data", "02_inference_pipeline", "13_summary")
-    """Notebooks this profile runs, in order."""
+    notebooks: tuple[str, ...] = NOTEBOOKS
+    """Notebooks this profile runs, in order; by default all."""
     device: str = "auto"
     """`auto` (cuda, then mps, then cpu), or a torch device."""
     seed: int = 0
