@@ -164,11 +164,7 @@ WHOLE_FILE = {
     "a folder": folder_instead,
 }
 IMAGE = WHOLE_FILE | {"other size": other_size}
-ROWS = {
-    "missing": missing,
-    "empty": empty,
-    "noise": noise,
-    "a folder": folder_instead,
+ROWS = {kind: damage for kind, damage in WHOLE_FILE.items() if kind != "cut off"} | {
     "utf-16": utf16,
     "latin-1": latin1,
     "zero bytes": lambda path: path.write_bytes(path.read_bytes() + b"\0\0\n"),
