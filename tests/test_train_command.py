@@ -22,6 +22,7 @@ from rossam_core.training.recipes import recipe
 from rossam_kit import cli, train_command
 from rossam_kit.datasets.coco import read_coco, write_coco_index
 from rossam_kit.datasets.images import with_reading
+from rossam_kit.report.evaluation_page import page, summarise
 from rossam_kit.train_command import VALIDATIONS, _backbone
 
 SCRIPT = """
@@ -284,6 +285,15 @@ def test_evaluation_scores_by_class_and_size_with_intervals(method, data, small,
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("<figure>") == 30 and all(f"<h2>{title}</h2>" in page for title in ("Worst", "Median", "Best"))
     assert "http" not in page.replace("data:image", "")
+
+
+def test_a_summary_counts_images_and_videos_apart():
+    places = {"video": ["a"] * 4, "frame": [1, 1, 2, 3], "object_id": [1, 2, 1, 1]}
+    scores = {"iou": [0.5, 0.6, 0.7, 0.8], "biou": 0.5, "biou_fit": 0.5}
+    objects = pd.DataFrame({**places, **scores, "category": "plane", "size_bin": "0-100"})
+    summary = summarise(objects, (100.0,))
+    assert summary.loc[0, ["objects", "images", "videos"]].tolist() == [4, 3, 1]
+    assert summary["iou_low"].isna().all() and "one video only" in page("name", "sam", summary, objects, {})
 
 
 def test_names_are_escaped_on_the_page(data, tmp_path):

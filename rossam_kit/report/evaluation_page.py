@@ -27,8 +27,8 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
         objects: the table of `scoring.score`, protocol `object`.
 
     Returns:
-        One row a group: `group`, `objects`, `images` and for each of `SCORE_NAMES` the mean in 0..1, `_low` and `_high`
-        (NaN where all objects are of one image).
+        One row a group: `group`, `objects`, `images`, `videos` (an image of no video counts as one) and for each of
+        `SCORE_NAMES` the mean in 0..1, `_low` and `_high` (NaN where all objects are of one video).
     """
     scored = objects.dropna(subset=["iou"])
     groups = [("all", scored)]
@@ -37,7 +37,8 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
     rows = []
     for name, part in groups:
         if len(part):
-            row = {"group": name, "objects": len(part), "images": part["video"].nunique()}
+            images, videos = len(part[["video", "frame"]].drop_duplicates()), part["video"].nunique()
+            row = {"group": name, "objects": len(part), "images": images, "videos": videos}
             for measure in SCORE_NAMES:
                 interval = mean_interval(part, measure)
                 row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
@@ -58,14 +59,16 @@ def galleries(objects: pd.DataFrame, frames, method: str) -> dict[str, list[Obje
 def page(name: str, what: str, summary: pd.DataFrame, objects: pd.DataFrame, views) -> str:
     loader = jinja2.PackageLoader("rossam_kit.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = pd.DataFrame({"Objects of": summary["group"], "Objects": summary["objects"], "Images": summary["images"]})
+    shown = pd.DataFrame({"Objects of": summary["group"]})
+    counted = ["objects", "images"] if summary["images"].equals(summary["videos"]) else ["objects", "images", "videos"]
+    shown = shown.assign(**{key.title(): summary[key] for key in counted})
     for measure, title in SCORE_NAMES.items():
         shown[title] = 100 * summary[measure]
         ends = zip(100 * summary[f"{measure}_low"], 100 * summary[f"{measure}_high"], strict=True)
         shown[f"95% interval of {title}"] = [
             None if np.isnan(low) else f"{low:.1f} to {high:.1f}" for low, high in ends
         ]
-    table = Table.from_frame(shown, decimals=1, missing="one image only").to_html()
+    table = Table.from_frame(shown, decimals=1, missing="one video only").to_html()
     chart = score_by_group(objects.assign(method=what.partition(",")[0]))._repr_png_()
     galleries = {title: [_card(view) for view in of_title] for title, of_title in views.items()}
     return environment.get_template("evaluation.html").render(
