@@ -164,13 +164,14 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
 def _backbone(options: opt.Options) -> tuple[str, str]:
     """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
     from rossam_core.devices import resolve_device
+    from rossam_core.model.segmenter import read_run
     from rossam_core.model.weights import official_files
 
     if options.backbone is not None:
         return options.backbone, "as asked for"
     for place in (options.out, *([Path(options.checkpoint).expanduser()] if options.checkpoint else [])):
         if (place / RUN).is_file():
-            return read_json(place / RUN)["run"]["backbone"], f"that of the run {place}"
+            return read_run(place).get("backbone", "vit_t"), f"that of the run {place}"
     large, small = ("hiera_large", "hiera_t") if options.method == "sam2" else ("vit_l", "vit_t")
     if options.checkpoint is not None and not Path(options.checkpoint).expanduser().exists():
         raise RossamError(options.checkpoint, "no such file or folder", "name a weights file or the folder of a run")

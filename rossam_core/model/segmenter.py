@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rossam_core.errors import RossamError
-from rossam_core.files import read_json
+from rossam_core.errors import ProblemList, RossamError
+from rossam_core.files import read_sealed
 from rossam_core.model import sam
 from rossam_core.model.hq_decoder import BoxMaskDecoder, HQMaskDecoder, MaskLogits
 from rossam_core.model.lora import AdapterKind, add_adapter, default_rank, is_adapter
@@ -236,7 +236,7 @@ def build_model(
     *,
     adapter: AdapterKind | Literal["default"] | None = "default",
     lora_rank: int | None = None,
-    hq_decoder: Literal["shared", "copy"] = "shared",
+    hq_decoder: Literal["shared", "copy"] | None = None,
     fresh_hq_head: bool = False,
     for_training: bool = False,
     seed: int = 0,
@@ -248,11 +248,13 @@ def build_model(
         method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
         backbone: a key of `ARCHITECTURES`, e.g. `vit_t`; for sam2 of `HIERAS`, e.g. `hiera_t`.
         checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), the folder of a
-            fine-tuning run (its best weights, see `load_run`), or None for fresh weights.
+            fine-tuning run (its best weights, see `load_run`), or None for fresh weights. A run's network is built as
+            the run says: adapters, decoder, head and constants that are asked for besides must be the run's own.
         adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
             for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
         lora_rank: of the adapters; None: half the encoder's width.
-        hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code).
+        hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code); None: that of the
+            run, else `shared`.
         fresh_hq_head: with the default checkpoint, leave the HQ head at random weights, as the released code does; a
             checkpoint given by path may hold a head, which is loaded, or none.
         for_training: build the starting point of ROS-SAM's fine-tuning. Otherwise `ros-sam` requires a fine-tuning
@@ -262,16 +264,19 @@ def build_model(
             position embeddings are interpolated to it.
 
     Raises:
-        RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, or of
-            another model.
+        RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, of
+            another model, or a run with other settings than those asked for.
     """
     if method not in (*METHODS, "sam2"):
         raise RossamError(f"method {method}", "is not known", f"use one of {', '.join(METHODS)}, sam2")
-    if checkpoint is not None and (Path(checkpoint) / "run.json").is_file():
+    if checkpoint is not None and _is_run(checkpoint):
         model = load_run(checkpoint)
         if (model.method, model.backbone) != (method, backbone):
             finding = f"is a run of {model.method} {model.backbone}, expected {method} {backbone}"
             raise RossamError(checkpoint, finding, "ask for the run's method and backbone, or name another folder")
+        asked: dict[str, Any] = {"adapter": {"default": None, None: "none"}.get(adapter, adapter)}
+        asked |= {"lora_rank": lora_rank, "hq_decoder": hq_decoder, "fresh_hq_head": fresh_hq_head or None}
+        _refuse_other_settings(checkpoint, model, asked, overrides)
         return model
     if method == "ros-sam" and checkpoint == "default" and not for_training:
         remedy = "fine-tune first (rossam_core.fit) and pass the run's folder as checkpoint, or use hq-sam"
@@ -318,14 +323,17 @@ def _fresh_model(
 
 def build_base(run: Mapping[str, Any]) -> PromptableSegmenter:
     """The network from which a fine-tuning run starts; `run`: the values of a `RunConfig`."""
-    training = run["training"]
+    training, checkpoint = run["training"], run["checkpoint"]
+    trains_adapter = "lora" in training["trained_groups"]
+    kept: Literal["default"] | None = "default" if checkpoint is not None and _is_run(checkpoint) else None
     return build_model(
         run["method"],
         run["backbone"],
-        run["checkpoint"],
-        adapter=training["adapter"] if "lora" in training["trained_groups"] else None,
+        checkpoint,
+        adapter=training["adapter"] if trains_adapter else kept,
+        lora_rank=training["lora_rank"] if trains_adapter else None,
         for_training=True,
-        **{key: training[key] for key in ("lora_rank", "hq_decoder", "fresh_hq_head", "seed")},
+        **{key: training[key] for key in ("hq_decoder", "fresh_hq_head", "seed")},
         **run["architecture"],
     )
 
@@ -341,9 +349,52 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
     """
     path = Path(run_dir) / "run.json"
     try:
-        model = build_base(read_json(path).get("run", {}))
+        model = build_base(read_run(run_dir))
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
     model.supports_points = False  # it was fine-tuned with boxes only
     return model
+
+
+def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:
+    """The values of the `RunConfig` of the run in a folder; `RossamError` where `run.json` is damaged or foreign."""
+    path = Path(run_dir) / "run.json"
+    values = read_sealed(path).get("run")
+    if not isinstance(values, dict):
+        raise RossamError(path, "lacks 'run'", "name the folder of a run that `fit` made")
+    return values
+
+
+def _is_run(checkpoint: str | os.PathLike) -> bool:
+    """Whether this is the folder of a fine-tuning run."""
+    return (Path(checkpoint) / "run.json").is_file()
+
+
+def _adapter_of_run(run_dir: str | os.PathLike) -> tuple[AdapterKind | None, int | None]:
+    """Kind and rank (None: the default) of the adapters of a run's network, perhaps those of the run it began from."""
+    run = read_run(run_dir)
+    if "lora" in run["training"]["trained_groups"]:
+        return run["training"]["adapter"], run["training"]["lora_rank"]
+    base = run["checkpoint"]
+    return _adapter_of_run(base) if base is not None and _is_run(base) else (None, None)
+
+
+def _refuse_other_settings(
+    run_dir: str | os.PathLike, model: PromptableSegmenter, asked: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> None:
+    """Raise `RossamError` where settings are asked for (None: not) that a run's network does not have, all at once."""
+    kind, rank = _adapter_of_run(run_dir)
+    rank = default_rank(model.arch.dim) if kind is not None and rank is None else rank
+    own: dict[str, Any] = {"adapter": kind or "none", "lora_rank": rank}
+    if model.has_hq_head:
+        own |= {key: read_run(run_dir)["training"][key] for key in ("hq_decoder", "fresh_hq_head")}
+    problems = ProblemList(run_dir)
+    for key, value in own.items():
+        if asked[key] not in (None, value):
+            problems.add(key, f"the run has {value!r}, asked for is {asked[key]!r}")
+    constants = backbone_constants(model.method, model.backbone, **overrides)
+    for key in overrides:
+        if (there := getattr(model.arch, key)) != (wanted := getattr(constants, key)):
+            problems.add(key, f"the run has {there!r}, asked for is {wanted!r}")
+    problems.raise_if_any("ask for the run's own settings (the recipe it was trained with), or name other weights")

@@ -15,7 +15,7 @@ import typer
 from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, read_json
+from rossam_core.files import cache_dir
 from rossam_core.settings import parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
@@ -181,7 +181,7 @@ def profile_of(options: opt.Options, overrides: dict[str, Any]) -> config.Profil
 def _windows(checkpoint: str | None) -> dict[str, Any]:
     """Inference settings where neither the profile's file nor `--set` has any: those a run was trained with, in which
     its masks are best; but windows that cut no object."""
-    run = read_json(_run_file(checkpoint)).get("run", {}) if is_run(checkpoint) else {}
+    run = _run_of(checkpoint)
     own = ("mask_source", "precision", "batch_size", "prompt_batch_size")
     settings = {key: value for key, value in run.get("inference", {}).items() if key not in own}
     return settings | ({"growth": "context"} if settings.get("growth", "none") == "none" else {})
@@ -299,18 +299,23 @@ def not_for(method: str, key: str, checkpoint: str | None) -> str:
     return ""
 
 
-def _run_file(checkpoint: str) -> Path:
-    return Path(checkpoint).expanduser() / "run.json"
-
-
 def is_run(checkpoint: str | None) -> bool:
     """Whether this is the folder of a fine-tuning run."""
-    return checkpoint is not None and _run_file(checkpoint).is_file()
+    return checkpoint is not None and (Path(checkpoint).expanduser() / "run.json").is_file()
 
 
 def method_of(checkpoint: str | None) -> str:
     """The method of a fine-tuning run, hq-sam where no run is named."""
-    return read_json(_run_file(checkpoint)).get("run", {}).get("method", "hq-sam") if is_run(checkpoint) else "hq-sam"
+    return _run_of(checkpoint).get("method", "hq-sam")
+
+
+def _run_of(checkpoint: str | None) -> dict[str, Any]:
+    """The settings of a fine-tuning run; empty where no run is named."""
+    if checkpoint is None or not is_run(checkpoint):
+        return {}
+    from rossam_core.model.segmenter import read_run
+
+    return read_run(Path(checkpoint).expanduser())
 
 
 def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
@@ -327,7 +332,7 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
     if has_own_checkpoint:
         base["checkpoint"] = profile.model.checkpoint
     if has_own_checkpoint and is_run(base["checkpoint"]):
-        base["backbone"] = read_json(_run_file(base["checkpoint"]))["run"]["backbone"]
+        base["backbone"] = _run_of(base["checkpoint"]).get("backbone", base["backbone"])
     constants = base.pop("architecture")
     model = build_model(method, **base, **constants)
     return Predictor(model, profile.inference, profile.device)

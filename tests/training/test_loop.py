@@ -10,7 +10,7 @@ import torch
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from rossam_core.errors import RossamError
-from rossam_core.files import read_sealed
+from rossam_core.files import read_sealed, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
 from rossam_core.model.segmenter import build_base, build_model, load_run
@@ -69,6 +69,21 @@ def test_a_run_folder_is_a_checkpoint(finished):
     assert all(torch.equal(best[name], built[name]) for name in best)
     with pytest.raises(RossamError, match=rf"a run of {run.method} {run.backbone}, expected sam vit_b"):
         build_model("sam", "vit_b", checkpoint=run_dir)
+
+
+def test_what_is_asked_for_besides_a_run_folder_must_be_its_own(finished, tiny):
+    name, run, run_dir = finished
+    again = run.model_copy(update={"checkpoint": str(run_dir)})
+    own = weights(build_base(again.model_dump()))  # training goes on from it with the same recipe
+    assert own.keys() == weights(load_run(run_dir)).keys()
+    asked = {"hq_decoder": "shared" if name == "released" else "copy", "adapter": None, "lora_rank": 3, "depth": 3}
+    asked |= {"fresh_hq_head": True} if name != "released" else {}
+    with pytest.raises(RossamError, match=rf"{len(asked)} problems") as caught:
+        build_model(run.method, run.backbone, run_dir, **asked)
+    assert all(key in str(caught.value) for key in asked)
+    assert "adapter: the run has 'lora', asked for is 'none'" in str(caught.value)
+    frozen = again.training.model_copy(update={"trained_groups": ("hq_head",), "lora_rank": None})
+    assert weights(build_base(again.model_copy(update={"training": frozen}).model_dump())).keys() == own.keys()
 
 
 def test_a_finished_run_is_not_run_again(finished, tiny_frames, monkeypatch):
@@ -274,8 +289,12 @@ def test_trained_groups_do_not_load_onto_another_base(finished):
     told = json.loads((run_dir / "run.json").read_text())
     kept = (run_dir / "run.json").read_text()
     told["run"]["training"]["seed"] = 99
-    (run_dir / "run.json").write_text(json.dumps(told))
     try:
+        for content, message in ((told, "is damaged"), ([], "is damaged"), ({"run": []}, "lacks 'run'")):
+            (run_dir / "run.json").write_text(json.dumps(content))
+            with pytest.raises(RossamError, match=message):
+                load_run(run_dir)
+        write_sealed(run_dir / "run.json", {key: value for key, value in told.items() if key != "sha256"})
         with pytest.raises(RossamError, match="were trained on weights"):
             load_run(run_dir)
     finally:
