@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -62,7 +63,7 @@ def fit(
             folder, or a loss that is not finite: the frames are named, and the last good state is saved.
     """
     run_dir, training, batch = Path(run_dir), run.training, run.training.batch
-    accelerator = Accelerator(cpu=resolve_device(run.device).type == "cpu")
+    accelerator = _accelerator(resolve_device(run.device))
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     device = accelerator.device if world > 1 else resolve_device(run.device)
 
@@ -173,6 +174,19 @@ def fit(
         write_sealed(run_dir / runs.AUDIT, runs.gradient_audit(model, run, base_digests, touched))
     accelerator.wait_for_everyone()
     return runs.read_log(run_dir)
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    """The processes that share the run. The device of a process's first run stays accelerate's in all that follow: one
+    process alone does not use it, and may go on with another; several cannot.
+    """
+    if not is_initialized():
+        return Accelerator(cpu=device.type == "cpu")
+    state = AcceleratorState()
+    if state.num_processes > 1 and device.type == "cpu" != state.device.type:
+        finding = f"was {state.device.type} for an earlier run of these processes, cannot be cpu now"
+        raise RossamError("device", finding, "train on the same device, or start the processes anew")
+    return Accelerator()
 
 
 def validate(predictor: Predictor, frames: list[Frame], accelerator: Accelerator) -> dict[str, float]:

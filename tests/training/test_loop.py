@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from rossam_core.errors import RossamError
@@ -84,6 +85,19 @@ def test_what_is_asked_for_besides_a_run_folder_must_be_its_own(finished, tiny):
     assert "adapter: the run has 'lora', asked for is 'none'" in str(caught.value)
     frozen = again.training.model_copy(update={"trained_groups": ("hq_head",), "lora_rank": None})
     assert weights(build_base(again.model_copy(update={"training": frozen}).model_dump())).keys() == own.keys()
+
+
+def test_a_process_whose_first_run_was_on_a_gpu_trains_on_the_processor(tiny, tiny_frames, tmp_path, monkeypatch):
+    run = tiny.tiny_run(samples=4)
+    fit(run, tmp_path / "first", tiny_frames, tiny_frames[:2])
+    for state in (PartialState, AcceleratorState):
+        monkeypatch.setitem(state._shared_state, "device", torch.device("cuda"))
+    fit(run, tmp_path / "second", tiny_frames, tiny_frames[:2])
+    first, second = (weights(load_run(tmp_path / name)) for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 2)
+    with pytest.raises(RossamError, match="device: was cuda"):
+        fit(run, tmp_path / "third", tiny_frames, tiny_frames[:2])
 
 
 def test_a_finished_run_is_not_run_again(finished, tiny_frames, monkeypatch):
