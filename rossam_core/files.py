@@ -52,6 +52,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         if at.parent != home and at not in (home, *home.parents):
             raise  # about another file, which the block uses
         remedy = "free some disk space or choose a folder you may write to; nothing was left half-written"
+        if isinstance(error, FileNotFoundError):
+            remedy = "another program removed a file or folder while it was written: start the same command again"
         raise RossamError(path, f"cannot be written: {error.strerror or error}", remedy) from error
     finally:
         if temporary is not None:

@@ -35,6 +35,15 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_temporary_file_that_another_process_removed_is_not_explained_as_a_full_disk(tmp_path):
+    with (
+        pytest.raises(RossamError, match="another program removed") as caught,
+        atomic_path(tmp_path / "a") as temporary,
+    ):
+        temporary.unlink()
+    assert "disk" not in str(caught.value)
+
+
 def test_an_error_about_another_file_is_not_laid_to_the_one_that_is_written(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"), atomic_path(tmp_path / "copy.bin") as temporary:
         temporary.write_bytes((tmp_path / "elsewhere/absent.bin").read_bytes())
