@@ -14,6 +14,7 @@ from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import Drop, print_drops
+from rossam_kit.datasets.reading import is_litter
 from rossam_kit.progress import duration, track
 
 EXAMPLES = opt.example(
@@ -59,6 +60,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         raise RossamError("rossam evaluate", "no data is named", "give --annotations FILE, or --source READER")
     if not (options.checkpoint or options.method):
         raise RossamError("rossam evaluate", "nothing to score is named", "give --checkpoint RUN, or --method NAME")
+    _refuse_foreign(options.out)
     started, requested = time.time(), dict(overrides)
     options.method = options.method or method_of(options.checkpoint)
     profile = profile_of(options, overrides)
@@ -93,3 +95,11 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         print_drops(drops)
     print(f"\n{masks:,} objects in {duration(time.time() - started)}; tables and pictures:\n  {options.out / PAGE}")
     return 0
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `RossamError` where the folder holds something else than an evaluation, perhaps one cut off in writing."""
+    names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
+    if folder.is_file() or not (names <= {OBJECTS} or names >= {OBJECTS, SUMMARY}):
+        finding = "is a file" if folder.is_file() else f"is not empty, and holds no {OBJECTS} and {SUMMARY}"
+        raise RossamError(folder, finding, "name a new folder, or that of an evaluation")

@@ -296,6 +296,18 @@ def test_a_summary_counts_images_and_videos_apart():
     assert summary["iou_low"].isna().all() and "one video only" in page("name", "sam", summary, objects, {})
 
 
+def test_an_evaluation_writes_into_a_new_folder_or_its_own(data, tmp_path, capsys):
+    named = ["--annotations", data / "val.json", "--data", data / "images", "--method", "box", "--out"]
+    for _ in range(2):
+        assert cli.main(["evaluate", *map(str, named), str(tmp_path / "scores")]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/drops.csv").write_text("mine")
+    for place in ("run", "run/drops.csv"):
+        assert cli.main(["evaluate", *map(str, named), str(tmp_path / place)]) == 2
+        assert "name a new folder, or that of an evaluation" in capsys.readouterr().err
+    assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
 def test_names_are_escaped_on_the_page(data, tmp_path):
     content = read_json(data / "val.json")
     content["categories"] = [{**each, "name": "<b>&plane"} for each in content["categories"]]

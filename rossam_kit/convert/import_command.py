@@ -42,6 +42,8 @@ def import_command(
     from rossam_kit.datasets.coco import write_coco_index
 
     opened = Conversion(conversion, data)
+    if out.resolve() == imports.place_of(opened, format.value, place).resolve():
+        raise RossamError(out, "is read, and would be overwritten", "name another file with --out")
     frames, outcomes = imports.corrected(opened, format.value, place)
     if not frames.object_count:
         raise RossamError(place or conversion, "no mask is left", "name the corrected file of this conversion")

@@ -184,6 +184,11 @@ ONE_OWNER_PER_PIXEL = ("mots", "png")
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
+def place_of(conversion: Conversion, format: str, place: str | Path | None = None) -> Path:
+    """The corrected file or folder: `place`, or where `rossam convert` put it."""
+    return conversion.folder / READERS[format][0] if place is None else Path(place)
+
+
 def corrected(conversion: Conversion, format: str, place: str | Path | None = None) -> tuple[FrameSet, Counter]:
     """The conversion's frames with the masks that a corrected file holds.
 
@@ -199,8 +204,7 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     Returns:
         The frames, with what was left out in `drops`, and how many objects had which of `OUTCOMES`.
     """
-    where, read = READERS[format]
-    place = Path(place) if place is not None else conversion.folder / where
+    read, place = READERS[format][1], place_of(conversion, format, place)
     if not place.exists():
         how = REVIEW_FIRST if format == "review" else f"export with `rossam convert --format {format}`"
         raise RossamError(place, "no such file or folder", f"{how}, or name it with --from")

@@ -182,6 +182,14 @@ def test_two_masks_edited_in_a_format_come_back_train_and_convert_again(format, 
     assert len(again.table) == 2 and again.manifest["model"]["weights"]
 
 
+def test_the_corrected_file_is_not_overwritten(done, capsys):
+    path = export(done, "coco")
+    before = path.read_bytes()
+    command = ["import-masks", "--conversion", done.folder, "--format", "coco", "--from", path, "--out", path]
+    assert cli.main([str(part) for part in command]) == 2
+    assert "would be overwritten" in capsys.readouterr().err and path.read_bytes() == before
+
+
 def test_decisions_of_the_review_come_back(done):
     review = Review(done, Notched())
     review.reject(("clip 0", 1, 14))
