@@ -34,8 +34,10 @@ EXAMPLES = opt.example(
 RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "val.json", "speed_trial"
 RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
+VALIDATION_OBJECTS = 128
 VALIDATIONS = 4
-"""At most, while training, the last at its end; those of a budget in minutes take a third of it at most."""
+"""At most, while training, the last at its end; those of a budget in minutes take a third of it at most.
+The scoring before and after comes on top, and is as long as one of them."""
 TRIAL_STEPS = 5
 MADE_BY_IT = 0.97
 """Validation IoU before training from which the masks are taken for those that the network itself made."""
@@ -59,7 +61,7 @@ def train_command(
     ] = None,
     source: opt.Source = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help=f"how long to train, validation included; default {MINUTES:g}")
+        float | None, typer.Option(metavar="M", help=f"how long it takes in all, scoring included; default {MINUTES:g}")
     ] = None,
     views: Annotated[int | None, typer.Option(metavar="N", help="training views, instead of --minutes")] = None,
     recipe: Annotated[Recipe, typer.Option(help="what the paper says, its released code does, we would do")] = "paper",
@@ -88,21 +90,20 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     from rossam_core.model.segmenter import build_base, load_run
     from rossam_core.training.train import fit
     from rossam_kit.convert.exports import write_drops
-    from rossam_kit.datasets.coco import write_coco_index
     from rossam_kit.datasets.frame_set import print_drops
     from rossam_kit.datasets.reading import is_litter
     from rossam_kit.datasets.splits import check_split, size_text, spread_objects
 
     folder = options.out
     names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
-    if folder.is_file() or (names and not names & {HELD_OUT, BEFORE}):
+    if folder.is_file() or (names and not names & {RUN, BEFORE}):
         raise RossamError(
             folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
         )
     profile, choice = _profile(options, overrides)
     train, val, rule = _frames(options, profile)
     notes = check_split(train, val, is_strict=rule != RULE)
-    chosen = spread_objects(val, profile.training.get("validation_objects", 128))
+    chosen = spread_objects(val, profile.training.get("validation_objects", VALIDATION_OBJECTS))
     print(f"train on {size_text(train)}; validate on {size_text(chosen)}: {rule}")
     print(f"network: {options.method} {choice}; recipe {options.recipe}")
     for note in notes:
@@ -112,10 +113,10 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
         print_drops(drops)
     run_config = _run_config(options, profile, chosen.object_count)
     if not (folder / RUN).exists():
-        if rule == RULE:
-            write_coco_index(val, folder / HELD_OUT, _image_folder(options, profile))
         with atomic_path(folder / BEFORE) as temporary:
             _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
+        if rule == RULE:
+            _write_held_out(val, folder / HELD_OUT, _image_folder(options, profile))
         write_drops(folder, drops)
     before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
@@ -158,6 +159,10 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
     chosen = {"model.recipe": options.recipe, f"model.{'sam2_' * (options.method == 'sam2')}backbone": name}
     profile = profile_of(options, overrides | chosen)
     refuse_without_effect(options, profile, overrides, also_read=("training", "recipe_changes"))
+    objects = profile.training.get("validation_objects", VALIDATION_OBJECTS)
+    if not isinstance(objects, int) or objects < 1:
+        finding = f"is {objects!r}, expected a number of 1 or more: the best checkpoint is chosen by these objects"
+        raise RossamError("training.validation_objects", finding, f"leave it out ({VALIDATION_OBJECTS}), or correct it")
     return profile, f"{name} ({reason})"
 
 
@@ -199,6 +204,16 @@ def _frames(options: opt.Options, profile: config.Profile) -> tuple[FrameSet, Fr
         return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
     train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
     return *hold_out(train), RULE
+
+
+def _write_held_out(val: FrameSet, path: Path, images: Path) -> None:
+    """List the frames that are held out; any other file of that name is refused, as it is not this run's."""
+    from rossam_kit.datasets.coco import write_coco_index
+
+    with atomic_path(path) as temporary:
+        write_coco_index(val, temporary, images)
+        if path.exists() and path.read_bytes() != temporary.read_bytes():
+            raise RossamError(path, "is not what this run holds out", "move it away, or name a new folder")
 
 
 def _image_folder(options: opt.Options, profile: config.Profile) -> Path:
@@ -247,13 +262,14 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
         finding = f"the run was begun with {there}, not {now}"
         raise RossamError(path, finding, "keep that, or use a new folder")
     if start["views"] is None:
-        budget = 60 * requested["minutes"]
+        budget, started = 60 * requested["minutes"], time.perf_counter()
         seconds = _seconds_per_view(run_config, options.out / TRIAL, train, budget / 10)
         start["validations"] = min(max(int(budget / 3 / validation_seconds), 1), VALIDATIONS)
-        left = budget - start["validations"] * validation_seconds
+        scorings = start["validations"] + 2  # before and after
+        left = budget - (time.perf_counter() - started) - scorings * validation_seconds
         start["views"] = max(int(left / seconds), 2 * training.batch)
         needed = duration(budget - left + start["views"] * seconds)
-        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} with validation")
+        print(f"{1 / seconds:.2f} views per second: {start['views']:,} views, about {needed} in all")
     write_json(path, start)
     every = max(math.ceil(start["views"] / start["validations"]), training.batch)
     saved = min(max(math.ceil(start["views"] / 8), training.batch), 1000)

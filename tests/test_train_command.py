@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,30 @@ def test_without_val_every_tenth_image_is_held_out_and_listed(data, small, tmp_p
     assert len(pd.read_csv(tmp_path / "scores/objects.csv").dropna(subset=["iou"])) == 3
 
 
+def test_a_val_file_of_the_user_is_never_replaced(data, small, tmp_path, capsys):
+    for name in ("train.json", "val.json"):
+        shutil.copy(data / name, tmp_path / name)
+    mine = (tmp_path / "val.json").read_bytes()
+    assert cli.main(train(data, small, tmp_path, "--views", 8, annotations=tmp_path / "train.json")) == 2
+    assert "holds no run of `rossam train`" in capsys.readouterr().err
+    (tmp_path / "before.csv").touch()
+    assert cli.main(train(data, small, tmp_path, "--views", 8, annotations=tmp_path / "train.json")) == 2
+    assert "is not what this run holds out" in capsys.readouterr().err
+    assert (tmp_path / "val.json").read_bytes() == mine
+
+
+def test_minutes_count_the_trial_and_the_scoring_before_and_after(tiny, tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(train_command.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(train_command, "_seconds_per_view", lambda *_: 0.5)
+    options = SimpleNamespace(out=tmp_path, views=None, minutes=2)
+    decided = train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {})
+    assert decided.training.samples == (120 - 10 - 6 * 10) / 0.5 and "about 2:00 in all" in capsys.readouterr().out
+    clock = iter([0.0, 200.0])
+    (tmp_path / "start.json").unlink()
+    assert train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {}).training.samples == 2 * 4
+
+
 def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(data, small, trained, tmp_path):
     named = ["--annotations", data / "val.json", "--data", data / "images", "--workers", 1, "--device", "cpu"]
     for rate, more in ((4.0, []), (2.0, ["--set", "inference.rate=2", "--jitter", 0])):
@@ -193,6 +218,8 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
         (["--views", "8", "--minutes", "2"], "are two budgets"),
         (["--minutes", "0"], "--minutes: expected more than 0"),
         (["--set", "training.samples=8"], "use --views"),
+        (["--set", "training.validation_objects=0"], "is 0, expected a number of 1 or more"),
+        (["--set", "training.validation_objects=null"], "is None, expected a number of 1 or more"),
         (["--set", "seeds=[1]"], "--set seeds: has no effect here"),
         (["--set", "notice=mine"], "--set notice: has no effect on training"),
         (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
