@@ -43,26 +43,36 @@ def caching() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(path: str | os.PathLike) -> Iterator[None]:
+def exclusive(path: str | os.PathLike, reason: str = "") -> Iterator[None]:
     """Hold an exclusive lock on `path`, a file or folder that may not exist yet.
 
     The operating system holds the lock, on an empty file `.NAME.lock` beside `path`, and releases it when the process
-    dies. A process that has waited must check whether there is still something to do. Not to be nested for one path.
-    There is no lock where the folder cannot be written or its file system has no locks.
+    dies. A process that has waited must check whether there is still something to do. A thread that holds the lock may
+    take it again. There is no lock where the folder cannot be written or its file system has no locks.
+
+    Args:
+        reason: what a process that waits says.
     """
     path = Path(path)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     with contextlib.suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            with waiting(f"waiting for another process to make {path.name[:16]}"):
+            with waiting(reason or f"waiting for another process to make {path.name[:16]}"):
                 lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def exclusive_folder(folder: str | os.PathLike) -> contextlib.AbstractContextManager[None]:
+    """Hold an exclusive lock on a user's folder of results; its file is in the cache, so that the folder has no other
+    files than the results."""
+    place = Path(os.path.realpath(folder))
+    return exclusive(cache_dir() / "locks" / stable_hash(str(place)), f"waiting: another process works in {place}")
 
 
 def result_key(parts, version: str) -> str:

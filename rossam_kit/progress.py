@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,10 +40,12 @@ def track(iterable: Iterable[T], total: int | None = None, desc: str = "") -> It
 
 @contextlib.contextmanager
 def waiting(desc: str) -> Iterator[None]:
-    """Say that nothing goes on here until the block ends, and why."""
+    """Say that nothing goes on here until the block ends, and why: in the status file, or else on the screen."""
     status_file = os.environ.get(VARIABLE)
     if status_file:
         _publish(status_file, {"desc": desc})
+    else:
+        print(desc, file=sys.stderr, flush=True)
     try:
         yield
     finally:

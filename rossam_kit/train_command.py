@@ -84,6 +84,14 @@ def train_command(
 
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
+    """Train while no other process works in the run's folder."""
+    from rossam_kit.cache import exclusive_folder
+
+    with exclusive_folder(options.out):
+        return _train(options, overrides)
+
+
+def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     import pandas as pd
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from rossam_core.files import checkpoint_path, read_json, read_sealed
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
 from rossam_kit import cli, train_command
+from rossam_kit.cache import exclusive_folder
 from rossam_kit.datasets.coco import read_coco, write_coco_index
 from rossam_kit.datasets.images import with_reading
 from rossam_kit.report.evaluation_page import page, summarise
@@ -157,6 +159,9 @@ def test_without_val_every_tenth_image_is_held_out_and_listed(data, small, tmp_p
     assert cli.main(train(data, small, out, "--views", 8)) == 0
     printed = capsys.readouterr().out
     assert "validate on 3 objects with masks in 1 images: every tenth video or image by name" in printed
+    for name in (runs.RUN, runs.AUDIT):
+        (out / name).unlink()  # as where it was killed before its first step
+    assert cli.main(train(data, small, out, "--views", 8)) == 0 and runs.is_finished(out)
     held_out = read_coco(out / "val.json", data / "images", name="held out")
     names = sorted(image["file_name"] for image in read_json(data / "train.json")["images"])
     assert [frame.image_path.name for frame in held_out] == [names[9]]
@@ -175,6 +180,17 @@ def test_a_val_file_of_the_user_is_never_replaced(data, small, tmp_path, capsys)
     assert cli.main(train(data, small, tmp_path, "--views", 8, annotations=tmp_path / "train.json")) == 2
     assert "is not what this run holds out" in capsys.readouterr().err
     assert (tmp_path / "val.json").read_bytes() == mine
+
+
+def test_a_run_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
+    begun = threading.Event()
+    monkeypatch.setattr(train_command, "_train", lambda *_: begun.set())
+    with exclusive_folder(tmp_path / "run"):
+        other = threading.Thread(target=train_command.run, args=(SimpleNamespace(out=tmp_path / "run"), {}))
+        other.start()
+        assert not begun.wait(1)
+    other.join()
+    assert begun.is_set()
 
 
 def test_minutes_count_the_trial_and_the_scoring_before_and_after(tiny, tmp_path, monkeypatch, capsys):

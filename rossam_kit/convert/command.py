@@ -101,6 +101,7 @@ def convert_command(
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
+    from rossam_kit.cache import exclusive_folder
     from rossam_kit.convert import editors, exports, geo, geo_exports
     from rossam_kit.convert.convert import boxes_only, convert
     from rossam_kit.convert.review import write_review
@@ -124,15 +125,16 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     predictor = predictor_of(options.method, profile, options.checkpoint is not None)
     settings = _settings(options, frames)
     workers = _workers(options, predictor, len(frames))
-    with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
-        conversion = convert(
-            predictor, frames, options.out, settings, engine=options.engine, workers=workers, progress=bar.update
-        )
-    review = write_review(conversion, notice=profile.notice if options.data is None else "")
-    written = []
-    for name in formats:
-        place, write = (exports.EXPORTS | editors.EXPORTS | geo_exports.EXPORTS)[name]
-        written.append((name, write(conversion, conversion.folder / place)))
+    with exclusive_folder(options.out):
+        with tqdm(total=len(frames), desc="frames", leave=False, disable=None) as bar:
+            conversion = convert(
+                predictor, frames, options.out, settings, engine=options.engine, workers=workers, progress=bar.update
+            )
+        review = write_review(conversion, notice=profile.notice if options.data is None else "")
+        written = []
+        for name in formats:
+            place, write = (exports.EXPORTS | editors.EXPORTS | geo_exports.EXPORTS)[name]
+            written.append((name, write(conversion, conversion.folder / place)))
     _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
 

@@ -27,6 +27,7 @@ from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, read_json, remove_partial, sha256_of, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config, flatten
+from rossam_kit.cache import exclusive_folder
 from rossam_kit.convert import mask_records as records
 from rossam_kit.convert import quality
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
@@ -86,7 +87,8 @@ def convert(
 ) -> Conversion:
     """Make a mask for every box of `frames`; masks in `frames` are ignored.
 
-    An interrupted conversion is continued when called again with its folder; a finished one is only read.
+    An interrupted conversion is continued when called again with its folder; a finished one is only read. Of several
+    processes with one folder all wait for the first.
 
     Args:
         predictor: a `Predictor`, or anything with `.predict(image, boxes_xyxy)`, such as a baseline.
@@ -114,25 +116,26 @@ def convert(
     hashes = _image_hashes(frames)
     description = _description(predictor, frames, config) | {"shards": len(shards), "images": place}
     description["data"]["fingerprint"] = _fingerprint(frames, hashes)
-    _open(folder, description, {os.path.relpath(path, root): value for path, value in hashes.items()})
-    missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
-    if progress:
-        progress(len(frames) - sum(len(shards[n]) for n in missing))
-    for number, data in run_tasks(
-        _convert_shard,
-        [(n, shards[n]) for n in missing],
-        shared=ShardWorker(predictor, config, root),
-        workers=workers,
-        engine=engine,
-        gpu=_on_gpu(predictor),
-        desc="boxes to masks",
-        bar=progress is None,
-    ):
-        write_bytes(records.shard_path(folder, number), data)
+    with exclusive_folder(folder):
+        _open(folder, description, {os.path.relpath(path, root): value for path, value in hashes.items()})
+        missing = [n for n in range(len(shards)) if not records.shard_path(folder, n).exists()]
         if progress:
-            progress(len(shards[number]))
-    if not _has_table(folder, root, sum(len(frame.objects) for frame in frames)):
-        _write_table(folder, shards, frames.drops)
+            progress(len(frames) - sum(len(shards[n]) for n in missing))
+        for number, data in run_tasks(
+            _convert_shard,
+            [(n, shards[n]) for n in missing],
+            shared=ShardWorker(predictor, config, root),
+            workers=workers,
+            engine=engine,
+            gpu=_on_gpu(predictor),
+            desc="boxes to masks",
+            bar=progress is None,
+        ):
+            write_bytes(records.shard_path(folder, number), data)
+            if progress:
+                progress(len(shards[number]))
+        if not _has_table(folder, root, sum(len(frame.objects) for frame in frames)):
+            _write_table(folder, shards, frames.drops)
     return Conversion(folder, root)
 
 

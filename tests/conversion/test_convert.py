@@ -24,6 +24,7 @@ from rossam_core.inference.predictor import ObjectMask, Predictor
 from rossam_core.model.segmenter import build_model
 from rossam_core.records import ObjectAnnotation
 from rossam_core.settings import InferenceConfig
+from rossam_kit.cache import exclusive_folder
 from rossam_kit.convert.convert import ConversionConfig, ShardWorker, convert
 from rossam_kit.convert.mask_records import Conversion, shard_path
 from rossam_kit.datasets.frame_set import FrameSet
@@ -92,6 +93,19 @@ def test_every_box_has_one_record_in_order_whatever_is_wrong_with_it(frames, tmp
     assert (table["reason"][8:] == "").all()
     assert (table.loc[table["area"] == 0, "review_score"] == 1).all()
     assert sorted(table["review_rank"]) == list(range(1, len(table) + 1))
+
+
+def test_a_conversion_waits_for_another_one_in_its_folder(frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    other = threading.Thread(target=convert, args=(Notched(), frames, out, ONE))
+    with exclusive_folder(out), exclusive_folder(out):  # as of a command that converts and then exports
+        other.start()
+        other.join(2)
+        assert other.is_alive() and not out.exists()
+    other.join()
+    assert f"waiting: another process works in {out}" in capsys.readouterr().err
+    assert len(Conversion(out, tmp_path).table) and sorted(p.name for p in tmp_path.glob(".*")) == []
 
 
 def test_a_box_is_answered_alone_when_its_frame_cannot_be(frames):
