@@ -14,7 +14,6 @@ from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import frames_of, method_of, predictor_of, profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import Drop, print_drops
-from rossam_kit.datasets.reading import is_litter
 from rossam_kit.progress import duration, track
 
 EXAMPLES = opt.example(
@@ -99,6 +98,8 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise `RossamError` where the folder holds something else than an evaluation, perhaps one cut off in writing."""
+    from rossam_kit.datasets.reading import is_litter
+
     names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
     if folder.is_file() or not (names <= {OBJECTS} or names >= {OBJECTS, SUMMARY}):
         finding = "is a file" if folder.is_file() else f"is not empty, and holds no {OBJECTS} and {SUMMARY}"
