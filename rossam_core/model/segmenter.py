@@ -347,9 +347,12 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
     Raises:
         RossamError: no run there, or a base that is not the one the groups were trained on.
     """
-    path = Path(run_dir) / "run.json"
+    path, run = Path(run_dir) / "run.json", read_run(run_dir)
+    base = run.get("checkpoint")
+    if base not in (None, "default") and not Path(base).exists():
+        raise RossamError(base, f"is not there, and {run_dir} holds only what was trained on top of it", "put it back")
     try:
-        model = build_base(read_run(run_dir))
+        model = build_base(run)
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))

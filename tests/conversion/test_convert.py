@@ -18,6 +18,7 @@ import pytest
 import torch
 from tiny_tracks import SIZE_HW, Fatal, Faulty, KilledOnce, Notched, all_bytes, make_frames
 
+from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import PARTIAL, write_json
 from rossam_core.inference.predictor import ObjectMask, Predictor
@@ -125,7 +126,7 @@ def test_records_hold_the_mask_as_it_was_made(frames, tmp_path):
     for found, frame in zip(done, frames, strict=True):
         for record, mask in zip(found.objects, Notched().predict(frame.image(), frame.boxes_xyxy), strict=True):
             assert np.array_equal(record.full(SIZE_HW), mask.full())
-            assert record.rle(SIZE_HW) == mask.rle()
+            assert record.rle(SIZE_HW) == masks.encode(mask.full())
             assert record.area == mask.crop.sum()
     row = done.table.iloc[3]
     frame, record = done.find(row)

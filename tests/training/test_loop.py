@@ -267,6 +267,17 @@ def test_a_batch_without_objects_moves_nothing(tiny, tiny_frames, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_run_whose_base_is_gone_names_it(tiny, tiny_frames, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run = tiny.tiny_run(samples=4)
+    fit(run, first, tiny_frames, tiny_frames[:2])
+    fit(run.model_copy(update={"checkpoint": str(first)}), second, tiny_frames, tiny_frames[:2])
+    load_run(second)
+    first.rename(tmp_path / "elsewhere")
+    with pytest.raises(RossamError, match=r"first: is not there, and .*second holds only"):
+        load_run(second)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
