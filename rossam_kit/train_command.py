@@ -1,4 +1,4 @@
-"""`rossam train`: fine-tune on one's own annotations within a budget, and say what it brought."""
+"""`rossam train`: fine-tune on one's own annotations within a budget, and report the gain."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VALIDATIONS = 4
 """At most, while training, the last at its end; those of a budget in minutes take a third of it at most.
 The scoring before and after comes on top, and is as long as one of them."""
 TRIAL_STEPS = 5
-MADE_BY_IT = 0.97
+OWN_MASKS_IOU = 0.97
 """Validation IoU before training from which the masks are taken for those that the network itself made."""
 OPTION_OF = {
     **{"training.samples": "--views", "training.epochs": "--views", "model.recipe": "--recipe"},
@@ -64,7 +64,9 @@ def train_command(
         float | None, typer.Option(metavar="M", help=f"how long it takes in all, scoring included; default {MINUTES:g}")
     ] = None,
     views: Annotated[int | None, typer.Option(metavar="N", help="training views, instead of --minutes")] = None,
-    recipe: Annotated[Recipe, typer.Option(help="what the paper says, its released code does, we would do")] = "paper",
+    recipe: Annotated[
+        Recipe, typer.Option(help="as in the paper, as in its released code, or with our corrections")
+    ] = "paper",
     method: Annotated[Method, typer.Option(help="of others than ros-sam, the mask decoder is trained")] = "ros-sam",
     backbone: Annotated[
         str | None,
@@ -346,7 +348,7 @@ def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, aft
     print(
         f"kept: the best of {len(validations)} checkpoints by these {gain.n:,} objects, after {best['samples']:,} views"
     )
-    if before["iou"].mean() > MADE_BY_IT:
+    if before["iou"].mean() > OWN_MASKS_IOU:
         print("These masks are what the network makes already: correct more of them, or train on masks drawn by hand.")
     elif gain.mean <= 0:
         rates = {group: training.groups[group].learning_rate for group in training.trained_groups}

@@ -64,15 +64,17 @@ def test_reports_are_drawn_without_torch():
 
 
 @pytest.mark.parametrize(
-    ("module", "absent"),
+    ("names", "absent"),
     [
         ("rossam_kit.cli", {"torch", "pandas", "cv2", "matplotlib", "scipy.stats"}),  # for a quick --help
-        ("rossam_kit.convert.convert", {"matplotlib", "scipy.stats", "peft", "transformers"}),  # in each worker
-        ("rossam_kit.experiments.experiments", {"matplotlib", "scipy.stats", "peft", "transformers"}),
+        (  # in workers and notebooks
+            "rossam_kit.convert.convert, rossam_kit.experiments.experiments",
+            {"matplotlib", "scipy.stats", "peft", "transformers"},
+        ),
     ],
 )
-def test_what_is_slow_to_load_is_loaded_where_it_is_used(module, absent):
-    code = f"import sys, {module}; print(*({absent!r} & sys.modules.keys()))"
+def test_what_is_slow_to_load_is_loaded_where_it_is_used(names, absent):
+    code = f"import sys, {names}; print(*({absent!r} & sys.modules.keys()))"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.split() == []
 

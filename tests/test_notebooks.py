@@ -136,7 +136,7 @@ def test_a_killed_run_of_one_notebook_at_a_time_ends_with_the_same_tables(whole,
 
 @pytest.mark.timeout(2400)
 def test_real_images_run_through_the_notebooks_that_show_them(real_data, tmp_path):
-    names = ["03_training_pipeline", "08_static_datasets", "10_inspect_predictions"]
+    names = ["08_static_datasets", "10_inspect_predictions"]
     few = ["--data", str(real_data), "--set", f"notebooks={json.dumps(names)}", "--jobs", "2"]
     few += ["--set", "data.limit_frames=12"]
     short = ["--set", "training.samples=4", "--set", "training.batch=4", "--set", "training.validation_objects=4"]

@@ -121,8 +121,8 @@ def load_checkpoint(
     """
     path = Path(path)
     tensors, metadata = _read(path, model)
-    if "left_aside" in metadata:
-        warnings.warn(f"{path}: ignored {metadata['left_aside']}", stacklevel=2)
+    if "ignored" in metadata:
+        warnings.warn(f"{path}: ignored {metadata['ignored']}", stacklevel=2)
     tensors = {name: value for name, value in tensors.items() if model.group_of(name) not in ignore}
     own = _named_state(model)
     _check_backbone(path, model, tensors, metadata)

@@ -33,7 +33,7 @@ class View(NamedTuple):
     dropped: Counter
     digest: int  # checksum of what the network sees
 
-    def account(self) -> dict[str, Any]:
+    def log_entry(self) -> dict[str, Any]:
         """What the log records, small enough to send between processes."""
         return {"sample": self.number, "frame": self.frame, "dropped": self.dropped, "digest": self.digest}
 
@@ -91,10 +91,10 @@ def stream(seed: int, purpose: str, index: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), index))
 
 
-def batch_account(accounts: list[dict[str, Any]]) -> dict[str, Any]:
+def batch_log_entry(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Of all processes' samples: checksum in the order of their numbers, and objects left out by reason."""
-    accounts = sorted(accounts, key=lambda account: account["sample"])
-    digest = zlib.crc32(np.array([account["digest"] for account in accounts], dtype=np.uint32).tobytes())
-    dropped: Counter = sum((account["dropped"] for account in accounts), Counter())
+    entries = sorted(entries, key=lambda entry: entry["sample"])
+    digest = zlib.crc32(np.array([entry["digest"] for entry in entries], dtype=np.uint32).tobytes())
+    dropped: Counter = sum((entry["dropped"] for entry in entries), Counter())
     left_out = {f"dropped_{reason.replace(' ', '_')}": count for reason, count in sorted(dropped.items())}
-    return {"first_sample": accounts[0]["sample"], "data": f"{digest:08x}"} | left_out
+    return {"first_sample": entries[0]["sample"], "data": f"{digest:08x}"} | left_out

@@ -29,7 +29,7 @@ from rossam_core.metrics import mask_iou
 from rossam_core.model.segmenter import PromptableSegmenter, build_base, set_trainable
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
-from rossam_core.training.dataset import View, Views, batch_account, loader, point_generator
+from rossam_core.training.dataset import View, Views, batch_log_entry, loader, point_generator
 from rossam_core.training.losses import object_losses
 from rossam_core.training.recipes import Phase, RunConfig, TrainingConfig
 
@@ -123,7 +123,7 @@ def fit(
         # All processes' gradients, divided by all processes' objects.
         objects = torch.tensor(float(sum(len(view.boxes) for view in views)), device=device)
         loss_sum, objects = _reduce_gradients(accelerator, [p for _, p in active], loss_sum, objects)
-        accounts = gather_object([view.account() for view in views])
+        entries = gather_object([view.log_entry() for view in views])
         with_gradient = [(name, p) for name, p in active if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for _, p in with_gradient])
 
@@ -131,7 +131,7 @@ def fit(
         if not (torch.isfinite(loss_sum) and torch.isfinite(norm)):
             if main:
                 runs.checkpoint(run_dir, run, model, optimizers, state, on_event)
-            frames = gather_object(bad_frames) or [account["frame"] for account in accounts]
+            frames = gather_object(bad_frames) or [entry["frame"] for entry in entries]
             raise _diverged(run_dir, step, loss_sum, norm, frames)
 
         # Update: rates follow the share of samples seen. A batch without an object changes nothing.
@@ -152,7 +152,7 @@ def fit(
         if main:
             row = {"kind": "step", **position, "mask": phase.mask, "loss": loss_sum.item() / max(objects.item(), 1)}
             row |= {"objects": int(objects.item()), "gradient_norm": norm.item()}
-            row |= {f"rate_{group}": rate for group, rate in rates.items()} | batch_account(accounts)
+            row |= {f"rate_{group}": rate for group, rate in rates.items()} | batch_log_entry(entries)
             if device.type == "cuda":
                 row["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
             runs.append_log(run_dir, row | {"seconds": round(time.perf_counter() - started, 4)}, on_event)

@@ -75,7 +75,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of the network in a file or Hugging Face folder, and the file's notes.
 
     Returns:
-        The tensors as they are stored, and the metadata of a `.safetensors`; of a trainer's checkpoint `left_aside`,
+        The tensors as they are stored, and the metadata of a `.safetensors`; of a trainer's checkpoint `ignored`,
         what it holds besides that could be weights too.
 
     Raises:
@@ -201,7 +201,7 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]
     if not named:
         return tensors, {}
     state, notes = _unwrap(path, nested[named[0]])
-    return state, {"left_aside": ", ".join(named[1:])} | notes if named[1:] else notes
+    return state, {"ignored": ", ".join(named[1:])} | notes if named[1:] else notes
 
 
 def _has_tensors(state: Mapping) -> bool:
@@ -231,6 +231,6 @@ def _without_wrappers(
         return plain, dict(notes)
     prefix = prefixes[0]
     others = [name for name in plain if not name.startswith(prefix)]
-    aside = ", ".join(filter(None, (notes.get("left_aside"), *others)))
+    aside = ", ".join(filter(None, (notes.get("ignored"), *others)))
     found = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
-    return found, {**notes, **({"left_aside": aside} if aside else {})}
+    return found, {**notes, **({"ignored": aside} if aside else {})}

@@ -46,9 +46,9 @@ COLUMNS = (
 
 CONVERSION_VERSION = 1
 """To be raised with any change of code that changes a mask or a record: a folder is continued by the same version."""
-UPGRADED = ("version", "torch")
+VERSION_KEYS = ("version", "torch")
 """Keys of the manifest that may differ for a finished folder, which is only read; an unfinished one is refused."""
-TOLD = ("images", "versions")
+INFORMATIVE_KEYS = ("images", "versions")
 """Keys of the manifest that are for readers alone, and may always differ."""
 
 
@@ -332,7 +332,7 @@ def _open(folder: Path, description: Mapping[str, Any], hashes: Mapping[str, str
         raise RossamError(path, f"is not a manifest of format {records.FORMAT}", "name another folder")
     shards = [records.shard_path(folder, n).exists() for n in range(description["shards"])]
     differences, finished = ProblemList(path), all(shards) and (folder / records.RECORDS).exists()
-    free = (*TOLD, *(UPGRADED if finished else ()))
+    free = (*INFORMATIVE_KEYS, *(VERSION_KEYS if finished else ()))
     old, new = (dict(flatten({k: v for k, v in value.items() if k not in free})) for value in (there, description))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

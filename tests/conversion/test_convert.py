@@ -347,7 +347,7 @@ def test_a_damaged_shard_is_named(frames, tmp_path):
 def test_bad_calls_are_refused_with_the_reason(frames, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     for number, (options, message) in enumerate([
-        ({"engine": "ray"}, "cluster"), ({"engine": "spark"}, "local or ray"), ({"workers": 0}, "at least one"),
+        ({"engine": "ray"}, "pip install ray"), ({"engine": "spark"}, "local or ray"), ({"workers": 0}, "at least one"),
     ]):  # fmt: skip
         with pytest.raises(RossamError, match=message):
             convert(Notched(), frames, tmp_path / str(number), ONE, **options)

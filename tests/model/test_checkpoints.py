@@ -229,7 +229,7 @@ def test_half_precision_is_read_as_the_model_has_it(tiny, tmp_path, dtype):
         assert loaded.dtype == torch.float32 and torch.equal(loaded, value.to(dtype).float())
 
 
-def test_what_is_left_aside_is_said(tiny, tmp_path):
+def test_what_is_ignored_is_said(tiny, tmp_path):
     model, state = tiny("sam"), tiny("sam").state_dict()
     average = {name: value + 1 for name, value in state.items()}
     torch.save({"model": state, "ema": average, "optimizer": {}}, tmp_path / "both.pth")
@@ -238,7 +238,7 @@ def test_what_is_left_aside_is_said(tiny, tmp_path):
     for name, aside in (("both.pth", "ema"), ("lightning.ckpt", "loss.weight")):
         other = build_model("sam", "vit_t", seed=9, **FRESH)
         with pytest.warns(UserWarning, match=f"{name}: ignored {aside}"):
-            assert load_checkpoint(other, tmp_path / name) == {"left_aside": aside}
+            assert load_checkpoint(other, tmp_path / name) == {"ignored": aside}
         assert same(model, other)
 
 
