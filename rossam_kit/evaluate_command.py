@@ -98,9 +98,9 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise `RossamError` where the folder holds something else than an evaluation, perhaps one cut off in writing."""
-    from rossam_kit.datasets.reading import is_litter
+    from rossam_kit.datasets.reading import names_in
 
-    names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
+    names = names_in(folder)
     if folder.is_file() or not (names <= {OBJECTS} or names >= {OBJECTS, SUMMARY}):
         finding = "is a file" if folder.is_file() else f"is not empty, and holds no {OBJECTS} and {SUMMARY}"
         raise RossamError(folder, finding, "name a new folder, or that of an evaluation")

@@ -160,7 +160,7 @@ def _run_ray(calls: Sequence[tuple], payload: bytes, workers: int, gpu: bool, pl
     Ray's joblib backend is of no use here: it returns no result before all tasks have ended.
     """
     address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":  # Ray then listens on the loopback address only, its default on Windows and macOS
+    if address == "local":  # Ray then listens on 127.0.0.1 only, as by default on Windows and macOS
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray

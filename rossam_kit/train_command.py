@@ -101,11 +101,11 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     from rossam_core.training.train import fit
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.datasets.frame_set import print_drops
-    from rossam_kit.datasets.reading import is_litter
+    from rossam_kit.datasets.reading import names_in
     from rossam_kit.datasets.splits import check_split, size_text, spread_objects
 
     folder = options.out
-    names = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
+    names = names_in(folder)
     if folder.is_file() or (names and not names & {RUN, BEFORE}):
         raise RossamError(
             folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"

@@ -60,6 +60,11 @@ def is_litter(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in LITTER
 
 
+def names_in(folder: Path) -> set[str]:
+    """Names of a folder's entries but litter; none where there is no such folder."""
+    return {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.is_dir() else set()
+
+
 class Report:
     """Problems and drops of one dataset, each with its file (relative to the dataset) and its place in it.
 

@@ -43,13 +43,13 @@ def test_damage_is_told_with_the_name_of_its_file(twins, tmp_path, format, kind)
     try:
         frames = read_all(format, root, tmp_path / "cache")
         new = [drop for drop in frames.drops if drop not in whole.drops]
-        told = "\n".join(f"{drop.where}: {drop.reason}" for drop in new)
+        message = "\n".join(f"{drop.where}: {drop.reason}" for drop in new)
         if any(drop.boxes for drop in new) and format != "isaid":  # damaged pixels are other objects
             assert frames.input_boxes == whole.input_boxes
     except RossamError as error:
-        told = str(error)
-        assert "Remedy: " in told
-    assert damaged.stem in told.replace(str(tmp_path), "")
+        message = str(error)
+        assert "Remedy: " in message
+    assert damaged.stem in message.replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize("format", READERS)

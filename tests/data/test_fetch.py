@@ -1,4 +1,4 @@
-"""Fetching: whatever a server, an archive or a disk does, a file is here whole and right, or not at all and told."""
+"""Fetching: whatever a server, an archive or a disk does, a file is complete and correct, or absent with an error."""
 
 import hashlib
 import io
