@@ -12,7 +12,7 @@ from rossam_kit.report import runner
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["run", "--profile", "dmo"], "no profile of that name"),
         (["run", "--set", "inference.rate"], "has no '='"),
@@ -35,11 +35,11 @@ from rossam_kit.report import runner
         ([], "Missing command"),
     ],
 )
-def test_bad_options_are_told_with_their_remedy(arguments, told, capsys, tmp_path, monkeypatch):
+def test_bad_options_end_in_an_error_with_its_remedy(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
     assert cli.main([*arguments, *(["--report", str(tmp_path / "report")] if arguments[:1] == ["run"] else [])]) == 2
     error = capsys.readouterr().err
-    assert told in error and "Remedy:" in error
+    assert message in error and "Remedy:" in error
     assert not (tmp_path / "report").exists()
 
 

@@ -1,4 +1,4 @@
-"""Profiles: what ships loads, what is misspelt is told with the nearest key, all at once."""
+"""Profiles: what ships loads, a misspelt key is an error that names the nearest one, all at once."""
 
 import pytest
 

@@ -120,7 +120,7 @@ def _markdown(table: pd.DataFrame) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nwpu", type=Path, required=True, help="folder of NWPU VHR-10")
-    parser.add_argument("--work", type=Path, required=True, help="folder of conversions, gone on with")
+    parser.add_argument("--work", type=Path, required=True, help="folder of conversions; a second run continues it")
     parser.add_argument("--objects", type=int, default=150, help="of each kind of data and each half")
     options = parser.parse_args()
     sets = data(options.nwpu, options.work)

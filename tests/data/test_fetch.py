@@ -161,7 +161,7 @@ def test_a_server_without_ranges_starts_over_and_the_user_is_told(server, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "message"),
     [
         (["404"], "404 Client Error"),
         (["403"], "403 Client Error"),
@@ -173,9 +173,9 @@ def test_a_server_without_ranges_starts_over_and_the_user_is_told(server, tmp_pa
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_had_is_told_and_leaves_no_file(server, tmp_path, script, told):
+def test_what_cannot_be_had_is_an_error_and_leaves_no_file(server, tmp_path, script, message):
     server.script = list(script)
-    with pytest.raises(RossamError, match=told) as error:
+    with pytest.raises(RossamError, match=message) as error:
         get(server, tmp_path / "file.bin")
     assert server.url in str(error.value) and "--from" in str(error.value)
     assert not (tmp_path / "file.bin").exists()

@@ -93,7 +93,7 @@ def test_written_and_read_back_it_is_the_same(frames, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("m.json", "{", "not valid JSON"),
         ("m.json", "[]", "valid dictionary"),
@@ -104,10 +104,10 @@ def test_written_and_read_back_it_is_the_same(frames, tmp_path):
         ("m.json", None, "no such file"),
     ],
 )
-def test_damaged_manifests_are_told(tmp_path, name, text, told):
+def test_damaged_manifests_are_refused(tmp_path, name, text, message):
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(RossamError, match=told):
+    with pytest.raises(RossamError, match=message):
         sampling.read_manifest(tmp_path / name)
 
 

@@ -213,7 +213,7 @@ def remount(place: Path, *options: str) -> None:
     subprocess.run(["mount", "-o", ",".join(("remount", *options)), place], check=True)
 
 
-def told(output: str) -> bool:
+def has_clear_error(output: str) -> bool:
     """Whether a run ended with an error that names a remedy, without a traceback."""
     return "error: " in output and "Remedy: " in output and "Traceback" not in output
 
@@ -227,7 +227,7 @@ def test_a_full_disk_is_a_clear_error_and_the_next_run_ends_well(name, data, who
         status, output = run(arguments, log, tmp_path / "cache")
         if status == 0:
             break
-        assert told(output), f"{kilobytes} kB: {output}"
+        assert has_clear_error(output), f"{kilobytes} kB: {output}"
     remount(disk, "size=64m")
     status, output = run(arguments, log, tmp_path / "cache")
     assert status == 0, output
@@ -239,7 +239,7 @@ def test_a_full_disk_is_a_clear_error_and_the_next_run_ends_well(name, data, who
 def test_a_read_only_folder_is_a_clear_error(name, data, whole, tmp_path, disk):
     remount(disk, "size=64m", "ro")
     status, output = run(command(name, data, disk / "out"), tmp_path / "log", tmp_path / "cache")
-    assert status == 2 and told(output), output
+    assert status == 2 and has_clear_error(output), output
     remount(disk, "rw")
     status, output = run(command(name, data, disk / "out"), tmp_path / "log", tmp_path / "cache")
     assert status == 0 and result(name, disk / "out") == whole(name)[0], output
@@ -326,7 +326,7 @@ def test_a_damaged_shard_of_a_conversion_is_named_and_made_again(damage, data, w
         path.write_bytes(damage(path.read_bytes()))
         status, output = run(arguments, log, tmp_path / "cache")
         if status:
-            assert told(output) and path.name in output, output
+            assert has_clear_error(output) and path.name in output, output
             path.unlink()
             status, output = run(arguments, log, tmp_path / "cache")
         assert status == 0 and result("convert", tmp_path / OUT) == whole("convert")[0], output

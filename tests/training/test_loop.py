@@ -311,15 +311,15 @@ def test_another_runs_folder_is_refused_with_every_difference(finished, tiny, ti
 
 def test_trained_groups_do_not_load_onto_another_base(finished):
     _, _, run_dir = finished
-    told = json.loads((run_dir / "run.json").read_text())
+    description = json.loads((run_dir / "run.json").read_text())
     kept = (run_dir / "run.json").read_text()
-    told["run"]["training"]["seed"] = 99
+    description["run"]["training"]["seed"] = 99
     try:
-        for content, message in ((told, "is damaged"), ([], "is damaged"), ({"run": []}, "lacks 'run'")):
+        for content, message in ((description, "is damaged"), ([], "is damaged"), ({"run": []}, "lacks 'run'")):
             (run_dir / "run.json").write_text(json.dumps(content))
             with pytest.raises(RossamError, match=message):
                 load_run(run_dir)
-        write_sealed(run_dir / "run.json", {key: value for key, value in told.items() if key != "sha256"})
+        write_sealed(run_dir / "run.json", {key: value for key, value in description.items() if key != "sha256"})
         with pytest.raises(RossamError, match="were trained on weights"):
             load_run(run_dir)
     finally:
