@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rossam_core.errors import RossamError
 
-Method = Literal["sam", "hq-sam", "ros-sam", "sam2"]
+TrainedMethod = Literal["sam", "hq-sam", "ros-sam", "sam2"]
+"""Methods that can be fine-tuned here."""
+Method = Literal[TrainedMethod, "sam3"]
 Recipe = Literal["paper", "released", "corrected"]
 
 

@@ -180,13 +180,15 @@ class ModelConfig(Config):
     sam2_backbone: str = "hiera_t"
     """Of SAM2: `hiera_t` (shipped prior), `hiera_tiny`, `hiera_small`, `hiera_base_plus`, `hiera_large` (SAM 2.1)."""
     checkpoint: str | None = "default"
-    """`default` (shipped prior or official file), a path, or None for fresh weights. A path is SAM's; SAM2 then
-    keeps its default."""
+    """`default` (shipped prior or official file), a path, or None for fresh weights. A path is SAM's; SAM2 and SAM 3
+    then keep their default."""
     recipe: Recipe = "paper"
     """Recipe of fine-tuned rows that name none of their own (README, Recipes)."""
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Constants of `backbone` that are replaced, e.g. `{depth: 2, global_attention: [1]}` in tests (`model/sam.py`);
     weights must fit, so as a rule with `checkpoint: null`. SAM2 keeps its own."""
+    sam3_architecture: dict[str, Any] = Field(default_factory=dict)
+    """The same of SAM 3 (`model/sam3.py`)."""
 
 
 class EvaluationConfig(Config):
@@ -224,6 +226,8 @@ class Profile(Config):
     a table every row has the same budget."""
     skip_tables: tuple[str, ...] = ()
     """Names of tables in experiments.yaml that this profile does without."""
+    extra_methods: tuple[Literal["sam3"], ...] = ()
+    """Methods beyond the paper whose rows tables have in this profile."""
     seeds: tuple[int, ...] = (0,)
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()

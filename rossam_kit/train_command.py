@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import atomic_path, checkpoint_path, read_json, write_json
-from rossam_core.settings import Method, Recipe, merged, parse_config
+from rossam_core.settings import Recipe, TrainedMethod, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
 from rossam_kit.convert.command import profile_of, refuse_without_effect
@@ -67,7 +67,9 @@ def train_command(
     recipe: Annotated[
         Recipe, typer.Option(help="as in the paper, as in its released code, or with our corrections")
     ] = "paper",
-    method: Annotated[Method, typer.Option(help="of others than ros-sam, the mask decoder is trained")] = "ros-sam",
+    method: Annotated[
+        TrainedMethod, typer.Option(help="of others than ros-sam, the mask decoder is trained")
+    ] = "ros-sam",
     backbone: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="vit_t, vit_b, vit_l, vit_h; default: vit_l on a GPU that has its weights"),

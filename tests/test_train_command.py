@@ -239,6 +239,7 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
         (["--set", "seeds=[1]"], "--set seeds: has no effect here"),
         (["--set", "notice=mine"], "--set notice: has no effect on training"),
         (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
+        (["--method", "sam3"], "'sam3' is not one of 'sam', 'hq-sam', 'ros-sam', 'sam2'"),
         (["--set", "inference.mask_source=sam"], "inference.mask_source: has no effect: the mask that is trained"),
         (["--recipe", "released", "--set", "recipe_changes.warmup=0.1"], "it changes the recipe paper, not released"),
         (["--set", "training.sampels=8"], "did you mean 'samples'"),

@@ -23,8 +23,6 @@ from torch.nn import functional as F
 
 from rossam_core.settings import InferenceConfig
 
-MASK_STRIDE = 4
-"""Side in input pixels of a mask cell of SAM's decoder."""
 SOPSEG_SMALL = 32
 """Longer side in pixels below which SOPSeg (arXiv 2509.03002) calls an object small."""
 
@@ -47,6 +45,8 @@ class CropPlan:
     """Input pixels it fills, from the top left of the S×S input."""
     indices: tuple[int, ...]
     """Rows of the box array it serves."""
+    input_size: int
+    """S."""
 
     @property
     def window_xyxy(self) -> Rectangle:
@@ -167,7 +167,7 @@ def _window(
     (x0, y0), (width, height) = starts, extents
     # SAM's rounding
     content_height, content_width = (max(1, int(n * input_size / side + 0.5)) for n in (height, width))
-    return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices))
+    return CropPlan(x0, y0, width, height, (content_height, content_width), tuple(indices), input_size)
 
 
 def _tiles(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Cover:
@@ -282,7 +282,7 @@ def _cut_wrapping(image: np.ndarray, window: CropPlan, input_size: int, pad_valu
 
 
 def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = None) -> np.ndarray:
-    """Interpolate mask logits (float32 S/4×S/4) to the window's frame pixels, as SAM does.
+    """Interpolate mask logits (float32 S/4×S/4, of SAM 3 S/3.5×S/3.5) to the window's frame pixels, as SAM does.
 
     Bilinear to the input, unpad, bilinear to the window.
 
@@ -332,16 +332,16 @@ class _Axis(NamedTuple):
 
 
 def _axes(cells: np.ndarray, window: CropPlan) -> tuple[_Axis, _Axis]:
-    (height, width), (content_height, content_width) = cells.shape, window.content_hw
-    return _axis(height, content_height, window.height), _axis(width, content_width, window.width)
+    (height, width), (content_height, content_width), side = cells.shape, window.content_hw, window.input_size
+    return _axis(height, side, content_height, window.height), _axis(width, side, content_width, window.width)
 
 
 @functools.lru_cache(maxsize=32)
-def _axis(cells: int, content: int, length: int) -> _Axis:
+def _axis(cells: int, side: int, content: int, length: int) -> _Axis:
     """Weights along one axis, by resizing each cell's unit impulse."""
     impulses = torch.eye(cells, dtype=torch.float64)[None, None]
-    on_input = F.interpolate(impulses, (cells, cells * MASK_STRIDE), mode="bilinear")[..., :content]
-    antialias = content > MASK_STRIDE * length
+    on_input = F.interpolate(impulses, (cells, side), mode="bilinear")[..., :content]
+    antialias = content * cells > side * length
     on_window = F.interpolate(on_input, (cells, length), mode="bilinear", antialias=antialias)
     weights = np.ascontiguousarray(on_window[0, 0].numpy().T, dtype=np.float32)
     contributes = weights > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,12 +119,18 @@ class Sam2Segmenter(PromptableSegmenter):
     """
 
     resize = "square"
+    blocks = "vision_encoder.backbone.blocks."
+    """Prefix of the names of the encoder's blocks."""
 
-    def __init__(self, backbone: str, arch: Hiera):
-        super().__init__("sam2", backbone, arch)
-        whole = Sam2Model(transformers_config(arch))
+    def __init__(self, backbone: str, arch: Any, method: str = "sam2"):
+        super().__init__(method, backbone, arch)
+        whole = self._whole(arch)
         for part in ("vision_encoder", "prompt_encoder", "mask_decoder", "no_memory_embedding"):
             setattr(self, part, getattr(whole, part))
+
+    def _whole(self, arch: Any) -> nn.Module:
+        """Transformers' network, whose parts are taken."""
+        return Sam2Model(transformers_config(arch))
 
     def encode(self, images: Tensor) -> ImageEmbeddings:
         stages = self.vision_encoder.backbone(self._normalised(images)).intermediate_hidden_states  # B×H×W×C each
@@ -166,7 +172,7 @@ class Sam2Segmenter(PromptableSegmenter):
         `last_block`: the last block of the last stage; `encoder`: the rest of the encoder, its neck and the embedding
         of "no memory"; `sam_decoder`: the mask decoder. There are no adapters.
         """
-        if name.startswith(f"vision_encoder.backbone.blocks.{self.arch.depth - 1}."):
+        if name.startswith(f"{self.blocks}{self.arch.depth - 1}."):
             return "last_block"
         if name.startswith("vision_encoder.") or name == "no_memory_embedding":
             return "encoder"

@@ -1,4 +1,4 @@
-"""Names of SAM2's weights: ours, which are transformers', and those of the official checkpoints."""
+"""Names of SAM2's and SAM 3's weights: ours, which are transformers', and those of published checkpoints."""
 
 from __future__ import annotations
 
@@ -66,3 +66,23 @@ def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> dict
         of_images[POINTS] = torch.cat([of_images.pop(name) for name in OFFICIAL_POINTS])
     ours = {official_name(name): name for name in own_names}
     return {ours.get(name, name): value for name, value in of_images.items()}
+
+
+_TRACKER = (  # SAM 3's in transformers' `Sam3VideoModel` -> in its `Sam3TrackerModel`, by its `conversion_mapping`
+    (r"^detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
+    (r"^(?:tracker_model\.)*tracker_neck\.", "vision_encoder.neck."),
+    (r"^(?:tracker_model\.)+", ""),  # twice where transformers has saved it again
+)
+_NOT_FOR_IMAGES = (
+    *("detector_model.", "memory_", "mask_downsample.", "object_pointer_proj.", "no_memory_positional_encoding"),
+    *("no_object_pointer", "occlusion_spatial_embedding_parameter", "temporal_positional_encoding_projection_layer."),
+    *("vision_encoder.neck.fpn_layers.3.", "shared_image_embedding."),
+)
+"""Prefixes of SAM 3's names that boxes on single images do not need: detector, video memory, the neck's coarsest level
+and the positional embedding under its second name."""
+
+
+def from_sam3(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SAM 3's tensors under our names, from the file of the whole model or of its tracker; unknown names stay."""
+    named = {renamed(name, _TRACKER): value for name, value in state.items()}
+    return {name: value for name, value in named.items() if not name.startswith(_NOT_FOR_IMAGES)}

@@ -2,7 +2,8 @@
 
 `encode` runs the image encoder, `decode` the prompt encoder and mask decoder, so that one encoding serves many prompts.
 Every parameter belongs to exactly one named group (`GROUPS`), by which training freezes, updates and saves.
-`build_model` builds any of them by name: SAM, HQ-SAM and ROS-SAM are `SamSegmenter`s, SAM2 is in `sam2.py`.
+`build_model` builds any of them by name: SAM, HQ-SAM and ROS-SAM are `SamSegmenter`s, SAM2 is in `sam2.py`, SAM 3 in
+`sam3.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from rossam_core.model.lora import AdapterKind, add_adapter, default_rank, is_ad
 from rossam_core.model.weights import default_checkpoint, load_checkpoint
 
 METHODS = ("sam", "hq-sam", "ros-sam")
-"""Methods of a `SamSegmenter`; `sam2` is the fourth."""
+"""Methods of a `SamSegmenter`."""
+ALL_METHODS = (*METHODS, "sam2", "sam3")
 GROUPS = ("lora", "last_block", "encoder", "prompt_encoder", "sam_decoder", "hq_head", "decoder_copy")
 BOX_ONLY = ("vit_t", "hiera_t")
 """Backbones whose shipped weights were trained with box prompts only; the official ones accept points, too."""
@@ -36,7 +38,7 @@ _HQ_HEAD = re.compile(r"mask_decoder\.(hf_token|hf_mlp|compress_vit_feat|embeddi
 
 
 class ImageEmbeddings(NamedTuple):
-    """What `decode` needs of B images; G = S/16."""
+    """What `decode` needs of B images; G = S/16, of SAM 3 S/14."""
 
     final: Tensor
     """B×256×G×G, the encoder's output."""
@@ -45,7 +47,7 @@ class ImageEmbeddings(NamedTuple):
     hq_features: Tensor | None = None
     """B×32×4G×4G: the HQ head's features of the image, once `prepare` has computed them."""
     high_resolution: tuple[Tensor, ...] = ()
-    """SAM2's features for its decoder, B×32×4G×4G and B×64×2G×2G."""
+    """SAM2's and SAM 3's features for their decoder, B×32×4G×4G and B×64×2G×2G."""
 
     def select(self, index: Tensor) -> ImageEmbeddings:
         """Gather or repeat images: `index` holds image numbers, int64."""
@@ -55,10 +57,11 @@ class ImageEmbeddings(NamedTuple):
 
 class PromptableSegmenter(nn.Module, abc.ABC):
     """An image encoder, a prompt encoder and a mask decoder. S is `input_size`, the side of the input in pixels;
-    `mask_size` = S/4 that of the logits; `arch` holds the constants of the backbone."""
+    `mask_size` = S/4 (of SAM 3 S/3.5) that of the logits; `arch` holds the constants of the backbone."""
 
     pixel_mean = sam.PIXEL_MEAN
-    """RGB 0-255, to pad images with."""
+    """RGB 0-255, to normalise and pad images with."""
+    pixel_std = sam.PIXEL_STD
     resize: Literal["longest_side", "square"] = "longest_side"
     """How a frame becomes the square input. `longest_side`: the longer side is scaled to S, the rest padded; `square`:
     both sides are scaled to S."""
@@ -74,8 +77,8 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         self.method, self.backbone, self.arch = method, backbone, arch
         self.supports_points = backbone not in BOX_ONLY  # fine-tuning uses boxes only
         self.input_size, self.mask_size = arch.input_size, arch.input_size // 4
-        self.register_buffer("_mean", torch.tensor(sam.PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(sam.PIXEL_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("_mean", torch.tensor(self.pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(self.pixel_std).view(3, 1, 1), persistent=False)
 
     @abc.abstractmethod
     def encode(self, images: Tensor) -> ImageEmbeddings:
@@ -113,7 +116,7 @@ class PromptableSegmenter(nn.Module, abc.ABC):
         return groups
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """Checked images, standardised by channel (SAM and SAM2 share ImageNet's mean and deviation)."""
+        """Checked images, standardised by channel (SAM and SAM2 by ImageNet's mean and deviation)."""
         s = self.input_size
         if images.shape[1:] != (3, s, s) or len(images) == 0 or not images.is_floating_point():
             finding = f"{images.dtype} of shape {tuple(images.shape)}, expected (B, 3, {s}, {s}) of float, B at least 1"
@@ -216,12 +219,12 @@ def set_trainable(model: PromptableSegmenter, groups: Iterable[str]) -> list[nn.
 
 
 def backbone_constants(method: str, backbone: str, **overrides: Any) -> Any:
-    """Constants of a backbone, some replaced: `Architecture`, or `Hiera` for sam2."""
-    if method != "sam2":
+    """Constants of a backbone, some replaced: `Architecture`, `Hiera` for sam2, `Sam3` for sam3."""
+    if method in METHODS:
         return sam.architecture(backbone, **overrides)
-    from rossam_core.model.sam2 import hiera  # imports transformers, which takes seconds
+    from rossam_core.model import sam2, sam3  # import transformers, which takes seconds
 
-    return hiera(backbone, **overrides)
+    return sam2.hiera(backbone, **overrides) if method == "sam2" else sam3.constants(backbone, **overrides)
 
 
 def input_size(backbone: str) -> int:
@@ -245,13 +248,13 @@ def build_model(
     """Build a segmenter, in `eval` mode, every parameter trainable.
 
     Args:
-        method: `sam`, `hq-sam`, `ros-sam` or `sam2`.
-        backbone: a key of `ARCHITECTURES`, e.g. `vit_t`; for sam2 of `HIERAS`, e.g. `hiera_t`.
+        method: one of `ALL_METHODS`.
+        backbone: a key of `ARCHITECTURES`, e.g. `vit_t`; for sam2 of `HIERAS`, e.g. `hiera_t`; for sam3 `sam3`.
         checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), the folder of a
             fine-tuning run (its best weights, see `load_run`), or None for fresh weights. A run's network is built as
             the run says: adapters, decoder, head and constants that are asked for besides must be the run's own.
         adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
-            for ros-sam, none for the others. Fresh adapters change no output. Not for sam2.
+            for ros-sam, none for the others. Fresh adapters change no output. Not for sam2 and sam3.
         lora_rank: of the adapters; None: half the encoder's width.
         hq_decoder: `shared`: the HQ head reads SAM's decoder; `copy`: a copy of it (released code); None: that of the
             run, else `shared`.
@@ -260,15 +263,15 @@ def build_model(
         for_training: build the starting point of ROS-SAM's fine-tuning. Otherwise `ros-sam` requires a fine-tuning
             run, a path or None as checkpoint.
         seed: of fresh weights; torch's global generator is not changed.
-        overrides: constants of `Architecture` (sam2: `Hiera`) to replace. With another `input_size`, the checkpoint's
-            position embeddings are interpolated to it.
+        overrides: constants of `Architecture` (sam2: `Hiera`, sam3: `Sam3`) to replace. With another `input_size`, the
+            checkpoint's position embeddings are interpolated to it.
 
     Raises:
         RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, of
             another model, or a run with other settings than those asked for.
     """
-    if method not in (*METHODS, "sam2"):
-        raise RossamError(f"method {method}", "is not known", f"use one of {', '.join(METHODS)}, sam2")
+    if method not in ALL_METHODS:
+        raise RossamError(f"method {method}", "is not known", f"use one of {', '.join(ALL_METHODS)}")
     if checkpoint is not None and _is_run(checkpoint):
         model = load_run(checkpoint)
         if (model.method, model.backbone) != (method, backbone):
@@ -309,16 +312,16 @@ def _fresh_model(
     method: str, backbone: str, arch: Any, adapter: AdapterKind | None, lora_rank: int | None
 ) -> PromptableSegmenter:
     """A network with weights drawn from torch's generator."""
-    if method != "sam2":
+    if method in METHODS:
         model = SamSegmenter(method, backbone, arch)
         if adapter is not None:
             add_adapter(model, default_rank(arch.dim) if lora_rank is None else lora_rank, adapter)
         return model
-    from rossam_core.model.sam2 import Sam2Segmenter
+    from rossam_core.model import sam2, sam3
 
     if adapter is not None:
-        raise RossamError("method sam2", f"has no adapters ({adapter})", "use sam, hq-sam or ros-sam")
-    return Sam2Segmenter(backbone, arch)
+        raise RossamError(f"method {method}", f"has no adapters ({adapter})", "use sam, hq-sam or ros-sam")
+    return sam2.Sam2Segmenter(backbone, arch) if method == "sam2" else sam3.Sam3Segmenter(backbone, arch)
 
 
 def build_base(run: Mapping[str, Any]) -> PromptableSegmenter:

@@ -1,7 +1,7 @@
 """Weights in and out: default checkpoints, loading that checks every name and shape, saving of parameter groups.
 
 Names on disk are the official checkpoints', with Q, K and V apart (`attn.qkv` is split on load) and without what peft
-inserts (`base_layer`, the adapter's name). SAM2's are transformers', see `sam2_keys`.
+inserts (`base_layer`, the adapter's name). SAM2's and SAM 3's are transformers', see `sam2_keys`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rossam_core import model as core_model
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import DOWNLOADS, checkpoint_path, write_bytes
 from rossam_core.model.sam import ARCHITECTURES
-from rossam_core.model.sam2_keys import from_official
+from rossam_core.model.sam2_keys import from_official, from_sam3
 
 if TYPE_CHECKING:
     from rossam_core.model.segmenter import PromptableSegmenter
@@ -39,7 +39,7 @@ SHIPPED = {"vit_t": _WEIGHTS / "vit_t.safetensors", "hiera_t": _WEIGHTS / "hiera
 """Priors that come with the package: `vit_t` holds SAM's weights and an HQ head, `hiera_t` SAM2's."""
 _QKV = re.compile(r"^(image_encoder\..*\.attn)\.[qkv]_proj\.")
 _ENCODER = r"(?:image|vision)_encoder(?:\.trunk|\.backbone)?"
-_PATCHES = re.compile(rf"{_ENCODER}\.patch_embed\.proj(?:ection)?\.weight")
+_PATCHES = re.compile(rf"{_ENCODER}\.(?:patch_embed\.proj(?:ection)?|embeddings\.patch_embeddings\.projection)\.weight")
 _BLOCK = re.compile(rf"{_ENCODER}\.(?:blocks|layers)\.(\d+)\.")
 _TINY_VIT = "image_encoder.patch_embed.seq.0.c.weight"
 
@@ -51,8 +51,8 @@ class OfficialFile(NamedTuple):
     backbone: str
     hq: bool  # whether it holds HQ-SAM's head
     name: str
-    url: str
-    known_hash: str  # algorithm and hex digest, e.g. `sha256:ec2d…`
+    url: str  # empty where it is got by hand
+    known_hash: str  # algorithm and hex digest, e.g. `sha256:ec2d…`; empty where it is not known
 
 
 @functools.cache
@@ -62,9 +62,9 @@ def official_files() -> tuple[OfficialFile, ...]:
     for fetch_name, entry in yaml.safe_load(DOWNLOADS.read_text(encoding="utf-8")).items():
         if "backbone" in entry:
             (file,) = entry["files"]
-            known_hash = f"sha256:{file['sha256']}" if "sha256" in file else f"md5:{file['md5']}"
-            hq = entry.get("hq", False)
-            files.append(OfficialFile(fetch_name, entry["backbone"], hq, file["name"], file["urls"][0], known_hash))
+            known_hash = next((f"{kind}:{file[kind]}" for kind in ("sha256", "md5") if kind in file), "")
+            url, hq = file.get("urls", [""])[0], entry.get("hq", False)
+            files.append(OfficialFile(fetch_name, entry["backbone"], hq, file["name"], url, known_hash))
     return tuple(files)
 
 
@@ -83,6 +83,9 @@ def default_checkpoint(backbone: str, hq: bool) -> Path:
     path = checkpoint_path(official.name)
     if path.is_file():
         return path
+    if not official.url:
+        finding = "is not in the cache, and its authors give it only to those who accept its licence"
+        raise RossamError(path, finding, f"get it by the steps that `rossam fetch {official.fetch_name}` prints")
     try:
         return Path(pooch.retrieve(official.url, official.known_hash, official.name, path.parent, progressbar=True))
     except (OSError, ValueError) as error:  # no network, no space, no such page; or another hash
@@ -209,6 +212,8 @@ def _read(path: Path, model: PromptableSegmenter) -> tuple[dict[str, Tensor], di
         state, metadata = importlib.import_module(reader).read_checkpoint(path, official_names)
     _check_sum(path, state, metadata)
     state = {_without_peft(name): value for name, value in state.items()}
+    if model.method == "sam3" or any(name.startswith("tracker_model.") for name in state):
+        return from_sam3(state), metadata
     return from_official(state, own) if model.method == "sam2" else _split_qkv(state), metadata
 
 
@@ -245,7 +250,7 @@ def _check_sum(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 def _check_hash(path: Path) -> None:
     """Raise `RossamError` where a file with an official name is not the published one."""
     official = next((file for file in official_files() if file.name == path.name), None)
-    if official is None or not path.is_file():
+    if official is None or not official.known_hash or not path.is_file():
         return
     algorithm, expected = official.known_hash.split(":")
     measured = pooch.file_hash(str(path), algorithm)
@@ -277,9 +282,9 @@ def _check_backbone(path: Path, model: PromptableSegmenter, tensors: Mapping[str
         size = (len(patches), len({match[1] for match in map(_BLOCK.match, tensors) if match}))
         if size == (model.arch.dim, model.arch.depth):
             return
-        from rossam_core.model.sam2 import HIERAS  # imports transformers, which takes seconds
+        from rossam_core.model import sam2, sam3  # import transformers, which takes seconds
 
-        all_constants: dict[str, Any] = {**ARCHITECTURES, **HIERAS}
+        all_constants: dict[str, Any] = {**ARCHITECTURES, **sam2.HIERAS, **sam3.SAM3S}
         names = [name for name, arch in all_constants.items() if (arch.dim, arch.depth) == size]
         finding = f"this looks like {(*names, 'no known backbone')[0]}: dim {size[0]}, depth {size[1]}"
     finding += f"; the model is {model.backbone}: dim {model.arch.dim}, depth {model.arch.depth}"

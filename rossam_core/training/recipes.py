@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from rossam_core.errors import RossamError
 from rossam_core.model.lora import AdapterKind
-from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
+from rossam_core.settings import Config, InferenceConfig, Recipe, TrainedMethod, merged, parse_config
 from rossam_core.training.augment import AugmentConfig
 from rossam_core.training.losses import LossConfig
 
@@ -159,7 +159,7 @@ class TrainingConfig(Config):
 class RunConfig(Config):
     """A fine-tuning run: the argument of `fit`, stored in the run's folder."""
 
-    method: Method = "ros-sam"
+    method: TrainedMethod = "ros-sam"
     """The HQ head and its mask need `hq-sam` or `ros-sam`; sam2 has no adapters."""
     backbone: str = "vit_t"
     """A key of `ARCHITECTURES`, or of `HIERAS` for sam2."""

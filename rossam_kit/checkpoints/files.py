@@ -220,12 +220,17 @@ def _without_wrappers(
     plain = {".".join(s for s in name.split(".") if s not in WRAPPERS): value for name, value in state.items()}
     plain.pop("n_averaged", None)  # torch's AveragedModel counts its updates in it
     prefixes = list(dict.fromkeys(match[1] for match in map(_PREFIX.match, plain) if match))
+    if any(prefix.startswith("tracker_model.") for prefix in prefixes):  # the whole SAM 3, see `sam2_keys.from_sam3`
+        return plain, dict(notes)
+    if any(name.startswith("detector.backbone.") for name in plain):
+        remedy = "take model.safetensors of the same publisher instead (`rossam fetch sam3` says how)"
+        raise RossamError(path, "is SAM 3 under its authors' own names (sam3.pt), which are not read here", remedy)
     if len(prefixes) > 1:
         found = f"holds {len(prefixes)} networks, below {', '.join(prefix or '(no prefix)' for prefix in prefixes)}"
         raise RossamError(path, found, f"save one of them alone {SAVE}")
     if not prefixes:
         names = ", ".join(list(plain)[:3]) or "nothing"
-        found = f"holds another kind of network than SAM, HQ-SAM and SAM2: its tensors are {names}"
+        found = f"holds another kind of network than SAM, HQ-SAM, SAM2 and SAM 3: its tensors are {names}"
         raise RossamError(path, f"{found}{', …' if len(plain) > 3 else ''}", "name weights of such a network")
     if not any(prefixes):
         return plain, dict(notes)

@@ -292,8 +292,12 @@ def not_for(method: str, key: str, checkpoint: str | None) -> str:
         return ""
     if method == "sam2" and name in ("backbone", "architecture", "checkpoint"):
         return "is SAM's; SAM2 has model.sam2_backbone and --checkpoint"
+    if method == "sam3" and name in ("backbone", "architecture", "checkpoint"):
+        return "is SAM's; SAM 3 has model.sam3_architecture and --checkpoint"
     if method != "sam2" and name == "sam2_backbone":
-        return f"is SAM2's; {method} has model.backbone"
+        return f"is SAM2's; {method} has " + ("model.sam3_architecture" if method == "sam3" else "model.backbone")
+    if method != "sam3" and name == "sam3_architecture":
+        return f"is SAM 3's; {method} does not look at it"
     if name == "recipe":
         return "has no effect here"
     if name in ("architecture", "backbone") and is_run(checkpoint):
@@ -321,7 +325,7 @@ def _run_of(checkpoint: str | None) -> dict[str, Any]:
 
 
 def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool = False):
-    """The predictor of a method; with `has_own_checkpoint`, SAM2 also uses the named checkpoint."""
+    """The predictor of a method; with `has_own_checkpoint`, SAM2 and SAM 3 also use the named checkpoint."""
     if method in BASELINES:
         from rossam_kit.experiments import baselines
 

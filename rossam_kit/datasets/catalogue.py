@@ -20,8 +20,8 @@ class Source(Config):
     """One file to fetch."""
 
     name: str
-    urls: tuple[str, ...] = Field(min_length=1)
-    """Addresses of the same file, tried in this order."""
+    urls: tuple[str, ...] = ()
+    """Addresses of the same file, tried in this order; none of a checkpoint that is got by hand."""
     bytes: int
     """Rounded where no source states it: for the user and the disk; the hash decides."""
     md5: str | None = None
@@ -29,8 +29,8 @@ class Source(Config):
 
     @property
     def known_hash(self) -> str:
-        """`sha256:…` or `md5:…`, as pooch takes it."""
-        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+        """`sha256:…` or `md5:…`, as pooch takes it; empty where it is not known."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
 
 
 class Rule(Config):

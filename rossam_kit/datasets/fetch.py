@@ -202,8 +202,9 @@ def _check_one(name: str, entry: Entry, data: Path | None) -> Status:
     if entry.kind == "checkpoint":
         if not place.is_file():
             return Status(name, "missing", place, parts)
-        wrong = _wrong_hash(place, entry.files[0].known_hash)
-        right = f"{place.stat().st_size:,} bytes, hash as stated"
+        known = entry.files[0].known_hash
+        wrong = _wrong_hash(place, known) if known else None
+        right = f"{place.stat().st_size:,} bytes, {'hash as stated' if known else 'its hash is not known'}"
         return Status(name, "broken" if wrong else "ok", place, (wrong or right,))
     base = locate(name, data)
     if base is None:

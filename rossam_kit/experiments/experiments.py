@@ -35,6 +35,7 @@ from rossam_core.training.run_folder import STATE, check_files, is_finished
 from rossam_core.training.train import fit
 from rossam_kit.cache import cached, exclusive, load_table, result_key, save_table, versions
 from rossam_kit.config import CONFIGS, Profile
+from rossam_kit.datasets.catalogue import place_of
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.loading import is_there, load_frames, scored_split
 from rossam_kit.experiments.baselines import BASELINES
@@ -173,15 +174,18 @@ class Experiments:
 
     @cached_property
     def specs(self) -> dict[str, TableSpec]:
-        """All tables, with the profile's budgets in their fine-tuned rows."""
+        """All tables, with the profile's budgets in their fine-tuned rows, and of methods beyond the paper its own."""
         specs = table_specs()
         for key in ("budgets", "skip_tables"):
             unknown = sorted(set(getattr(self.profile, key)) - set(specs))
             if unknown:
                 where = f"profile {self.profile.name}, {key}"
                 raise RossamError(where, f"name no table: {unknown}", _table_names(specs))
-        budgets = self.profile.budgets
-        return {name: spec.with_training(budgets.get(name, {})) for name, spec in specs.items()}
+        budgets, absent = self.profile.budgets, {"sam3"} - set(self.profile.extra_methods)
+        for name, spec in specs.items():
+            rows = tuple(row for row in spec.rows if row.method not in absent)
+            specs[name] = spec.model_copy(update={"rows": rows}).with_training(budgets.get(name, {}))
+        return specs
 
     def on(self, dataset: str) -> Experiments:
         """The same experiments on the profile's data for `dataset`; `self` where the profile has none."""
@@ -230,10 +234,12 @@ class Experiments:
     def base(self, method: Method) -> dict[str, Any]:
         """Backbone, checkpoint and replaced constants of `method`'s network; a path and constants are SAM's."""
         settings = self.profile.model
-        if method != "sam2":
+        if method not in ("sam2", "sam3"):
             constants = dict(settings.architecture)
             return {"backbone": settings.backbone, "checkpoint": settings.checkpoint, "architecture": constants}
         checkpoint = None if settings.checkpoint is None else "default"
+        if method == "sam3":
+            return {"backbone": "sam3", "checkpoint": checkpoint, "architecture": dict(settings.sam3_architecture)}
         return {"backbone": settings.sam2_backbone, "checkpoint": checkpoint, "architecture": {}}
 
     def _weights(self, method: Method) -> str:
@@ -244,7 +250,7 @@ class Experiments:
         base = self.base(method)
         path = base["checkpoint"] and Path(base["checkpoint"])
         if base["checkpoint"] == "default":
-            path = default_checkpoint(base["backbone"], hq=method not in ("sam", "sam2"))
+            path = default_checkpoint(base["backbone"], hq=method in ("hq-sam", "ros-sam"))
         if path is None or not path.is_file():
             return weights_hash(self.model(method))
         constants = base["architecture"]
@@ -408,7 +414,10 @@ class Experiments:
         return {label: reason for label, reason in reasons.items() if reason}
 
     def lacks_prior(self, method: Method | None) -> str:
-        """Reason why the shipped prior of `method` is missing; empty where it exists or none is needed."""
+        """Reason why weights of `method` are missing that nothing fetches, a shipped prior or SAM 3's; empty where they
+        exist or none are needed."""
+        if method == "sam3" and self.base(method)["checkpoint"] and not place_of("sam3").is_file():
+            return "its weights are not there: rossam fetch sam3"
         prior = SHIPPED.get(self.base(method)["backbone"]) if method else None
         if prior is None or self.profile.model.checkpoint != "default" or prior.is_file():
             return ""

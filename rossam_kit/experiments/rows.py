@@ -11,7 +11,7 @@ from typing import Any
 from rossam_core.settings import flatten
 from rossam_kit.experiments.experiments import Experiments, RowSpec
 
-OWN_MASK = {"sam": "sam", "sam2": "sam", "hq-sam": "sum", "ros-sam": "hq"}
+OWN_MASK = {"sam": "sam", "sam2": "sam", "sam3": "sam", "hq-sam": "sum", "ros-sam": "hq"}
 """The mask that each method answers with where `inference.mask_source` is `default`."""
 SPEED_ONLY = ("inference.batch_size", "inference.prompt_batch_size", "training.micro_batch", "training.workers")
 """Settings that move no number, left out of `row_settings`."""

@@ -86,7 +86,8 @@ def experiments_source(experiments: Experiments) -> Source:
     sets = {name: functools.cache(reader) for name, reader in sets.items()}
     sets = {f"{scored} (scored)": lambda: experiments.frames, **sets}
 
-    priors = [method for method in ("sam", "sam2", "hq-sam") if not experiments.lacks_prior(method)]
+    compared = ("sam", "sam2", *profile.extra_methods, "hq-sam")
+    priors = [method for method in compared if not experiments.lacks_prior(method)]
     rows = {method: RowSpec(label=label(method), method=method) for method in priors}
     ros_sam = experiments.specs["table5" if "table5" in experiments.tables else "table6"].row("ROS-SAM")
     if is_finished(experiments.run_folder(experiments.run_config(ros_sam, profile.seeds[0]))):

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rossam_core.errors import RossamError
-from rossam_core.model.weights import SHIPPED, official_files
+from rossam_core.model.weights import SHIPPED
 from rossam_kit.config import OWN_SOURCES, DataConfig, Profile
 from rossam_kit.datasets import fetch
-from rossam_kit.datasets.catalogue import entry_named, size_text, steps_by_hand
+from rossam_kit.datasets.catalogue import catalogue, entry_named, size_text, steps_by_hand
 from rossam_kit.datasets.loading import load_frames, scored_split
 from rossam_kit.datasets.synthetic.video import is_generated
 from rossam_kit.experiments.experiments import Experiments
@@ -158,7 +158,8 @@ def _weights(page: Checklist, experiments: Experiments) -> None:
     """List the weights that networks start from."""
     settings = experiments.profile.model
     methods = {row.method for table in experiments.tables for row in experiments.specs[table].rows}
-    for backbone in [settings.backbone, *([settings.sam2_backbone] if "sam2" in methods else [])]:
+    others = {"sam2": settings.sam2_backbone, "sam3": "sam3"}
+    for backbone in [settings.backbone, *(name for method, name in others.items() if method in methods)]:
         own_file = Path(settings.checkpoint or "") if backbone == settings.backbone else Path("default")
         if settings.checkpoint is None:
             page.item("ok", backbone, "fresh weights (model.checkpoint is null): no prior to be had")
@@ -171,9 +172,11 @@ def _weights(page: Checklist, experiments: Experiments) -> None:
             page.item("ok" if there else "missing", backbone, "shipped with the package", str(SHIPPED[backbone]))
             page.problems += [] if there else [f"{SHIPPED[backbone]} is not there: install the package anew"]
         else:
-            names = [file.fetch_name for file in official_files() if file.backbone == backbone]
+            names = [name for name, entry in catalogue().items() if entry.backbone == backbone]
             for name in names:
-                _catalogued(page, name)
+                if not _catalogued(page, name) and backbone == "sam3":
+                    page.by_hand.remove(name)
+                    page.add("      not needed: without it, its row is left out, with the reason")
             if not names:
                 page.problems.append(f"model: {backbone} has no official weights; name another, or model.checkpoint")
 

@@ -6,6 +6,7 @@ LABELS = {
     "grabcut": "GrabCut",
     "sam": "SAM",
     "sam2": "SAM2",
+    "sam3": "SAM 3",
     "hq-sam": "HQ-SAM",
     "ros-sam": "ROS-SAM",
     "ground truth": "Ground truth",

@@ -18,6 +18,7 @@ COLOURS = {
     "grabcut": "#525252",
     "sam": "#2f7fd6",
     "sam2": "#8fd3f4",
+    "sam3": "#173f6f",
     "hq-sam": "#f2b01e",
     "ros-sam": "#d5412a",
 }

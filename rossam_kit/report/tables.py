@@ -123,9 +123,10 @@ def comparison_rows(
     spec = table_specs()[table]
     reference = reference or spec.reference
     base = next((result for result in results if result.spec.label == reference), None)
-    rows = [_measured_row(spec, result, base) for result in results]
-    for place, row in enumerate(spec.rows):
-        if reason := (left_out or {}).get(row.label):
+    rows, reasons = [_measured_row(spec, result, base) for result in results], left_out or {}
+    known = {*reasons, *(result.spec.label for result in results)}
+    for place, row in enumerate(row for row in spec.rows if row.label in known):
+        if reason := reasons.get(row.label):
             absent = ComparisonRow(row.label, _printed(spec, row), reason=reason, method=row.kind, dataset=spec.dataset)
             rows.insert(place, absent)
     return [replace(row, is_reference=row.setting == reference) for row in rows]

@@ -230,6 +230,9 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
         (["--method", "sam2", "--set", "model.backbone=hiera_t"], r"model.sam2_backbone and --checkpoint"),
         (["--method", "sam2", "--set", "model.architecture={depth: 2}"], "model.architecture: is SAM's"),
         (["--method", "sam", "--set", "model.sam2_backbone=hiera_t"], "is SAM2's; sam has model.backbone"),
+        (["--method", "sam3", "--set", "model.sam2_backbone=hiera_t"], "is SAM2's; sam3 has model.sam3_architecture"),
+        (["--method", "sam3", "--set", "model.backbone=vit_b"], "SAM 3 has model.sam3_architecture and --checkpoint"),
+        (["--method", "sam", "--set", "model.sam3_architecture={depth: 2}"], "is SAM 3's; sam does not look at it"),
         (["--method", "hq-sam", "--set", "model.recipe=released"], "model.recipe: has no effect here"),
         (["--method", "sam", "--set", "training.samples=2"], "training.samples: has no effect here"),
         (["--method", "sam", "--set", "seeds=[1]"], "seeds: has no effect here"),
@@ -255,28 +258,32 @@ def test_an_option_that_would_have_no_effect_is_refused(arguments, problem, tmp_
 ARCHITECTURE = {"depth": 2, "global_attention": [1], "input_size": 64}
 
 
-@pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam", "sam2"])
+SAM3 = {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "global_attention": [1], "input_size": 112}
+
+
+@pytest.mark.parametrize("method", ["sam", "hq-sam", "ros-sam", "sam2", "sam3"])
 def test_model_and_inference_settings_have_their_effect_on_every_method(method, tmp_path):
     settings = {"inference.rate": 4, "device": "cpu", "model.checkpoint": None}
-    settings |= {"model.sam2_backbone": "hiera_tiny"} if method == "sam2" else {"model.architecture": ARCHITECTURE}
+    own = {"sam2": {"model.sam2_backbone": "hiera_tiny"}, "sam3": {"model.sam3_architecture": SAM3}}
+    settings |= own.get(method, {"model.architecture": ARCHITECTURE})
     predictor = predictor_of(method, load_profile("demo", settings))
     assert (predictor.model.method, predictor.config.rate, predictor.device.type) == (method, 4, "cpu")
     if method == "sam2":
         assert predictor.model.backbone == "hiera_tiny"
     else:
-        assert (predictor.model.arch.depth, predictor.model.input_size) == (2, 64)
-    if method in ("sam", "sam2"):
+        assert (predictor.model.arch.depth, predictor.model.input_size) == (2, 112 if method == "sam3" else 64)
+    if method in ("sam", "sam2", "sam3"):
         with pytest.raises(RossamError, match=f"mask_source hq: model {method} has no HQ head"):
             predictor_of(method, load_profile("demo", settings | {"inference.mask_source": "hq"}))
 
 
-@pytest.mark.parametrize("method", ["sam", "sam2"])
+@pytest.mark.parametrize("method", ["sam", "sam2", "sam3"])
 def test_a_checkpoint_named_on_the_command_line_is_that_of_the_method(method, tmp_path):
-    shrunk = {} if method == "sam2" else ARCHITECTURE
-    backbone = {"sam": "vit_t", "sam2": "hiera_t"}[method]
+    backbone, shrunk = {"sam": ("vit_t", ARCHITECTURE), "sam2": ("hiera_t", {}), "sam3": ("sam3", SAM3)}[method]
     model = build_model(method, backbone, None, seed=7, **shrunk)
     save_weights(model, tmp_path / "w.safetensors")
     settings = {"model.checkpoint": str(tmp_path / "w.safetensors"), "model.architecture": ARCHITECTURE}
+    settings |= {"model.sam3_architecture": SAM3}
     assert weights_hash(predictor_of(method, load_profile("demo", settings), True).model) == weights_hash(model)
 
 

@@ -565,15 +565,29 @@ def test_the_real_catalogue_is_complete():
     assert set(entries) == {
         *(f"sam{hq}_vit_{size}" for hq in ("", "_hq") for size in "blh"),
         *(f"sam2.1_hiera_{size}" for size in ("tiny", "small", "base_plus", "large")),
-        *("nwpu-vhr10", "sat-mtb", "isaid", "satsot", "ootb", "viso"),
+        *("sam3", "nwpu-vhr10", "sat-mtb", "isaid", "satsot", "ootb", "viso"),
     }
     for name, entry in entries.items():
-        assert bool(entry.files) + bool(entry.zenodo) + bool(entry.by_hand) == 1, name
+        is_fetched = any(source.urls for source in entry.files)
+        assert is_fetched + bool(entry.zenodo) + bool(entry.by_hand) == 1, name
         assert (entry.kind == "dataset") == bool(entry.anchors and entry.layout), name
         for source in entry.files:
-            assert (source.md5 or source.sha256) and source.bytes, source.name
+            assert (source.known_hash or not source.urls) and source.bytes, source.name
     checkpoints = {name for name, entry in entries.items() if entry.kind == "checkpoint"}
     assert checkpoints == {name for name, entry in entries.items() if entry.backbone and len(entry.files) == 1}
+
+
+def test_weights_behind_a_licence_are_never_fetched_and_the_steps_name_their_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(fetch, "download", lambda *_: pytest.fail("downloaded"))
+    assert cli.main(["fetch", "sam3", "--yes"]) == 1
+    place = tmp_path / "checkpoints" / "sam3.safetensors"
+    out = capsys.readouterr().out
+    assert "accept the licence" in out and f"put it at {place}" in out
+    place.parent.mkdir()
+    place.write_bytes(b"12345")
+    assert cli.main(["fetch", "--check", "sam3"]) == 0
+    assert "5 bytes, its hash is not known" in capsys.readouterr().out
 
 
 def test_real_data_is_recognised(real_data):

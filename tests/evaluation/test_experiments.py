@@ -7,7 +7,8 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.files import read_sealed
-from rossam_core.model.weights import SHIPPED
+from rossam_core.model.segmenter import build_model
+from rossam_core.model.weights import SHIPPED, save_weights
 from rossam_kit import parallel
 from rossam_kit.config import load_profile
 from rossam_kit.experiments.experiments import Experiments, RowSpec, _workers, prepare, table_specs
@@ -98,6 +99,38 @@ def test_a_row_without_a_prior_keeps_its_place_with_the_reason(experiments, monk
     assert [row.iou is None for row in rows] == [False, False, True, True] and "hiera_t" in rows[2].reason
     (tmp_path / "hiera_t.safetensors").touch()
     assert waiting.left_out("table1") == {}
+
+
+def test_sam3_has_a_row_only_where_the_profile_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
+    without, with_it = (Experiments(load_profile(name), tmp_path) for name in ("smoke", "paper"))
+    rows = [row.label for row in with_it.specs["table5"].rows]
+    assert rows.index("SAM 3") == rows.index("SAM2") + 1
+    assert [row.label for row in without.specs["table5"].rows] == [label for label in rows if label != "SAM 3"]
+    assert "SAM 3" not in without.left_out("table5")
+    assert with_it.left_out("table5") == {"SAM 3": "its weights are not there: rossam fetch sam3"}
+    (row,) = comparison_rows("table5", [], left_out=with_it.left_out("table5"))
+    assert row.published is None and row.reason and row.method == "sam3"
+
+
+def test_a_sam3_row_is_scored_and_shown_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path))
+    network = {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "global_attention": [1], "window": 4}
+    network |= {"position_size": 56, "input_size": 112, "decoder_mlp_dim": 32}
+    wanted = TINY | {"extra_methods": ["sam3"], "model.sam3_architecture": network, "model.checkpoint": "default"}
+    weights = tmp_path / "checkpoints" / "sam3.safetensors"
+    save_weights(build_model("sam3", "sam3", None, **network), weights)
+    experiments = Experiments(load_profile("smoke", wanted), tmp_path)
+    assert experiments.left_out("table5") == {}
+    specs = experiments.specs["table5"].rows[:5]
+    assert [spec.label for spec in specs][3:] == ["SAM2", "SAM 3"]
+    results = [experiments.result(spec) for spec in specs[:1] + specs[4:]]
+    rows = comparison_rows("table5", results)
+    assert [row.setting for row in rows] == ["SAM, whole frame", "SAM 3"] and rows[1].difference is not None
+    assert results[1].units()["iou"].between(0, 1).all()
+    key = experiments.key(specs[4])
+    save_weights(build_model("sam3", "sam3", None, seed=1, **network), weights)
+    assert Experiments(experiments.profile, tmp_path).key(specs[4]) != key
 
 
 def test_a_result_is_computed_once_and_comes_back_the_same(experiments, cache, monkeypatch):

@@ -40,6 +40,8 @@ def test_where_nothing_is_there_everything_is_missing_with_a_remedy(cache):
     for name in DATASETS:
         assert f"[ ] {name} " in text and str(cache / "data" / name) in text
     assert "1. rossam fetch sat-mtb nwpu-vhr10 sam_vit_l" in text
+    assert "[ ] sam3 " in text and "accept the licence" in text and "not needed: without it, its row" in text
+    assert str(cache / "checkpoints" / "sam3.safetensors") in text
     assert "[ ] 08_static_datasets      waits for nwpu-vhr10" in text
     assert "waits for sat-mtb, one of satsot, viso, ootb" in text
     assert "--two-steps" not in text, "there is nothing to try it with"
