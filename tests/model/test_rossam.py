@@ -146,8 +146,8 @@ def test_bad_boxes_are_refused(tiny, small_images, boxes, message):
 
 
 def test_unknown_methods_and_recipes_are_refused():
-    with pytest.raises(RossamError, match=r"sam3.*\n.*sam, hq-sam, ros-sam, sam2"):
-        build_model("sam3", "hiera_t", checkpoint=None)
+    with pytest.raises(RossamError, match=r"sam4.*\n.*sam, hq-sam, ros-sam, sam2, sam3"):
+        build_model("sam4", "hiera_t", checkpoint=None)
 
 
 def test_ros_sam_without_fine_tuned_weights_is_refused():

@@ -171,7 +171,6 @@ def test_masks_lie_where_the_logits_are_in_all_modes(small, rng, mode, monkeypat
         ("sam3", "sam3", {"input_size": 100}, "multiple of 14(.|\n)*use 98"),
         ("sam3", "sam3", {"dephts": 3}, "dephts(.|\n)*global_attention"),
         ("sam3", "sam3", {"adapter": "lora", **SMALL}, "method sam3: has no adapters"),
-        ("sam4", "sam3", {}, "use one of sam, hq-sam, ros-sam, sam2, sam3"),
     ],
 )
 def test_what_sam_3_does_not_have_is_refused(method, backbone, options, message):
