@@ -3,8 +3,8 @@
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
 frame pixels inside the frame. The model's input is S×S; a window that fills less of it (the frame is smaller than the
-window, or `border` is `clamp_and_pad`) lies at the top left, and the rest is padding, as in SAM. For SAM2 a whole frame
-is stretched to a square.
+window, or `border` is `clamp_and_pad`) lies at the top left, and the rest is padding, as in SAM. For SAM2 and SAM 3
+a whole frame is stretched to a square.
 """
 
 from __future__ import annotations
