@@ -23,7 +23,7 @@ class Source(Config):
     urls: tuple[str, ...] = ()
     """Addresses of the same file, tried in this order; none of a checkpoint that is got by hand."""
     bytes: int
-    """Rounded where no source states it: for the user and the disk; the hash decides."""
+    """Rounded where no source states it, 0 where it is not known: for the user and the disk; the hash decides."""
     md5: str | None = None
     sha256: str | None = None
 

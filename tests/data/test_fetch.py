@@ -572,7 +572,7 @@ def test_the_real_catalogue_is_complete():
         assert is_fetched + bool(entry.zenodo) + bool(entry.by_hand) == 1, name
         assert (entry.kind == "dataset") == bool(entry.anchors and entry.layout), name
         for source in entry.files:
-            assert (source.known_hash or not source.urls) and source.bytes, source.name
+            assert (source.known_hash and source.bytes) or not source.urls, source.name
     checkpoints = {name for name, entry in entries.items() if entry.kind == "checkpoint"}
     assert checkpoints == {name for name, entry in entries.items() if entry.backbone and len(entry.files) == 1}
 
