@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "InferenceConfig": "settings",
     "RossamError": "errors",
-    "build_model": "model.segmenter",
+    "build_model": "model.build",
     "PromptableSegmenter": "model.segmenter",
     "Predictor": "inference.predictor",
     "ObjectMask": "inference.predictor",

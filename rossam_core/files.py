@@ -20,6 +20,8 @@ from rossam_core.errors import RossamError
 DOWNLOADS = Path(__file__).parent / "weights" / "downloads.yaml"
 """The catalogue of datasets and checkpoints to fetch; those used by default name their backbone."""
 
+RUN = "run.json"
+"""The file by which a folder is known as that of a fine-tuning run."""
 PARTIAL = "-partial-"
 """Part of the name of temporary files, which begins with a dot."""
 
@@ -127,6 +129,11 @@ def stable_hash(value) -> str:
 def cache_dir() -> Path:
     """Folder of generated data, finished runs and checkpoints: `ROSSAM_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("ROSSAM_CACHE") or platformdirs.user_cache_dir("rossam")).expanduser().absolute()
+
+
+def is_run(path: str | os.PathLike) -> bool:
+    """Whether this is the folder of a fine-tuning run."""
+    return (Path(path).expanduser() / RUN).is_file()
 
 
 def checkpoint_path(name: str) -> Path:

@@ -15,7 +15,7 @@ import typer
 from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, checkpoint_path, read_json, write_json
+from rossam_core.files import RUN, atomic_path, checkpoint_path, read_json, write_json
 from rossam_core.settings import Recipe, TrainedMethod, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
@@ -31,7 +31,7 @@ EXAMPLES = opt.example(
     "rossam train --annotations train.json --val val.json --data IMAGES --views 4000 --out RUN",
     "rossam train --source nwpu-vhr10 --data DIR --out RUN",
 )
-RUN, START, BEFORE, HELD_OUT, TRIAL = "run.json", "start.json", "before.csv", "val.json", "speed_trial"
+START, BEFORE, HELD_OUT, TRIAL = "start.json", "before.csv", "val.json", "speed_trial"
 RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
 VALIDATION_OBJECTS = 128
@@ -99,7 +99,7 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
     import pandas as pd
 
-    from rossam_core.model.segmenter import build_base, load_run
+    from rossam_core.model.build import build_base, load_run
     from rossam_core.training.train import fit
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.datasets.frame_set import print_drops
@@ -181,7 +181,7 @@ def _profile(options: opt.Options, overrides: dict[str, Any]) -> tuple[config.Pr
 def _backbone(options: opt.Options) -> tuple[str, str]:
     """The backbone, and why it is that: the large one on a GPU where its weights are, else the small one."""
     from rossam_core.devices import resolve_device
-    from rossam_core.model.segmenter import read_run
+    from rossam_core.model.build import read_run
     from rossam_core.model.weights import official_files
 
     if options.backbone is not None:

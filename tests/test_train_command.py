@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from rossam_core import devices
-from rossam_core.files import checkpoint_path, read_json, read_sealed
+from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
 from rossam_kit import cli, train_command
@@ -128,7 +128,7 @@ def test_training_says_what_it_does_and_keeps_the_best_checkpoint(data, small, t
         f"rossam evaluate --checkpoint {trained} --annotations {data / 'val.json'} --data {data / 'images'}" in printed
     )
     assert f"rossam convert --checkpoint {trained}" in printed
-    run = read_json(trained / runs.RUN)["run"]
+    run = read_json(trained / RUN)["run"]
     assert run["training"]["groups"]["lora"] == {"learning_rate": 1e-3, "schedule": "cosine"}
     assert (run["training"]["warmup"], run["inference"]["growth"]) == (0.05, "context")
 
@@ -146,7 +146,7 @@ def test_a_killed_run_in_minutes_goes_on_with_the_views_decided_at_first(data, s
     assert read_json(out / "start.json") == start and runs.is_finished(out)
     assert runs.read_log(out)["samples"].max() == -(-start["views"] // 4) * 4
     other = tmp_path / "other"
-    every = ["--set", f"training.validate_every={read_json(out / runs.RUN)['run']['training']['validate_every']}"]
+    every = ["--set", f"training.validate_every={read_json(out / RUN)['run']['training']['validate_every']}"]
     assert cli.main(train(data, small, other, "--views", start["views"], *every)) == 0
     one, two = (load_file(runs.weights_file(folder, "last")) for folder in (out, other))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
@@ -159,7 +159,7 @@ def test_without_val_every_tenth_image_is_held_out_and_listed(data, small, tmp_p
     assert cli.main(train(data, small, out, "--views", 8)) == 0
     printed = capsys.readouterr().out
     assert "validate on 3 objects with masks in 1 images: every tenth video or image by name" in printed
-    for name in (runs.RUN, runs.AUDIT):
+    for name in (RUN, runs.AUDIT):
         (out / name).unlink()  # as where it was killed before its first step
     assert cli.main(train(data, small, out, "--views", 8)) == 0 and runs.is_finished(out)
     held_out = read_coco(out / "val.json", data / "images", name="held out")
@@ -214,7 +214,7 @@ def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(
         assert (manifest["model"]["method"], manifest["inference"]["rate"]) == ("ros-sam", rate)
     settings = {key: value for key, value in small.items() if key.startswith("training.")}
     assert cli.main(train(data, settings, tmp_path / "again", "--views", 8, "--checkpoint", trained)) == 0
-    assert read_json(tmp_path / "again" / runs.RUN)["run"]["checkpoint"] == str(trained)
+    assert read_json(tmp_path / "again" / RUN)["run"]["checkpoint"] == str(trained)
 
 
 @pytest.mark.parametrize("method", ["sam", "hq-sam", "sam2"])
@@ -295,7 +295,7 @@ def test_one_class_and_shared_videos_are_said_before_anything_is_computed(data, 
     content["images"] = [{**image, "video_id": 1, "frame_index": i} for i, image in enumerate(content["images"])]
     masked = [item for item in content["annotations"] if item["segmentation"]]
     (data / "clip.json").write_text(json.dumps(content | {"annotations": masked}))
-    monkeypatch.setattr("rossam_core.model.segmenter.build_base", lambda *_: 1 / 0)
+    monkeypatch.setattr("rossam_core.model.build.build_base", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(train(data, small, tmp_path / "run", "--views", 4, annotations="clip.json"))
     printed = capsys.readouterr().out

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path
-from rossam_core.model.segmenter import ImageEmbeddings, SamSegmenter, build_model
+from rossam_core.model.build import build_model
+from rossam_core.model.segmenter import ImageEmbeddings, SamSegmenter
 from rossam_kit.convert.command import method_of
 
 OPSET = 18

@@ -27,14 +27,14 @@ import torch
 
 from rossam_core import __version__
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_sealed, remove_partial, write_sealed, write_text
+from rossam_core.files import RUN, atomic_path, read_sealed, remove_partial, write_sealed, write_text
 from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.model.weights import check_weights, save_weights
 from rossam_core.records import Frame, fingerprint
 from rossam_core.settings import flatten
 from rossam_core.training.recipes import GroupName, RunConfig
 
-RUN, LOG, STATE, AUDIT = "run.json", "log.jsonl", "state.pt", "gradient_audit.json"
+LOG, STATE, AUDIT = "log.jsonl", "state.pt", "gradient_audit.json"
 
 UNIMPORTANT = ("run.device", "run.training.workers", "run.inference.batch_size", "run.inference.prompt_batch_size")
 """Keys of `run.json` that may differ when a run is resumed."""

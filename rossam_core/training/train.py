@@ -26,7 +26,8 @@ from rossam_core.errors import RossamError
 from rossam_core.files import write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
-from rossam_core.model.segmenter import PromptableSegmenter, build_base, set_trainable
+from rossam_core.model.build import build_base
+from rossam_core.model.segmenter import PromptableSegmenter, set_trainable
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
 from rossam_core.training.dataset import View, Views, batch_log_entry, loader, point_generator

@@ -15,7 +15,7 @@ import typer
 from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir
+from rossam_core.files import cache_dir, is_run
 from rossam_core.settings import parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
@@ -300,14 +300,9 @@ def not_for(method: str, key: str, checkpoint: str | None) -> str:
         return f"is SAM 3's; {method} does not look at it"
     if name == "recipe":
         return "has no effect here"
-    if name in ("architecture", "backbone") and is_run(checkpoint):
+    if name in ("architecture", "backbone") and checkpoint and is_run(checkpoint):
         return f"has no effect: the run {checkpoint} has its own"
     return ""
-
-
-def is_run(checkpoint: str | None) -> bool:
-    """Whether this is the folder of a fine-tuning run."""
-    return checkpoint is not None and (Path(checkpoint).expanduser() / "run.json").is_file()
 
 
 def method_of(checkpoint: str | None) -> str:
@@ -319,7 +314,7 @@ def _run_of(checkpoint: str | None) -> dict[str, Any]:
     """The settings of a fine-tuning run; empty where no run is named."""
     if checkpoint is None or not is_run(checkpoint):
         return {}
-    from rossam_core.model.segmenter import read_run
+    from rossam_core.model.build import read_run
 
     return read_run(Path(checkpoint).expanduser())
 
@@ -331,13 +326,13 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
 
         return baselines.BASELINES[method]()
     from rossam_core.inference.predictor import Predictor
-    from rossam_core.model.segmenter import build_model
+    from rossam_core.model.build import build_model
     from rossam_kit.experiments.experiments import Experiments
 
     base = Experiments(profile).base(method)
     if has_own_checkpoint:
         base["checkpoint"] = profile.model.checkpoint
-    if has_own_checkpoint and is_run(base["checkpoint"]):
+    if has_own_checkpoint and base["checkpoint"] and is_run(base["checkpoint"]):
         base["backbone"] = _run_of(base["checkpoint"]).get("backbone", base["backbone"])
     constants = base.pop("architecture")
     model = build_model(method, **base, **constants)

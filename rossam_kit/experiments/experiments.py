@@ -26,8 +26,9 @@ from rossam_core.devices import has_fast_bfloat16, resolve_device, thread_count
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, read_sealed, sha256_of, write_json, write_sealed
 from rossam_core.inference.predictor import Predictor
+from rossam_core.model.build import build_model, input_size, load_run
 from rossam_core.model.lora import merge_adapters
-from rossam_core.model.segmenter import PromptableSegmenter, build_model, input_size, load_run
+from rossam_core.model.segmenter import PromptableSegmenter
 from rossam_core.model.weights import SHIPPED, default_checkpoint, weights_hash
 from rossam_core.settings import Config, InferenceConfig, Method, Recipe, merged, parse_config
 from rossam_core.training.recipes import GroupName, RunConfig, TrainingConfig, recipe

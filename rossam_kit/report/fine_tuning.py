@@ -39,7 +39,7 @@ def training_views(experiments: Experiments, spec: RowSpec, of: FrameSet | None 
     Args:
         of: where the frames are taken from; None = the training frames.
     """
-    from rossam_core.model.segmenter import input_size
+    from rossam_core.model.build import input_size
 
     run = experiments.run_config(spec, experiments.profile.seeds[0])
     size = run.architecture.get("input_size") or input_size(run.backbone)

@@ -22,7 +22,7 @@ from rossam_core.masks import encode
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_kit.inspector.widgets import Inspector, Source
 
 mask = np.zeros((200, 260), bool)

@@ -16,7 +16,7 @@ from tiny_tracks import make_frames
 from typer.main import get_command
 
 from rossam_core.errors import RossamError
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_core.model.weights import save_weights, weights_hash
 from rossam_kit import cli
 from rossam_kit.config import load_profile

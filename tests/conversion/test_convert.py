@@ -22,7 +22,7 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import PARTIAL, write_json
 from rossam_core.inference.predictor import ObjectMask, Predictor
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_core.records import ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_kit.cache import exclusive_folder

@@ -13,7 +13,7 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json, write_json
 from rossam_core.inference.predictor import Predictor
-from rossam_core.model.segmenter import load_run
+from rossam_core.model.build import load_run
 from rossam_core.records import ObjectAnnotation
 from rossam_core.training.train import fit
 from rossam_kit import cli

@@ -7,7 +7,7 @@ import pytest
 
 from rossam_core.errors import RossamError
 from rossam_core.files import read_sealed
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_core.model.weights import SHIPPED, save_weights
 from rossam_kit import parallel
 from rossam_kit.config import load_profile

@@ -16,8 +16,8 @@ from torch import nn
 from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
+from rossam_core.model.build import build_model
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
-from rossam_core.model.segmenter import build_model
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 

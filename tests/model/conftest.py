@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_kit.checkpoints import transformers_name
 
 from .official import save_official

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import rossam_core.model
 from rossam_core.errors import RossamError
 from rossam_core.model import weights as checkpoints
-from rossam_core.model.segmenter import METHODS, build_model
+from rossam_core.model.build import METHODS, build_model
 from rossam_core.model.weights import default_checkpoint, load_checkpoint, official_files, save_weights, weights_hash
 
 from .official import save_official

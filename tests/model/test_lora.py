@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
+from rossam_core.model.build import build_model
 from rossam_core.model.lora import AdapterKind, add_adapter, default_rank, is_adapter, merge_adapters
-from rossam_core.model.segmenter import build_model, set_trainable
+from rossam_core.model.segmenter import set_trainable
 from rossam_core.model.weights import load_checkpoint, save_weights
 
 KINDS = get_args(AdapterKind)

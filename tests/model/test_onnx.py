@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from tools.export_onnx import export
 
 onnxruntime = pytest.importorskip("onnxruntime")

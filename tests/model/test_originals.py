@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from rossam_core.model.build import build_model
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
-from rossam_core.model.segmenter import build_model
 
 from .official import save_official
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 import rossam_core
 from rossam_core.files import sha256_of
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from tools.pretrain import scenes as drawn
 from tools.pretrain.config import PretrainConfig
 from tools.pretrain.dataset import held_out_scenes, score

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.model.segmenter import GROUPS, METHODS, build_model, set_trainable
+from rossam_core.model.build import METHODS, build_model
+from rossam_core.model.segmenter import GROUPS, set_trainable
 from rossam_core.model.weights import SHIPPED
 
 BOXES = [torch.tensor([[4.0, 5, 30, 40], [20, 10, 60, 22]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 9]])]

@@ -8,10 +8,11 @@ from transformers import Sam2Model
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model import weights as checkpoints
+from rossam_core.model.build import build_model
 from rossam_core.model.sam import PIXEL_MEAN, PIXEL_STD
 from rossam_core.model.sam2 import HIERAS, transformers_config
 from rossam_core.model.sam2_keys import VIDEO_MEMORY
-from rossam_core.model.segmenter import GROUPS, build_model, set_trainable
+from rossam_core.model.segmenter import GROUPS, set_trainable
 from rossam_core.model.weights import load_checkpoint, save_weights, weights_hash
 from rossam_core.settings import InferenceConfig
 

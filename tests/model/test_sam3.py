@@ -10,8 +10,9 @@ from transformers.models.sam3.image_processing_sam3 import Sam3ImageProcessor
 from rossam_core.errors import RossamError
 from rossam_core.inference import windows
 from rossam_core.inference.predictor import Predictor
+from rossam_core.model.build import build_model
 from rossam_core.model.sam3 import SAM3S, Sam3Segmenter, transformers_settings
-from rossam_core.model.segmenter import build_model, set_trainable
+from rossam_core.model.segmenter import set_trainable
 from rossam_core.model.weights import load_checkpoint, save_weights, weights_hash
 from rossam_core.settings import InferenceConfig
 from rossam_core.training.recipes import RunConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rossam_core.errors import RossamError
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from rossam_core.model.weights import save_weights
 from tools.pretrain.equivariance import (
     LEFT_RIGHT,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rossam_core.errors import RossamError
 from rossam_core.masks import box_of
-from rossam_core.model.segmenter import build_model
+from rossam_core.model.build import build_model
 from tools.pretrain import train as module
 from tools.pretrain.config import PretrainConfig, learning_rate, phases
 from tools.pretrain.dataset import (

@@ -11,8 +11,8 @@ from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.masks import encode
 from rossam_core.metrics import boundary_iou
+from rossam_core.model.build import build_model, load_run
 from rossam_core.model.lora import merge_adapters
-from rossam_core.model.segmenter import build_model, load_run
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_kit.config import EvaluationConfig, load_profile

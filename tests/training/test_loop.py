@@ -14,7 +14,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_sealed, write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
-from rossam_core.model.segmenter import build_base, build_model, load_run
+from rossam_core.model.build import build_base, build_model, load_run
 from rossam_core.settings import InferenceConfig
 from rossam_core.training import recipes
 from rossam_core.training import run_folder as runs

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rossam_core.errors import RossamError
-from rossam_core.model.segmenter import build_base, load_run
+from rossam_core.model.build import build_base, load_run
 from rossam_core.settings import parse_config
 from rossam_core.training import run_folder as runs
 from rossam_core.training import train as loop

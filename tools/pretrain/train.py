@@ -30,7 +30,8 @@ from tqdm.auto import tqdm
 from rossam_core.devices import autocast, resolve_device
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, read_json, write_json, write_text
-from rossam_core.model.segmenter import PromptableSegmenter, build_model, input_size, set_trainable
+from rossam_core.model.build import build_model, input_size
+from rossam_core.model.segmenter import PromptableSegmenter, set_trainable
 from rossam_core.model.weights import load_checkpoint, save_weights
 from rossam_core.settings import parse_config
 from tools.pretrain.config import EXTENDABLE, RESULT, Phase, PretrainConfig, learning_rate, phases
