@@ -81,11 +81,9 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
             guarded_table(table).to_csv(temporary, index=False)
     what = f"{label(options.method)}{f', {options.checkpoint}' if options.checkpoint else ''}"
     write_text(options.out / PAGE, page(frames.name, what, summary, objects, views))
-    print(
-        summary.drop(columns=[c for c in summary if c.startswith("biou_fit")]).to_string(
-            index=False, float_format="{:.3f}".format
-        )
-    )
+    hidden = [c for c in summary if c.startswith("biou_fit")]
+    hidden += ["videos"] if summary["images"].equals(summary["videos"]) else []
+    print(summary.drop(columns=hidden).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     bare = [(frame, item) for frame in frames for item in frame.objects if not item.has_mask]
     drops = [*frames.drops, *(Drop(f"{frame.key} object {item.object_id}", "has no mask", 1) for frame, item in bare)]
     write_drops(options.out, drops)

@@ -340,6 +340,14 @@ def test_a_summary_counts_images_and_videos_apart():
     assert summary["iou_low"].isna().all() and "one video only" in page("name", "sam", summary, objects, {})
 
 
+def test_intervals_of_few_videos_stay_within_what_an_iou_can_be():
+    scores = {"iou": [0.1, 0.9], "biou": [0.9, 1.0], "biou_fit": 0.5}
+    objects = pd.DataFrame({"video": ["a", "b"], "frame": 1, "object_id": 1, **scores, "category": "plane"})
+    summary = summarise(objects.assign(size_bin="0-100"), (100.0,))
+    assert (summary["iou_low"] == 0).all() and (summary["iou_high"] == 1).all()
+    assert (summary["biou_low"] < 0.9).all() and (summary["biou_high"] == 1).all()
+
+
 def test_an_evaluation_writes_into_a_new_folder_or_its_own(data, tmp_path, capsys):
     named = ["--annotations", data / "val.json", "--data", data / "images", "--method", "box", "--out"]
     for _ in range(2):

@@ -28,7 +28,7 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
 
     Returns:
         One row a group: `group`, `objects`, `images`, `videos` (an image of no video counts as one) and for each of
-        `SCORE_NAMES` the mean in 0..1, `_low` and `_high` (NaN where all objects are of one video).
+        `SCORE_NAMES` the mean in 0..1, `_low` and `_high`, cut to 0..1 (NaN where all objects are of one video).
     """
     scored = objects.dropna(subset=["iou"])
     groups = [("all", scored)]
@@ -41,7 +41,8 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
             row = {"group": name, "objects": len(part), "images": images, "videos": videos}
             for measure in SCORE_NAMES:
                 interval = mean_interval(part, measure)
-                row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
+                low, high = np.clip((interval.low, interval.high), 0, 1)  # of few videos it may reach beyond
+                row |= {measure: interval.mean, f"{measure}_low": low, f"{measure}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)
 
