@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from rossam_kit.convert import command as convert
 from rossam_kit.convert import import_command
 from rossam_kit.options import Device, Options, Settings, example, from_caller, read_settings
 from rossam_kit.progress import duration
+
+if TYPE_CHECKING:
+    from rossam_kit.report.runner import Outcome
 
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130
@@ -188,6 +191,11 @@ def _run(options: Options) -> int:
     index = build_book(
         report_dir, profile, {outcome.notebook: outcome.message for outcome in outcomes if outcome.status == "skipped"}
     )
+    return _print_outcomes(outcomes, time.time() - started, index)
+
+
+def _print_outcomes(outcomes: Sequence[Outcome], seconds: float, index: Path) -> int:
+    """Print what became of each notebook, and where the report is; the exit status."""
     print(f"\n{'notebook':<28}{'status':<10}{'time':>8}")
     for outcome in outcomes:
         reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
@@ -195,7 +203,7 @@ def _run(options: Options) -> int:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     skipped = sum(outcome.status == "skipped" for outcome in outcomes)
     print(f"\n{len(failed)} failed, " if failed else "\nAll done, ", end=f"{skipped} skipped, " if skipped else "")
-    print(f"{duration(time.time() - started)} in all. Open the report:\n  {index}")
+    print(f"{duration(seconds)} in all. Open the report:\n  {index}")
     return 1 if failed else 0
 
 

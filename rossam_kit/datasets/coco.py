@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,11 +214,7 @@ def read_coco(
             frames.append(Frame(name, video, index, path, size_hw, source=source))
     _check_boxes([item for item in items if item.box is not None and not item.drop], box_convention, skip_bad, problems)
     _number_objects([[item for item in items_of[_identity(f.source["image_id"])] if item.is_usable] for f in frames])
-    for item in items:
-        if item.drop or (skip_bad and item.faults):
-            drops.append(Drop(item.place_in_file, item.drop or "; ".join(item.faults), 1))
-        else:
-            problems.extend((item.place, fault) for fault in item.faults)
+    drops += _left_out(items, skip_bad, problems)
     problems.raise_if_any(REMEDY)
     frames = [
         frame.with_objects([i.annotation() for i in items_of[_identity(frame.source["image_id"])] if i.is_usable])
@@ -227,6 +223,17 @@ def read_coco(
     classes = [(category["id"], _name(category)) for category in categories.values()]
     frames.sort(key=lambda frame: (frame.video, frame.index))
     return with_reading(FrameSet(name, frames, drops, classes))
+
+
+def _left_out(items: Sequence[_Item], skip_bad: bool, problems: ProblemList) -> list[Drop]:
+    """What is left out, each with its reason; faults that are not to be skipped go to `problems`."""
+    drops = []
+    for item in items:
+        if item.drop or (skip_bad and item.faults):
+            drops.append(Drop(item.place_in_file, item.drop or "; ".join(item.faults), 1))
+        else:
+            problems.extend((item.place, fault) for fault in item.faults)
+    return drops
 
 
 @dataclass(slots=True)
