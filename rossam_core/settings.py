@@ -28,7 +28,7 @@ Growth = Literal["none", "context", "sopseg"]
 
 
 class InferenceConfig(Config):
-    """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2, Tables 1-2)."""
+    """How a frame and its boxes become model inputs, and logits become masks (paper section 3.2.3, Tables 1-2)."""
 
     mode: Literal["direct", "tiled", "shared", "object"] = "object"
     """`direct`: whole frame, resized as the original model does it. `tiled`: a fixed grid of overlapping windows.

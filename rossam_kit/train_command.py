@@ -254,10 +254,11 @@ def _run_config(options: opt.Options, profile: config.Profile, objects: int):
 def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
     """Scores of the mask that the run trains, in its windows; `seconds`: what scoring all of them took."""
     from rossam_core.inference.predictor import Predictor
+    from rossam_core.model.build import trained_mask
     from rossam_kit.experiments.scoring import evaluate
 
-    started, source = time.perf_counter(), "sam" if {phase.mask for phase in run_config.phases} == {"sam"} else "hq"
-    own = {"mask_source": source, "precision": run_config.training.precision}
+    started, mask = time.perf_counter(), trained_mask(run_config.method, run_config.training.model_dump())
+    own = {"mask_source": mask, "precision": run_config.training.precision}
     predictor = Predictor(model, run_config.inference.model_copy(update=own), run_config.device)
     table = evaluate(predictor, val, progress=lambda frames, total: track(frames, total, "validation"))
     return table.assign(seconds=round(time.perf_counter() - started, 2))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from rossam_core import devices
 from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed
+from rossam_core.model.build import load_run
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
 from rossam_kit import cli, train_command
@@ -226,6 +227,7 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
     audit = read_sealed(out / runs.AUDIT)
     trained = [group for group, facts in audit.items() if facts["changed"]]
     assert trained == [{"hq-sam": "hq_head"}.get(method, "sam_decoder")]
+    assert load_run(out).default_mask_source == {"hq-sam": "hq"}.get(method, "sam")  # what was validated answers
 
 
 @pytest.mark.parametrize(

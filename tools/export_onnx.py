@@ -47,8 +47,7 @@ class Decoder(nn.Module):
 
     def forward(self, final: Tensor, hq_features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model.decode(ImageEmbeddings(final, hq_features=hq_features), [boxes])
-        logits = output.hq if self.model.default_mask_source == "hq" else output.sam + output.hq
-        return logits, output.iou
+        return output.named(self.model.default_mask_source), output.iou
 
 
 def export(model: SamSegmenter, folder: str | Path) -> None:

@@ -37,7 +37,7 @@ class ObjectMask:
     with, and a margin of 2 pixels, as far as its window reaches."""
     offset_xy: tuple[int, int]  # frame pixel of `logit_crop[0, 0]`
     threshold: float  # logits above it are the mask
-    predicted_iou: float  # the model's own estimate of the mask's IoU
+    predicted_iou: float  # the decoder's estimate of the IoU, made for SAM's mask, also where the HQ mask is taken
     cut: bool = False  # the window did not contain the box whole, so the mask may be cut off
 
     @property
@@ -247,11 +247,7 @@ class Predictor:
 
     def _mask_source(self, output: MaskLogits) -> torch.Tensor:
         source = self.config.mask_source
-        if source == "default":
-            source = self.model.default_mask_source
-        if source == "sam":
-            return output.sam
-        return output.hq if source == "hq" else output.sam + output.hq
+        return output.named(self.model.default_mask_source if source == "default" else source)
 
 
 def _without_variants(frames: Iterator[list[list[ObjectMask]]]) -> Iterator[list[ObjectMask]]:

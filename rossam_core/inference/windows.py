@@ -1,4 +1,4 @@
-"""Geometry of the inference pipeline (paper section 3.2): plan windows, cut them out, restore their logits.
+"""Geometry of the inference pipeline (paper section 3.2.3): plan windows, cut them out, restore their logits.
 
 Frame and input coordinates are pixel-edge: pixel i covers i to i + 1, and a window that is enlarged r times
 sends frame coordinate x to r · (x - x0), without a half-pixel shift in either direction. Windows lie on whole
@@ -107,7 +107,7 @@ def plan(
     Args:
         boxes_xyxy: N×4, frame pixels; parts outside the frame play no role.
         input_size: S, the model's input side in pixels.
-        resize: the model's own way to make a square of a frame (`PromptableSegmenter.resize`).
+        resize: how the model makes a frame square (`PromptableSegmenter.resize`).
     """
     hulls = pixel_hulls(boxes_xyxy, size_hw)
     all_boxes = range(len(hulls))
@@ -138,7 +138,8 @@ def window_sides(longer: ArrayLike, base: int, size_hw: tuple[int, int], config:
     longer, context = np.asarray(longer, dtype=np.float64), config.context
     if config.growth == "none":
         return np.full(longer.shape, base)
-    smallest, sides = base, context * longer
+    smallest = base
+    sides = context * longer
     if config.growth == "sopseg":
         smallest, sides = 1, np.where(longer < SOPSEG_SMALL, 2 * longer, sides + (2 - context) * SOPSEG_SMALL)
     return np.ceil(sides).clip(smallest, max(smallest, *size_hw)).astype(np.int64)
@@ -219,7 +220,7 @@ def cut(
     pad_value: Sequence[float] = (123.675, 116.28, 103.53),
     resize: Literal["longest_side", "square"] = "longest_side",
 ) -> np.ndarray:
-    """The model's input for one window: float32 S×S×3, whole numbers 0..255 but for the padding and frames made square.
+    """The model's input for one window: float32 S×S×3 in 0..255, integer-valued except padding and stretched frames.
 
     Pillow resamples, as in SAM's own preprocessing: pixel-edge aligned; the kernel widens with the shrinking
     factor, so that fine texture averages out instead of aliasing; sums are clamped to 0..255, so that bicubic

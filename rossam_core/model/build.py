@@ -23,6 +23,8 @@ from rossam_core.settings import Method
 
 METHODS = ("sam", "hq-sam", "ros-sam")
 """Methods of a `SamSegmenter`."""
+HQ_METHODS = ("hq-sam", "ros-sam")
+"""Methods with HQ-SAM's head."""
 ALL_METHODS = get_args(Method)
 
 
@@ -168,7 +170,15 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
     model.supports_points = False  # it was fine-tuned with boxes only
+    model.default_mask_source = trained_mask(run["method"], run["training"])
     return model
+
+
+def trained_mask(method: str, training: Mapping[str, Any]) -> Literal["sam", "hq"]:
+    """The mask that a run chooses its best weights by, and answers with: the HQ mask, unless SAM's alone is trained.
+    `training`: the values of a `TrainingConfig`."""
+    hq_is_trained = "hq_head" in training["trained_groups"] or "sam_decoder" not in training["trained_groups"]
+    return "hq" if method in HQ_METHODS and (hq_is_trained or training["alternate"] == "groups") else "sam"
 
 
 def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -6,15 +6,16 @@ Parameter names are those of HQ-SAM's checkpoints (Ke et al., Segment Anything i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rossam_core.errors import RossamError
 from rossam_core.model.sam import Architecture, ChannelNorm, fuse_channel_norms, mask_decoder_settings
 from rossam_core.model.sam_modules import MLP, MaskDecoder
 
-HF_TOKEN = 5
+HQ_TOKEN = 5
 """Index of the HQ token among the output tokens: after the IoU token and SAM's four mask tokens."""
 
 
@@ -27,6 +28,14 @@ class MaskLogits(NamedTuple):
     """ΣN×h×w: HQ-SAM's output alone (`hq_token_only`), None without an HQ head. HQ-SAM's own mask is sam + hq."""
     iou: Tensor
     """ΣN: predicted IoU of `sam`, about 0 to 1."""
+
+    def named(self, source: Literal["sam", "hq", "sum"]) -> Tensor:
+        """The logits of SAM's mask, of the HQ mask, or their sum; `RossamError` without an HQ head."""
+        if source == "sam":
+            return self.sam
+        if self.hq is None:
+            raise RossamError(f"mask source {source}", "needs an HQ head, which this network lacks", "use sam")
+        return self.hq if source == "hq" else self.sam + self.hq
 
 
 class BoxMaskDecoder(MaskDecoder):
@@ -42,7 +51,7 @@ class BoxMaskDecoder(MaskDecoder):
             image: ΣN×C×H×W, each prompt's image embedding plus SAM's embedding of "no mask given".
             hq_features: ΣN×C/8×4H×4W, each prompt's `HQMaskDecoder.hq_features`; unused without an HQ head.
             image_pe: 1×C×H×W, positional encoding of the embedding grid.
-            prompts: ΣN×T×C, embeddings of T points each.
+            prompts: ΣN×T×C, T prompt tokens each (a box is two).
         """
         return self._sam_outputs(*self.attend(image, image_pe, prompts), hq=None)
 
@@ -50,7 +59,7 @@ class BoxMaskDecoder(MaskDecoder):
         """Two-way attention between tokens and image.
 
         Args:
-            more_tokens: 1×C output tokens besides SAM's own five (IoU, then four masks); the rest as in `forward`.
+            more_tokens: 1×C output tokens besides SAM's own five (IoU, then four masks). For the others see `forward`.
 
         Returns:
             Tokens ΣN×(T'+T)×C, the T' output tokens first, and upscaled features ΣN×C/8×4H×4W.
@@ -68,7 +77,7 @@ class BoxMaskDecoder(MaskDecoder):
 
 
 class HQMaskDecoder(BoxMaskDecoder):
-    """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with the early encoder's.
+    """SAM's decoder plus HQ-SAM's head: one more output token, and features fused with those of an early encoder block.
 
     By default the HQ token passes through SAM's own transformer and upscaling, which both masks share. After
     `copy_sam_decoder` it passes through a copy of them, `hq_base`, as in ROS-SAM's released code.
@@ -99,7 +108,7 @@ class HQMaskDecoder(BoxMaskDecoder):
         """As `BoxMaskDecoder.forward`, with `hq`."""
         base = self if self.hq_base is None else self.hq_base
         tokens, upscaled = base.attend(image, image_pe, prompts, self.hf_token.weight)
-        hq = _weighted_sum(self.hf_mlp(tokens[:, HF_TOKEN]), self.embedding_maskfeature(upscaled) + hq_features)
+        hq = _weighted_sum(self.hf_mlp(tokens[:, HQ_TOKEN]), self.embedding_maskfeature(upscaled) + hq_features)
         if self.hq_base is not None:
             tokens, upscaled = self.attend(image, image_pe, prompts)
         return self._sam_outputs(tokens, upscaled, hq)

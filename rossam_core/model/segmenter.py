@@ -178,9 +178,9 @@ class SamSegmenter(PromptableSegmenter):
     def group_of(self, name: str) -> str:
         """As `PromptableSegmenter.group_of`.
 
-        `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder;
-        `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that the HQ head may read
-        instead of SAM's own; `sam_decoder`: the rest of the decoder.
+        `lora`: adapters; `last_block`: the rest of the encoder's last block; `encoder`: the rest of the encoder, its
+        neck included; `hq_head`: what HQ-SAM adds to the decoder; `decoder_copy`: the copy of SAM's decoder that the HQ
+        head reads with `hq_decoder` = `copy`; `sam_decoder`: the rest of the decoder.
         """
         if is_adapter(name):
             return "lora"

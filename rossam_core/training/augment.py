@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rossam_core import masks as mask_forms
-from rossam_core.inference.windows import window_sides
+from rossam_core.inference.windows import pixel_hulls, window_sides
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config, InferenceConfig
 
@@ -49,8 +49,9 @@ class AugmentConfig(Config):
     """Objects a view keeps, drawn at random beyond that (ours, after SAM section 4: memory); None = all."""
     prompt: Literal["annotated", "tight"] = "annotated"
     """Box that prompts an object. `annotated`: its annotated box (paper, released code), where the view shows that
-    whole and upright (turned by multiples of 90 degrees); elsewhere, and for `tight`, the box of the visible mask.
-    The paper uses the annotated box also where a view cuts the object, but scores whole objects only."""
+    whole; in a view turned by another angle than a multiple of 90 degrees, the box of the mask with the margins that
+    the annotated box has in the frame. `tight`, and `annotated` where the view cuts the annotated box: the box of the
+    visible mask. The paper prompts cut objects with the annotated box, too."""
     box_jitter: float = Field(0.0, ge=0, lt=0.5)
     """Every side of a prompt moves by up to this fraction of the box's width or height, uniformly (paper and
     released code: 0; `corrected`: 0.1, after SAM appendix A)."""
@@ -93,14 +94,14 @@ def augment(
 
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, inference: InferenceConfig) -> int:
     """Frame pixels that inference shows of an object, in a window of its own."""
-    extent = (np.ceil(box_xyxy[2:]) - np.floor(box_xyxy[:2])).max()
-    return int(window_sides(extent, round(size / inference.rate), size_hw, inference))
+    x0, y0, x1, y1 = pixel_hulls(box_xyxy, size_hw)[0]
+    return int(window_sides(max(x1 - x0, y1 - y0), round(size / inference.rate), size_hw, inference))
 
 
 def draw_matrix(
     frame: Frame, size: int, config: AugmentConfig, rng: np.random.Generator, inference: InferenceConfig
 ) -> np.ndarray:
-    """Frame → input, float64 2×3: scale, turn (the canvas grows to hold the turned frame), mirror, crop.
+    """Frame → input, float64 2×3: scale, turn (the canvas grows to hold the turned frame), half turn, mirror, crop.
 
     A canvas wider than S is cropped at a whole-pixel offset; a narrower one sits at the left (top), so that padding
     comes out at the right (bottom).
@@ -109,8 +110,8 @@ def draw_matrix(
     with_masks = [o for o in frame.objects if o.has_mask]
     subject = with_masks[rng.integers(len(with_masks))] if config.keep_object_in_view and with_masks else None
     box = np.array(subject.box_xyxy if subject else (0, 0, w, h))
-    window = window_side(box, frame.size_hw, size, inference)
-    unit = {"frame": 1.0, "input": size / max(h, w), "window": size / window}
+    side = window_side(box, frame.size_hw, size, inference)
+    unit = {"frame": 1.0, "input": size / max(h, w), "window": size / side}
     scale = rng.uniform(*config.scale) * unit[config.scale_of]
     angle = rng.uniform(0, 2 * np.pi) if config.rotation else 0.0
     half_turn, mirrored = rng.random() < config.diagonal_flip, rng.random() < config.mirror

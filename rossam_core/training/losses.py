@@ -61,7 +61,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     `L_dice = 1 − (2 Σ_p σ(x_p) t_p + ε) / (Σ_p σ(x_p) + Σ_p t_p + ε)`
 
     Milletari et al. 2016, with sums rather than squares, as in MaskFormer. An empty target met by an empty prediction
-    costs 0, thanks to ε = 1 position.
+    costs 0, since ε = 1.
 
     >>> dice_loss(torch.full((1, 4), 50.0), torch.ones(1, 4))
     tensor([0.])

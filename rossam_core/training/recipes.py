@@ -49,9 +49,9 @@ class TrainingConfig(Config):
     weights. Empty: nothing trains, which only an untrained row of a table has."""
     alternate: Literal["masks", "groups", "none"] = "masks"
     """How steps take turns. `masks` (paper section 3.2.2): steps alternate between the losses of SAM's mask and of the
-    HQ mask; each updates its own decoder and all other trained groups. `groups` (released code): a step for everything
-    but the HQ head, a step for the HQ head, always by the HQ mask. `none` (`corrected`): each step updates all groups
-    by the sum of both masks' losses, since one forward pass gives both masks."""
+    HQ mask; each updates its own decoder and all trained groups that are no decoder. `groups` (released code): a step
+    for all trained groups but the HQ head, a step for the HQ head, always by the HQ mask. `none` (`corrected`): each
+    step updates all groups by the sum of both masks' losses, since one forward pass gives both masks."""
     hq_decoder: Literal["shared", "copy"] = "shared"
     """What the HQ head reads. `shared`: SAM's mask decoder, so that steps on SAM's mask move the HQ mask too (HQ-SAM's
     architecture, paper section 3.2.2). `copy` (released code): a frozen copy of it, so that they do not."""
@@ -70,7 +70,7 @@ class TrainingConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     """Released code: 0. Corrected: 0.01, AdamW's default."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of the gradient over all groups of a phase; None = unlimited (released code). Corrected: 1."""
+    """Largest norm of the gradient over a step's groups; None = unlimited (released code). Corrected: 1."""
     step_every: float = Field(1 / 12, gt=0, le=1)
     """`step` schedules multiply by `step_factor` after each such fraction of the run (released code: 4/48 epochs)."""
     step_factor: float = Field(0.1, gt=0, le=1)

@@ -26,7 +26,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import write_sealed
 from rossam_core.inference.predictor import Predictor
 from rossam_core.metrics import mask_iou
-from rossam_core.model.build import build_base
+from rossam_core.model.build import build_base, trained_mask
 from rossam_core.model.segmenter import PromptableSegmenter, set_trainable
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.training import run_folder as runs
@@ -53,7 +53,8 @@ def fit(
         run_dir: the run's folder; created if missing.
         train_frames: frames to train on; those without a masked object are skipped.
         val_frames: frames to choose the best weights on; None only without validation objects.
-        on_event: called after each step and validation, in the main process only; see `runs.OnEvent`.
+        on_event: called after each step and validation and at each checkpoint, in the main process only; see
+            `runs.OnEvent`.
         progress: wraps the iteration over steps, as `tqdm` does.
 
     Returns:
@@ -96,7 +97,7 @@ def fit(
 
     # Resume: everything that a step depends on is in the state, or follows from the seed and the step's number.
     state = runs.resume(run_dir, model, optimizers)
-    touched = set(state["touched"])  # names of parameters that got a gradient
+    touched = set(state["touched"])  # names of parameters that got a gradient other than zero
     accelerator.wait_for_everyone()
     if main:
         runs.open_run(run_dir, description)
@@ -136,8 +137,8 @@ def fit(
             raise _diverged(run_dir, step, loss_sum, norm, frames)
 
         # Update: rates follow the share of samples seen. A batch without an object changes nothing.
-        share = step * batch / total
-        rates = {g: training.groups[g].learning_rate * training.rate_factor(g, share) for g in phase.groups}
+        fraction_done = step * batch / total
+        rates = {g: training.groups[g].learning_rate * training.rate_factor(g, fraction_done) for g in phase.groups}
         if objects:
             if training.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_([p for _, p in with_gradient], training.clip_norm, norm)
@@ -303,9 +304,9 @@ def _validation_frames(val: Sequence[Frame] | None, count: int) -> list[Frame]:
 
 
 def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
-    """Predictor for validation: the run's windows, and the HQ mask unless the run trains SAM's mask alone."""
-    trains_sam_alone = {phase.mask for phase in run.phases} == {"sam"}
-    source = {"mask_source": "sam" if trains_sam_alone else "hq", "precision": run.training.precision}
+    """Predictor for validation: the run's windows, and the mask that it answers with afterwards."""
+    mask = trained_mask(run.method, run.training.model_dump())
+    source = {"mask_source": mask, "precision": run.training.precision}
     return Predictor(model, run.inference.model_copy(update=source), device)
 
 

@@ -33,7 +33,7 @@ SHAPE_CELLS, SHAPE_REACH = 24, 1.25
 """Shapes are compared on a grid of 24×24 cells over 1.25 × the box, so that only the form counts and not the place."""
 
 SIGNS: Mapping[str, str] = {
-    "predicted_iou": "the model's own estimate of the mask's IoU",
+    "predicted_iou": "the decoder's estimate of the IoU, made for SAM's mask, also where the HQ mask is taken",
     "jitter_stability": "mean IoU with the masks of slightly moved and resized boxes",
     "threshold_stability": "area at a stricter threshold over area at a looser one",
     "temporal_consistency": "IoU with the object's shape in the frames before and after, boxes laid over each other",

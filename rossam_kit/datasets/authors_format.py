@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -134,6 +135,6 @@ def _load(path: Path, mmap_mode: str | None, report: Report) -> np.ndarray | Non
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError:
         report.problem(path, "no such file")
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, MemoryError) as error:
         report.problem(path, f"is no readable array ({error})")
     return None

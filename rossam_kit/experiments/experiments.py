@@ -45,9 +45,9 @@ from rossam_kit.parallel import run_tasks, worker_count
 from rossam_kit.progress import track
 
 TABLES = CONFIGS / "experiments.yaml"
-TRAINING_VERSION = "training 4"
+TRAINING_VERSION = "training 5"
 """To be raised with any code change that changes the weights of a run: cached runs of older versions are not used."""
-SCORING_VERSION = "scoring 4"
+SCORING_VERSION = "scoring 5"
 """The same for predictions, baselines and scores."""
 FACTS = ("seconds", "objects", "parameters")
 """Of a result, stored beside its scores."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from rossam_core.model.build import trained_mask
 from rossam_core.settings import flatten
 from rossam_kit.experiments.experiments import Experiments, RowSpec
 
 OWN_MASK = {"sam": "sam", "sam2": "sam", "sam3": "sam", "hq-sam": "sum", "ros-sam": "hq"}
-"""The mask that each method answers with where `inference.mask_source` is `default`."""
+"""The mask that each method answers with where nothing is trained and `inference.mask_source` is `default`."""
 SPEED_ONLY = ("inference.batch_size", "inference.prompt_batch_size", "training.micro_batch", "training.workers")
 """Settings that move no number, left out of `row_settings`."""
 
@@ -26,12 +27,12 @@ def row_settings(experiments: Experiments, row: RowSpec) -> dict[str, Any]:
         A whole frame is resized as the original does it, so there `inference.interpolation` is bilinear.
     """
     profile, base = experiments.profile, experiments.base(row.method) if row.method else {}
+    training = experiments.training_config(row, profile.seeds[0]).model_dump(mode="json", exclude={"seed"})
     inference = experiments.inference(row).model_dump(mode="json")
     if inference["mode"] == "direct":
         inference["interpolation"] = "bilinear"
     if inference["mask_source"] == "default" and row.method:
-        inference["mask_source"] = OWN_MASK[row.method]
-    training = experiments.training_config(row, profile.seeds[0]).model_dump(mode="json", exclude={"seed"})
+        inference["mask_source"] = trained_mask(row.method, training) if row.trains else OWN_MASK[row.method]
     views = training["samples"] if row.trains else 0
     settings = {
         "method": row.method,

@@ -60,3 +60,15 @@ def test_boxes_and_masks_that_contradict_each_other_are_left_out_or_refused(tmp_
     write(tmp_path, "ship_1", [[20, 10, 30, 20], [60, 40, 15, 15]], stack, (80, 60))
     with pytest.raises(RossamError, match=r"ship_1\.npy object 1: boxes are expected as xyxy: as xywh they fit"):
         read_authors_format(tmp_path, "train", tmp_path / "cache")
+
+
+def test_an_array_whose_header_is_damaged_is_named(tmp_path):
+    stack = np.zeros((1, 60, 80), np.uint8)
+    stack[0, 10:30, 20:50] = 255
+    write(tmp_path, "ship_1", [[20, 10, 50, 30]], stack, (80, 60))
+    path = tmp_path / "train/boxes/ship_1.npy"
+    path.write_bytes(
+        b"\x93NUMPY\x01\x00=\x00{'descr': '<f8/, 'fo,\x00\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': 4), F"
+    )
+    with pytest.raises(RossamError, match=r"ship_1\.npy: is no readable array"):
+        read_authors_format(tmp_path, "train", tmp_path / "cache")

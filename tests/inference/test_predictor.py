@@ -17,6 +17,7 @@ from rossam_core import masks
 from rossam_core.errors import RossamError
 from rossam_core.inference.predictor import Predictor
 from rossam_core.model.build import build_model
+from rossam_core.model.hq_decoder import MaskLogits
 from rossam_core.model.sam import build_prompt_encoder, mask_decoder_settings
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
@@ -29,12 +30,6 @@ class FakeEmbeddings(NamedTuple):
 
     def select(self, index):
         return FakeEmbeddings(self.final[index])
-
-
-class FakeLogits(NamedTuple):
-    sam: torch.Tensor
-    hq: torch.Tensor | None
-    iou: torch.Tensor
 
 
 class FakeSegmenter(nn.Module):
@@ -66,7 +61,7 @@ class FakeSegmenter(nn.Module):
                 distance = torch.minimum(rows[:, None], columns)
                 found.append((image - 127 if self.kind == "bright" else distance) + self.shift)
         logits = torch.stack(found)
-        return FakeLogits(logits, None, torch.full((len(logits),), 0.75))
+        return MaskLogits(logits, None, torch.full((len(logits),), 0.75))
 
 
 def predictor(kind="box", shift=0.0, **settings):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rossam_core import masks as mask_forms
+from rossam_core.inference.windows import plan
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import InferenceConfig
 from rossam_core.training.augment import (
@@ -258,6 +259,13 @@ def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_fr
         assert window_side(np.array(box), frame.size_hw, 128, inference) == side
         assert augment(frame, 128, config, np.random.default_rng(3), inference).matrix == pytest.approx(matrix)
         np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
+
+
+def test_the_part_of_a_box_outside_the_frame_widens_no_window():
+    inference, half_outside = InferenceConfig(rate=2, growth="context"), np.array([-300, 0, 300, 20])
+    (window,) = plan(half_outside[None], (400, 400), 256, inference)
+    assert window_side(half_outside, (400, 400), 256, inference) == window.width == 400
+    assert window_side(half_outside, (1000, 1000), 256, inference) == 450
 
 
 def test_an_object_that_fits_is_whole_in_the_crop_drawn_around_it(noise, make_frame):

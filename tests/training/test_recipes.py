@@ -1,8 +1,11 @@
 """Recipes: what a step updates follows from the trained groups and from whether updates alternate."""
 
+import itertools
+
 import pytest
 
 from rossam_core.errors import RossamError
+from rossam_core.model.build import trained_mask
 from rossam_core.training.recipes import RunConfig, recipe
 
 ENCODER = ("lora", "last_block")
@@ -34,6 +37,17 @@ def test_what_each_recipe_updates(name, phases):
 )
 def test_alternation_follows_from_the_groups_that_train(groups, has_hq_head, phases):
     assert [tuple(phase) for phase in recipe("paper", trained_groups=groups).phases(has_hq_head)] == phases
+
+
+@pytest.mark.parametrize("alternate", ["masks", "groups", "none"])
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("sam", ["sam_decoder"]), *itertools.product(("hq-sam", "ros-sam"), (["lora"], ["sam_decoder"], ["hq_head"]))],
+)
+def test_a_run_answers_with_the_mask_that_its_steps_train(method, groups, alternate):
+    training = recipe("paper", trained_groups=groups, alternate=alternate)
+    masks = {phase.mask for phase in RunConfig(method=method, training=training).phases}
+    assert trained_mask(method, training.model_dump()) == ("sam" if masks == {"sam"} else "hq")
 
 
 @pytest.mark.parametrize(("method", "group"), [("sam", "hq_head"), ("sam2", "lora"), ("sam2", "hq_head")])
