@@ -114,7 +114,7 @@ def plan(
     if not len(hulls):
         return []
     if config.mode == "direct":
-        frame = _window(hulls[0], max(size_hw), size_hw, input_size, all_boxes)
+        frame = _window((0, 0, *size_hw[::-1]), max(size_hw), size_hw, input_size, all_boxes)
         return [replace(frame, content_hw=(input_size, input_size))] if resize == "square" else [frame]
 
     base = max(1, round(input_size / config.rate))
