@@ -249,6 +249,8 @@ def _read_table(path: Path) -> tuple[str | None, pd.DataFrame]:
         raise
     except (RuntimeError, ValueError) as error:  # pyogrio's own are RuntimeErrors
         raise RossamError(path, f"cannot be read ({error})", "save it anew as GeoPackage or GeoJSON") from error
+    if not len(ids):
+        raise RossamError(path, "holds no feature", "name a file with a polygon around each object")
     table = pd.DataFrame(dict(zip(meta["fields"], fields, strict=True)), index=ids)
     return meta["crs"], table.assign(geometry=list(shapely.from_wkb(geometry, on_invalid="ignore")))
 

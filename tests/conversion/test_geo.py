@@ -303,6 +303,7 @@ def test_what_is_no_polygon_in_the_raster_is_left_out_with_its_reason(tmp_path):
         ({"class_field": "Colour"}, r"no attribute 'Colour'(?s:.)*name one of class"),
         ({"annotations": "absent.gpkg"}, "no such file of boxes"),
         ({"annotations": "broken.gpkg"}, "cannot be read"),
+        ({"annotations": "empty.geojson"}, "holds no feature"),
         ({"annotations": "no_crs.shp"}, r"does not state the CRS of its boxes(?s:.)*--pixels"),
         ({"annotations": "two.gpkg"}, r"holds 2 layers with geometry \(first, second\)"),
         ({"path": "absent.tif"}, "no such raster file"),
@@ -313,6 +314,7 @@ def test_bad_input_names_the_file_and_the_remedy(tmp_path, change, message):
     write_raster(tmp_path / "scene.tif")
     boxes_file(tmp_path / "boxes.geojson", "EPSG:32633", UTM, "EPSG:4326")
     (tmp_path / "broken.gpkg").write_text("no database")
+    write_geojson(tmp_path / "empty.geojson", [])
     boxes_file(tmp_path / "no_crs.shp", "EPSG:32633", UTM, "EPSG:32633")
     (tmp_path / "no_crs.prj").unlink()
     geometry = shapely.to_wkb([shapely.box(0, 0, 1, 1)])
