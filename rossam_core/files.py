@@ -133,7 +133,7 @@ def cache_dir() -> Path:
 
 def is_run(path: str | os.PathLike) -> bool:
     """Whether this is the folder of a fine-tuning run."""
-    return (Path(path).expanduser() / RUN).is_file()
+    return (Path(path) / RUN).is_file()
 
 
 def checkpoint_path(name: str) -> Path:

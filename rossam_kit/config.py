@@ -227,7 +227,7 @@ class Profile(Config):
     skip_tables: tuple[str, ...] = ()
     """Names of tables in experiments.yaml that this profile does without."""
     extra_methods: tuple[Literal["sam3"], ...] = ()
-    """Methods beyond the paper whose rows tables have in this profile."""
+    """Methods beyond the paper whose rows this profile's tables include."""
     seeds: tuple[int, ...] = (0,)
     """A fine-tuned row is trained once with each."""
     inference: InferenceConfig = InferenceConfig()

@@ -226,7 +226,7 @@ class Predictor:
     def decode(
         self, embeddings: ImageEmbeddings, boxes_xyxy: np.ndarray, owners: np.ndarray, points: Points | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mask logits float32 N×S/4×S/4 and predicted IoU N of boxes in encoded inputs.
+        """Mask logits float32 N×M×M (M the model's `mask_size`) and predicted IoU N of boxes in encoded inputs.
 
         Args:
             boxes_xyxy: N×4 in input pixels.
@@ -281,7 +281,7 @@ def object_mask(
     size_hw: tuple[int, int],
     threshold: float,
 ) -> ObjectMask:
-    """Restore one object's logits (float32 S/4×S/4), no further than box and mask reach."""
+    """Restore one object's logits (float32 M×M), no further than box and mask reach."""
     corner, extent = (window.x0, window.y0), (window.width, window.height)
     hull = windows.pixel_hulls(box_xyxy, size_hw)[0]
     box_part = hull - np.tile(corner, 2)

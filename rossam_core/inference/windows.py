@@ -306,7 +306,7 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
 
 
 def reach(above: np.ndarray, window: CropPlan) -> Rectangle | None:
-    """Window pixels to whose restored logit any cell of `above` (bool S/4×S/4) contributes; None where there are none.
+    """Window pixels to whose logit any cell of `above` (bool, one per mask cell) contributes; None where none does.
 
     Restored logits are means of cells, so no pixel outside exceeds what all cells outside `above` stay under.
     """

@@ -39,7 +39,8 @@ def backbone_constants(method: str, backbone: str, **overrides: Any) -> Any:
 
 def input_size(backbone: str) -> int:
     """Side of the square input of a backbone, pixels."""
-    return backbone_constants("sam" if backbone in sam.ARCHITECTURES else "sam2", backbone).input_size
+    method = "sam" if backbone in sam.ARCHITECTURES else "sam3" if backbone == "sam3" else "sam2"
+    return backbone_constants(method, backbone).input_size
 
 
 def build_model(
@@ -73,8 +74,8 @@ def build_model(
         for_training: build the starting point of ROS-SAM's fine-tuning. Otherwise `ros-sam` requires a fine-tuning
             run, a path or None as checkpoint.
         seed: of fresh weights; torch's global generator is not changed.
-        overrides: constants of `Architecture` (sam2: `Hiera`, sam3: `Sam3`) to replace. With another `input_size`, the
-            checkpoint's position embeddings are interpolated to it.
+        overrides: constants of `Architecture` (sam2: `Hiera`, sam3: `Sam3`) to replace. With another `input_size`,
+            SAM's position embeddings are interpolated to it (SAM 3's are tiled).
 
     Raises:
         RossamError: unknown names, ros-sam without fine-tuned weights, a checkpoint that is missing, broken, of
@@ -166,11 +167,11 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
         raise RossamError(base, f"is not there, and {run_dir} holds only what was trained on top of it", "put it back")
     try:
         model = build_base(run)
+        model.default_mask_source = trained_mask(run["method"], run["training"])
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
     model.supports_points = False  # it was fine-tuned with boxes only
-    model.default_mask_source = trained_mask(run["method"], run["training"])
     return model
 
 

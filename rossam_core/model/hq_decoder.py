@@ -20,7 +20,7 @@ HQ_TOKEN = 5
 
 
 class MaskLogits(NamedTuple):
-    """Masks of ΣN prompts, those of the first image first; h = w = S/4. Float32; above 0 is foreground."""
+    """Masks of ΣN prompts, those of the first image first; h = w = `mask_size`. Float32; above 0 is foreground."""
 
     sam: Tensor
     """ΣN×h×w: SAM's single-mask output."""

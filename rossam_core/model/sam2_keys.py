@@ -69,7 +69,7 @@ def from_official(state: Mapping[str, Tensor], own_names: Iterable[str]) -> dict
 
 
 _TRACKER = (  # SAM 3's in transformers' `Sam3VideoModel` -> in its `Sam3TrackerModel`, by its `conversion_mapping`
-    (r"^detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
+    (r"^(?:tracker_model\.)*detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
     (r"^(?:tracker_model\.)*tracker_neck\.", "vision_encoder.neck."),
     (r"^(?:tracker_model\.)+", ""),  # twice where transformers has saved it again
 )

@@ -300,9 +300,14 @@ def not_for(method: str, key: str, checkpoint: str | None) -> str:
         return f"is SAM 3's; {method} does not look at it"
     if name == "recipe":
         return "has no effect here"
-    if name in ("architecture", "backbone") and checkpoint and is_run(checkpoint):
+    if name in ("architecture", "backbone") and _names_run(checkpoint):
         return f"has no effect: the run {checkpoint} has its own"
     return ""
+
+
+def _names_run(checkpoint: str | None) -> bool:
+    """Whether a checkpoint as the user names it is the folder of a fine-tuning run."""
+    return checkpoint is not None and is_run(Path(checkpoint).expanduser())
 
 
 def method_of(checkpoint: str | None) -> str:
@@ -312,7 +317,7 @@ def method_of(checkpoint: str | None) -> str:
 
 def _run_of(checkpoint: str | None) -> dict[str, Any]:
     """The settings of a fine-tuning run; empty where no run is named."""
-    if checkpoint is None or not is_run(checkpoint):
+    if checkpoint is None or not _names_run(checkpoint):
         return {}
     from rossam_core.model.build import read_run
 
@@ -332,7 +337,7 @@ def predictor_of(method: str, profile: config.Profile, has_own_checkpoint: bool 
     base = Experiments(profile).base(method)
     if has_own_checkpoint:
         base["checkpoint"] = profile.model.checkpoint
-    if has_own_checkpoint and base["checkpoint"] and is_run(base["checkpoint"]):
+    if has_own_checkpoint and _names_run(base["checkpoint"]):
         base["backbone"] = _run_of(base["checkpoint"]).get("backbone", base["backbone"])
     constants = base.pop("architecture")
     model = build_model(method, **base, **constants)

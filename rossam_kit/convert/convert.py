@@ -44,7 +44,7 @@ COLUMNS = (
     *("expected_iou", "review_score", "review_rank", "looks", "annotation_id", "place", "boxes"),
 )
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """To be raised with any change of code that changes a mask or a record: a folder is continued by the same version."""
 VERSION_KEYS = ("version", "torch")
 """Keys of the manifest that may differ for a finished folder, which is only read; an unfinished one is refused."""
@@ -274,6 +274,8 @@ def _description(predictor, frames: FrameSet, config: ConversionConfig) -> dict[
             inference["precision"] = "bfloat16" if has_fast_bfloat16(device.type) else "float32"
         processor = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         model = predictor.model
+        if inference["mask_source"] == "default":
+            inference["mask_source"] = model.default_mask_source
         description |= {
             "model": {"method": model.method, "backbone": model.backbone, "weights": weights_hash(model)},
             "inference": inference,

@@ -17,6 +17,7 @@ from typing import Literal
 from urllib.parse import quote
 
 import pooch
+from safetensors import SafetensorError, safe_open
 
 from rossam_core.errors import ProblemList, RossamError
 from rossam_core.files import cache_dir, read_json, write_json
@@ -116,7 +117,7 @@ def fetch(names: Sequence[str], *, mirror: str | None = None, confirm: Callable[
         (status,) = check([name])
         if status.state == "ok":
             print(f"{name}: already here, {status.path}")
-        elif entry_named(name).by_hand:
+        elif entry_named(name).by_hand and not (mirror and entry_named(name).files):
             complete = False
             _print_steps(name)
         else:
@@ -153,7 +154,7 @@ def _fetch_one(name: str, sources: Sequence[Source]) -> bool:
         if is_dataset and is_in_use(place) and not (place / RECORD).is_file():
             raise RossamError(place, "was not made by `rossam fetch`", "move it away, or complete it by hand")
         try:
-            paths = [download(source.urls, waiting / source.name, source.known_hash) for source in sources]
+            paths = [download(source.urls, waiting / source.name, source.known_hash or None) for source in sources]
             if is_dataset:
                 _unpack_all(sources, paths, place)
             else:
@@ -195,6 +196,15 @@ def _unpack_all(sources: Sequence[Source], paths: Sequence[Path], place: Path) -
 # ---- what is here
 
 
+def _unreadable(path: Path) -> str | None:
+    """What is wrong with a weights file whose hash is not known, by its header; None: nothing."""
+    try:
+        with safe_open(path, framework="np"):
+            return None
+    except (OSError, SafetensorError) as error:
+        return f"{path.name}: is no safetensors file, or cut off ({error})"
+
+
 def _check_one(name: str, entry: Entry, data: Path | None) -> Status:
     place = place_of(name, data)
     begun = sorted((cache_dir() / "downloads" / name).glob("*.part"))
@@ -203,7 +213,7 @@ def _check_one(name: str, entry: Entry, data: Path | None) -> Status:
         if not place.is_file():
             return Status(name, "missing", place, parts)
         known = entry.files[0].known_hash
-        wrong = _wrong_hash(place, known) if known else None
+        wrong = _wrong_hash(place, known) if known else _unreadable(place)
         right = f"{place.stat().st_size:,} bytes, {'hash as stated' if known else 'its hash is not known'}"
         return Status(name, "broken" if wrong else "ok", place, (wrong or right,))
     base = locate(name, data)

@@ -175,7 +175,8 @@ class Experiments:
 
     @cached_property
     def specs(self) -> dict[str, TableSpec]:
-        """All tables, with the profile's budgets in their fine-tuned rows, and of methods beyond the paper its own."""
+        """All tables, with the profile's budgets in their fine-tuned rows; rows of methods beyond the paper only where
+        the profile names them."""
         specs = table_specs()
         for key in ("budgets", "skip_tables"):
             unknown = sorted(set(getattr(self.profile, key)) - set(specs))
@@ -233,7 +234,7 @@ class Experiments:
         return self._models[method]
 
     def base(self, method: Method) -> dict[str, Any]:
-        """Backbone, checkpoint and replaced constants of `method`'s network; a path and constants are SAM's."""
+        """Backbone, checkpoint and replaced constants of `method`'s network; a path is SAM's."""
         settings = self.profile.model
         if method not in ("sam2", "sam3"):
             constants = dict(settings.architecture)
@@ -415,8 +416,8 @@ class Experiments:
         return {label: reason for label, reason in reasons.items() if reason}
 
     def lacks_prior(self, method: Method | None) -> str:
-        """Reason why weights of `method` are missing that nothing fetches, a shipped prior or SAM 3's; empty where they
-        exist or none are needed."""
+        """Why `method` cannot run: its shipped prior, or SAM 3's weights, which nothing fetches, are missing; empty
+        where it can."""
         if method == "sam3" and self.base(method)["checkpoint"] and not place_of("sam3").is_file():
             return "its weights are not there: rossam fetch sam3"
         prior = SHIPPED.get(self.base(method)["backbone"]) if method else None
@@ -482,8 +483,8 @@ def _workers(items: Sequence[tuple[Experiments, Any]]) -> int:
     """Worker processes for items of one profile: one for a GPU; for a processor one per core, as far as memory goes."""
     if any(place.device.type != "cpu" for place, _ in items):
         return 1
-    models = [place.profile.model for place, _ in items]
-    sides = [model.architecture.get("input_size") or input_size(model.backbone) for model in models]
+    bases = [place.base(item.method) for place, item in items if item.method]
+    sides = [base["architecture"].get("input_size") or input_size(base["backbone"]) for base in bases]
     return worker_count(len(items), max(sides, default=0))
 
 

@@ -87,7 +87,9 @@ def experiments_source(experiments: Experiments) -> Source:
     sets = {f"{scored} (scored)": lambda: experiments.frames, **sets}
 
     compared = ("sam", "sam2", *profile.extra_methods, "hq-sam")
-    priors = [method for method in compared if not experiments.lacks_prior(method)]
+    reasons = {method: experiments.lacks_prior(method) for method in compared}
+    notes += [f"{label(method)} is not among the methods: {reason}" for method, reason in reasons.items() if reason]
+    priors = [method for method, reason in reasons.items() if not reason]
     rows = {method: RowSpec(label=label(method), method=method) for method in priors}
     ros_sam = experiments.specs["table5" if "table5" in experiments.tables else "table6"].row("ROS-SAM")
     if is_finished(experiments.run_folder(experiments.run_config(ros_sam, profile.seeds[0]))):

@@ -41,7 +41,7 @@ def summarise(objects: pd.DataFrame, size_bins: tuple[float, ...]) -> pd.DataFra
             row = {"group": name, "objects": len(part), "images": images, "videos": videos}
             for measure in SCORE_NAMES:
                 interval = mean_interval(part, measure)
-                low, high = np.clip((interval.low, interval.high), 0, 1)  # of few videos it may reach beyond
+                low, high = np.clip((interval.low, interval.high), 0, 1)  # with few videos it may reach beyond 0 or 1
                 row |= {measure: interval.mean, f"{measure}_low": low, f"{measure}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)

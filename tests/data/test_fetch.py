@@ -14,7 +14,9 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rossam_core.errors import RossamError
 from rossam_kit import cli
@@ -585,9 +587,20 @@ def test_weights_behind_a_licence_are_never_fetched_and_the_steps_name_their_pla
     out = capsys.readouterr().out
     assert "accept the licence" in out and f"put it at {place}" in out
     place.parent.mkdir()
-    place.write_bytes(b"12345")
+    place.write_text("<html>Access to this file is restricted</html>")
+    assert cli.main(["fetch", "--check", "sam3"]) == 1
+    assert "sam3.safetensors: is no safetensors file" in capsys.readouterr().out
+    save_file({"a": np.zeros(3, np.float32)}, place)
     assert cli.main(["fetch", "--check", "sam3"]) == 0
-    assert "5 bytes, its hash is not known" in capsys.readouterr().out
+    assert f"{place.stat().st_size} bytes, its hash is not known" in capsys.readouterr().out
+
+
+def test_weights_behind_a_licence_come_from_a_mirror_that_has_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mirror").mkdir()
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "mirror/sam3.safetensors")
+    assert cli.main(["fetch", "sam3", "--yes", "--from", str(tmp_path / "mirror")]) == 0
+    assert (tmp_path / "cache/checkpoints/sam3.safetensors").is_file()
 
 
 def test_real_data_is_recognised(real_data):

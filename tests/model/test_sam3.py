@@ -210,6 +210,10 @@ def test_own_files_folders_and_the_trackers_state_dict_load(small, whole, tmp_pa
     save_file(again, tmp_path / "again.safetensors")  # what `Sam3VideoModel.save_pretrained` writes
     load_checkpoint(other, tmp_path / "again.safetensors")
     assert weights_hash(model) == weights_hash(other)
+    theirs = Sam3TrackerModel.from_pretrained(whole)
+    theirs.save_pretrained(tmp_path / "folder")
+    load_checkpoint(other := small(seed=9), tmp_path / "folder")
+    assert weights_hash(model) == weights_hash(other)
 
 
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded(small, whole, tmp_path):
