@@ -101,7 +101,7 @@ def recipe_changes(profile: Profile) -> pd.DataFrame:
     own = dict(flatten(recipe(name).model_dump(mode="json")))
     changed = dict(flatten(recipe(name, **profile.recipe_changes).model_dump(mode="json")))
     rows = [(key, str(own[key]), str(value)) for key, value in changed.items() if own[key] != value]
-    return pd.DataFrame(rows or [("nothing", "—", "—")], columns=["field", name, profile.name])
+    return pd.DataFrame(rows or [("nothing", "—", "—")], columns=["field", f"recipe {name}", f"profile {profile.name}"])
 
 
 def update_table(experiments: Experiments, specs: Sequence[RowSpec]) -> pd.DataFrame:
