@@ -326,7 +326,7 @@ def test_a_finished_folder_is_only_read_also_by_a_later_version(frames, tmp_path
     monkeypatch.setattr(ShardWorker, "__call__", None)
     convert(Notched(), frames, tmp_path / "out", ONE)
     (tmp_path / "out/records.csv").unlink()
-    with pytest.raises(RossamError, match="version: 1 there, 99 now"):
+    with pytest.raises(RossamError, match="version: 2 there, 99 now"):
         convert(Notched(), frames, tmp_path / "out", ONE)
 
 
