@@ -213,5 +213,8 @@ def test_processes_are_as_many_as_memory_holds_networks(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "core_count", lambda: 8)
     monkeypatch.setattr(parallel, "free_memory", lambda: 40 << 30)
     places = {name: Experiments(load_profile(name, {"device": "cpu"}), tmp_path) for name in ("smoke", "paper")}
-    assert {name: _workers([(place, None)] * 20) for name, place in places.items()} == {"smoke": 8, "paper": 1}
+    row, large = (RowSpec(label=method, method=method) for method in ("sam", "sam3"))
+    assert {name: _workers([(place, row)] * 20) for name, place in places.items()} == {"smoke": 8, "paper": 1}
+    assert _workers([(places["smoke"], row)] * 19 + [(places["smoke"], large)]) == 1
+    assert _workers([(places["smoke"], RowSpec(label="box", baseline="box"))] * 20) == 8
     assert _workers([]) == 1
