@@ -14,6 +14,8 @@ from rossam_core.errors import RossamError
 TrainedMethod = Literal["sam", "hq-sam", "ros-sam", "sam2"]
 """Methods that can be fine-tuned here."""
 Method = Literal[TrainedMethod, "sam3"]
+HQ_METHODS = ("hq-sam", "ros-sam")
+"""Methods with HQ-SAM's head."""
 Recipe = Literal["paper", "released", "corrected"]
 
 

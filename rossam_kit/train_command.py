@@ -257,8 +257,9 @@ def _scores(run_config, model, val: FrameSet) -> pd.DataFrame:
     from rossam_core.model.build import trained_mask
     from rossam_kit.experiments.scoring import evaluate
 
-    started, mask = time.perf_counter(), trained_mask(run_config.method, run_config.training.model_dump())
-    own = {"mask_source": mask, "precision": run_config.training.precision}
+    started, training = time.perf_counter(), run_config.training
+    mask = trained_mask(run_config.method, training.trained_groups, training.alternate)
+    own = {"mask_source": mask, "precision": training.precision}
     predictor = Predictor(model, run_config.inference.model_copy(update=own), run_config.device)
     table = evaluate(predictor, val, progress=lambda frames, total: track(frames, total, "validation"))
     return table.assign(seconds=round(time.perf_counter() - started, 2))

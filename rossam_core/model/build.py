@@ -6,7 +6,7 @@ SAM, HQ-SAM and ROS-SAM are `SamSegmenter`s; SAM2 and SAM 3 are in modules of th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,12 +19,10 @@ from rossam_core.model.hq_decoder import HQMaskDecoder
 from rossam_core.model.lora import AdapterKind, add_adapter, default_rank
 from rossam_core.model.segmenter import PromptableSegmenter, SamSegmenter
 from rossam_core.model.weights import default_checkpoint, load_checkpoint
-from rossam_core.settings import Method
+from rossam_core.settings import HQ_METHODS, Method
 
 METHODS = ("sam", "hq-sam", "ros-sam")
 """Methods of a `SamSegmenter`."""
-HQ_METHODS = ("hq-sam", "ros-sam")
-"""Methods with HQ-SAM's head."""
 ALL_METHODS = get_args(Method)
 
 
@@ -167,7 +165,8 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
         raise RossamError(base, f"is not there, and {run_dir} holds only what was trained on top of it", "put it back")
     try:
         model = build_base(run)
-        model.default_mask_source = trained_mask(run["method"], run["training"])
+        training = run["training"]
+        model.default_mask_source = trained_mask(run["method"], training["trained_groups"], training["alternate"])
     except KeyError as error:
         raise RossamError(path, f"lacks {error}", "name the folder of a run that `fit` made") from error
     load_checkpoint(model, path.with_name(f"weights_{which}.safetensors"))
@@ -175,11 +174,10 @@ def load_run(run_dir: str | os.PathLike, which: str = "best") -> PromptableSegme
     return model
 
 
-def trained_mask(method: str, training: Mapping[str, Any]) -> Literal["sam", "hq"]:
-    """The mask that a run chooses its best weights by, and answers with: the HQ mask, unless SAM's alone is trained.
-    `training`: the values of a `TrainingConfig`."""
-    hq_is_trained = "hq_head" in training["trained_groups"] or "sam_decoder" not in training["trained_groups"]
-    return "hq" if method in HQ_METHODS and (hq_is_trained or training["alternate"] == "groups") else "sam"
+def trained_mask(method: str, trained_groups: Collection[str], alternate: str) -> Literal["sam", "hq"]:
+    """The mask that a run chooses its best weights by, and answers with: the HQ mask, unless SAM's alone is trained."""
+    hq_is_trained = "hq_head" in trained_groups or "sam_decoder" not in trained_groups
+    return "hq" if method in HQ_METHODS and (hq_is_trained or alternate == "groups") else "sam"
 
 
 def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from rossam_core.errors import RossamError
 from rossam_core.model.lora import AdapterKind
-from rossam_core.settings import Config, InferenceConfig, Recipe, TrainedMethod, merged, parse_config
+from rossam_core.settings import HQ_METHODS, Config, InferenceConfig, Recipe, TrainedMethod, merged, parse_config
 from rossam_core.training.augment import AugmentConfig
 from rossam_core.training.losses import LossConfig
 
@@ -189,7 +189,7 @@ class RunConfig(Config):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """See `TrainingConfig.phases`."""
-        return self.training.phases(has_hq_head=self.method in ("hq-sam", "ros-sam"))
+        return self.training.phases(has_hq_head=self.method in HQ_METHODS)
 
 
 def _rates(schedule: str = "constant", **rates: float) -> dict[str, dict[str, Any]]:

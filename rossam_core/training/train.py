@@ -305,7 +305,7 @@ def _validation_frames(val: Sequence[Frame] | None, count: int) -> list[Frame]:
 
 def _predictor(model: PromptableSegmenter, run: RunConfig, device: torch.device) -> Predictor:
     """Predictor for validation: the run's windows, and the mask that it answers with afterwards."""
-    mask = trained_mask(run.method, run.training.model_dump())
+    mask = trained_mask(run.method, run.training.trained_groups, run.training.alternate)
     source = {"mask_source": mask, "precision": run.training.precision}
     return Predictor(model, run.inference.model_copy(update=source), device)
 

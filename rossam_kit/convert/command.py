@@ -317,7 +317,7 @@ def method_of(checkpoint: str | None) -> str:
 
 def _run_of(checkpoint: str | None) -> dict[str, Any]:
     """The settings of a fine-tuning run; empty where no run is named."""
-    if checkpoint is None or not _names_run(checkpoint):
+    if not _names_run(checkpoint):
         return {}
     from rossam_core.model.build import read_run
 

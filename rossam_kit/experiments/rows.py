@@ -32,7 +32,8 @@ def row_settings(experiments: Experiments, row: RowSpec) -> dict[str, Any]:
     if inference["mode"] == "direct":
         inference["interpolation"] = "bilinear"
     if inference["mask_source"] == "default" and row.method:
-        inference["mask_source"] = trained_mask(row.method, training) if row.trains else OWN_MASK[row.method]
+        trained = trained_mask(row.method, training["trained_groups"], training["alternate"])
+        inference["mask_source"] = trained if row.trains else OWN_MASK[row.method]
     views = training["samples"] if row.trains else 0
     settings = {
         "method": row.method,

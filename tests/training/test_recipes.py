@@ -47,7 +47,7 @@ def test_alternation_follows_from_the_groups_that_train(groups, has_hq_head, pha
 def test_a_run_answers_with_the_mask_that_its_steps_train(method, groups, alternate):
     training = recipe("paper", trained_groups=groups, alternate=alternate)
     masks = {phase.mask for phase in RunConfig(method=method, training=training).phases}
-    assert trained_mask(method, training.model_dump()) == ("sam" if masks == {"sam"} else "hq")
+    assert trained_mask(method, training.trained_groups, training.alternate) == ("sam" if masks == {"sam"} else "hq")
 
 
 @pytest.mark.parametrize(("method", "group"), [("sam", "hq_head"), ("sam2", "lora"), ("sam2", "hq_head")])
