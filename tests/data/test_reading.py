@@ -103,20 +103,20 @@ def entries(*boxes):
 
 
 def test_single_bad_boxes_are_logged_and_a_file_of_them_is_a_problem(tmp_path):
-    report = reading.Report(tmp_path, "mend it")
+    report = reading.Report(tmp_path, "correct it")
     good, bad = [1, 1, 3, 3], [3, 3, 1, 1]
     usable = reading.usable_entries(entries(good, bad, good), (9, 9), tmp_path / "gt.txt", report)
     assert [entry.place for entry in usable] == [1, 3]
     assert report.drops[0].where == "gt.txt line 2" and not len(report.problems)
     reading.usable_entries(entries(good, bad, bad), (9, 9), tmp_path / "gt.txt", report)
-    with pytest.raises(RossamError, match=r"gt\.txt line 2: .*inverted.*2 of 3 boxes(?s:.)*mend it"):
+    with pytest.raises(RossamError, match=r"gt\.txt line 2: .*inverted.*2 of 3 boxes(?s:.)*correct it"):
         report.raise_if_any()
 
 
 def test_a_file_in_another_convention_is_a_problem(tmp_path):
     corners = [[60, 20, 84, 36], [70, 30, 95, 60], [80, 40, 90, 50], [50, 50, 60, 60]]
     as_read = [[x, y, x + x1, y + y1] for x, y, x1, y1 in corners]
-    report = reading.Report(tmp_path, "mend it")
+    report = reading.Report(tmp_path, "correct it")
     reading.usable_entries(entries(*corners), (64, 96), tmp_path / "gt.txt", report, "xyxy")
     assert not len(report.problems)
     reading.usable_entries(entries(*as_read), (64, 96), tmp_path / "gt.txt", report, "xywh")

@@ -1,4 +1,4 @@
-"""HQ-SAM here equals transformers' `SamHQModel` on the same weights, once a fault of the latter is mended."""
+"""HQ-SAM here equals transformers' `SamHQModel` on the same weights, with one of its faults corrected."""
 
 import pytest
 import torch
