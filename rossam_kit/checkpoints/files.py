@@ -144,7 +144,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise RossamError(
             path, f"is no PyTorch or safetensors file (it begins with {head[:8]!r})", "name a weights file"
         )
-    elif head[1] > 2:  # torch.save's own old format is protocol 2
+    elif head[1:2] > b"\2":  # torch.save's own old format is protocol 2
         raise RossamError(path, "is a plain pickle, which may run code when it is loaded", f"save the weights {SAVE}")
     return _unwrap(path, _unpickle(path, cut))
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -92,15 +93,15 @@ class TiffImage(contextlib.ExitStack):
                 import tifffile
 
                 file = opened.enter_context(tifffile.TiffFile(self.where))
-                pages = [page for page in file.pages if not page.subfiletype & REDUCED]
+                pages = [page for page in _pages(file) if not page.subfiletype & REDUCED]
                 self._page, *others = [page for page in pages if not page.subfiletype & MASK]
                 shape = self._page.shaped[2:4]
                 masks = [page for page in pages if page.subfiletype & MASK]
                 beside = self.where.with_name(f"{self.where.name}.msk")  # where GDAL puts masks by default
-                masks += opened.enter_context(tifffile.TiffFile(beside)).pages if beside.is_file() else []
+                masks += _pages(opened.enter_context(tifffile.TiffFile(beside))) if beside.is_file() else []
                 self._mask = next((page for page in masks if page.shaped[2:4] == shape), None)
                 self._read_tags()
-            self._check(file.filehandle.size)
+                self._check(file.filehandle.size)
             self.push(opened.pop_all())
         if others:
             self.notes.append(f"first of {len(others) + 1} pages")
@@ -108,7 +109,7 @@ class TiffImage(contextlib.ExitStack):
     def _read_tags(self) -> None:
         page = self._page
         planes, self._depth, height, width, samples = page.shaped
-        self.size_hw, self._samples = (height, width), planes * samples
+        self.size_hw, self._samples = (operator.index(height), operator.index(width)), planes * samples
         self.block_rows = min(page.tilelength if page.is_tiled else page.rowsperstrip, height) or 1
         self._stored_bits, self._photometric = page.bitspersample, int(page.photometric)
         self.is_supported = page.compression != OLD_JPEG and (
@@ -222,6 +223,16 @@ class TiffImage(contextlib.ExitStack):
             except rasterio.errors.RasterioError:
                 return None
         return source if (source.shape, source.count) == (self.size_hw, self._samples) else None
+
+
+def _pages(file) -> list:
+    """The pages of a `tifffile.TiffFile`, which itself would follow a page that names itself as the next for ever."""
+    pages = {}
+    for page in file.pages:
+        if page.offset in pages:
+            raise ValueError(f"its list of pages returns to the one at byte {page.offset}")
+        pages[page.offset] = page
+    return list(pages.values())
 
 
 def _decode_page(page, window: Window) -> np.ndarray:

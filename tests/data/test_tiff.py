@@ -1,5 +1,6 @@
 """TIFFs of every layout give the values that were written, by rasterio and by tifffile alike, or a clear error."""
 
+import struct
 import warnings
 
 import numpy as np
@@ -413,6 +414,37 @@ def test_a_cut_file_is_an_error(tmp_path, scene, reader, options):
         (tmp_path / "cut.tif").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(RossamError, match=r"(?s)cut\.tif: .*Remedy: copy the file again"):
             read_image(tmp_path / "cut.tif")
+
+
+def page_of(content):
+    """Of a little-endian TIFF: place of its first page's tag count, and of the number of the page after it."""
+    start = struct.unpack_from("<I", content, 4)[0]
+    return start, start + 2 + 12 * struct.unpack_from("<H", content, start)[0]
+
+
+def test_a_page_that_names_itself_as_the_next_is_an_error(tmp_path, scene):
+    write(tmp_path / "a.tif", scene)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    start, following = page_of(content)
+    struct.pack_into("<I", content, following, start)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(RossamError, match=rf"(?s)a\.tif: .*list of pages returns to the one at byte {start}.*Remedy"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("tag", [256, 257, 273, 278, 279])  # width, length, offsets, rows per strip, byte counts
+@pytest.mark.parametrize("count", [0, 2, 7])
+def test_a_tag_of_another_length_is_an_error_or_the_image(tmp_path, scene, reader, tag, count):
+    write(tmp_path / "a.tif", scene, rowsperstrip=16)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    start, following = page_of(content)
+    (entry,) = [at for at in range(start + 2, following, 12) if struct.unpack_from("<H", content, at)[0] == tag]
+    struct.pack_into("<I", content, entry + 4, count)
+    (tmp_path / "a.tif").write_bytes(content)
+    try:
+        assert read(tmp_path / "a.tif").shape == scene.shape
+    except RossamError as error:
+        assert str(error).startswith(str(tmp_path / "a.tif")) and "Remedy: copy the file again" in str(error)
 
 
 def test_a_window_reads_the_tiles_it_touches_and_no_others(tmp_path, scene, reader):

@@ -276,6 +276,7 @@ NOT_WEIGHTS = {
     "JSON text": b'{"message": "Not Found"}',
     "a gzip archive": gzip.compress(b"weights"),
     "a plain pickle": pickle.dumps({"a": 1}),
+    "cut off or damaged": b"\x80",
     "no PyTorch or safetensors file": b"GGUF\x03\x00\x00\x00\x00",
 }
 
