@@ -1,6 +1,6 @@
 """Where HQ-SAM, as it comes, gains on SAM and where not: by class, both IoUs, how alike and how large the masks are.
 
-Nothing is trained. Windows are those of the profile; the interval is a 95% bootstrap over videos or images.
+Nothing is trained. Windows are those of the profile; the interval is a 95% interval over videos or images.
 Usage: python benchmarks/hq_gain.py [--profile demo] [--data DIR]
 """
 

@@ -183,7 +183,7 @@ class ModelConfig(Config):
     """`default` (shipped prior or official file), a path, or None for fresh weights. A path is SAM's; SAM2 and SAM 3
     then keep their default."""
     recipe: Recipe = "paper"
-    """Recipe of fine-tuned rows that name none of their own (README, Recipes)."""
+    """Recipe of fine-tuned rows that name none of their own (README, Reading the code)."""
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Constants of `backbone` that are replaced, e.g. `{depth: 2, global_attention: [1]}` in tests (`model/sam.py`);
     weights must fit, so as a rule with `checkpoint: null`. SAM2 keeps its own."""

@@ -32,7 +32,7 @@ def evaluate_command(
     split: Annotated[config.Split | None, typer.Option(help="of --source; default: the one it is scored on")] = None,
     checkpoint: opt.Checkpoint = None,
     method: Annotated[
-        opt.AnyMethod | None, typer.Option(help="default: that of --checkpoint, of a weights file hq-sam")
+        opt.AnyMethod | None, typer.Option(help="default: that of the run --checkpoint; hq-sam for a weights file")
     ] = None,
     limit: opt.Limit = None,
     device: opt.Device = None,

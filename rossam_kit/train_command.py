@@ -53,7 +53,7 @@ DECODERS = {"sam": ("sam_decoder",), "sam2": ("sam_decoder",), "hq-sam": ("hq_he
 
 def train_command(
     *,
-    out: Annotated[Path, typer.Option(metavar="RUN", help="a new folder, or that of a run to go on with")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="a new folder, or that of a run to continue")],
     annotations: opt.Annotations = None,
     data: opt.Data = None,
     val: Annotated[
@@ -68,7 +68,7 @@ def train_command(
         Recipe, typer.Option(help="as in the paper, as in its released code, or with our corrections")
     ] = "paper",
     method: Annotated[
-        TrainedMethod, typer.Option(help="of others than ros-sam, the mask decoder is trained")
+        TrainedMethod, typer.Option(help="of sam and sam2 the mask decoder is trained, of hq-sam the HQ head")
     ] = "ros-sam",
     backbone: Annotated[
         str | None,

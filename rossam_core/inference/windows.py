@@ -194,8 +194,8 @@ def _central_tile(spans: np.ndarray, side: int, length: int) -> tuple[np.ndarray
 
 
 def _greedy_cover(hulls: np.ndarray, fitting: list[int], side: int, size_hw: tuple[int, int]) -> Cover:
-    """Windows from left to right. One of them must hold the leftmost unserved box, and loses nothing if it
-    starts at that box's left edge; only its height is chosen, among the top edges of the boxes it could hold."""
+    """Windows from left to right. One of them must hold the leftmost unserved box; it may start at that box's left edge
+    without losing another box. Only its top edge is chosen, among the top edges of the boxes that it could hold."""
     unserved = np.array(sorted(fitting, key=lambda i: tuple(hulls[i])), dtype=np.int64)
     while len(unserved):
         x0, y0, _, y1 = hulls[unserved[0]]
@@ -308,7 +308,7 @@ def restore(logits: np.ndarray, window: CropPlan, rectangle: Rectangle | None = 
 def reach(above: np.ndarray, window: CropPlan) -> Rectangle | None:
     """Window pixels to whose logit any cell of `above` (bool, one per mask cell) contributes; None where none does.
 
-    Restored logits are means of cells, so no pixel outside exceeds what all cells outside `above` stay under.
+    Restored logits are weighted means of cells, so a pixel outside cannot exceed the largest cell outside `above`.
     """
     spans = []
     for axis, cells in zip(reversed(_axes(above, window)), (above.any(axis=0), above.any(axis=1)), strict=True):

@@ -61,7 +61,7 @@ def build_model(
         backbone: a key of `ARCHITECTURES`, e.g. `vit_t`; for sam2 of `HIERAS`, e.g. `hiera_t`; for sam3 `sam3`.
         checkpoint: `default` (see `default_checkpoint`), a weights file (`load_checkpoint`), the folder of a
             fine-tuning run (its best weights, see `load_run`), or None for fresh weights. A run's network is built as
-            the run says: adapters, decoder, head and constants that are asked for besides must be the run's own.
+            the run says: adapters, decoder, head and constants, if given here too, must be the run's own.
         adapter: adapters on Q and V of every encoder block (`lora.add_adapter`), None: no adapters; `default`: LoRA
             for ros-sam, none for the others. Fresh adapters change no output. Not for sam2 and sam3.
         lora_rank: of the adapters; None: half the encoder's width.

@@ -137,8 +137,8 @@ class SplitAttention(nn.Module):
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(q·kᵀ · scale) · v: of few tokens in bfloat16 on a processor without AMX by products of their own, which
-    are faster there than fused kernels (`benchmarks/attention.py`), else by a fused kernel, which stores no scores.
+    """softmax(q·kᵀ · scale) · v. For few tokens in bfloat16 on a processor without AMX: by separate products, which are
+    faster there than fused kernels (`benchmarks/attention.py`). Else: by a fused kernel, which stores no scores.
     """
     few = q.shape[-2] <= FEW_TOKENS or not torch.is_grad_enabled()
     if few and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not has_amx():

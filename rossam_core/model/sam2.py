@@ -20,7 +20,7 @@ from rossam_core.model.sam import constants_of
 from rossam_core.model.segmenter import ImageEmbeddings, Points, PromptableSegmenter
 
 STRIDE = 32
-"""Input pixels a token of the last stage is wide, and a window of the first stage: inputs are a multiple of it."""
+"""Width in input pixels of a last-stage token and of a first-stage window: inputs are a multiple of it."""
 DECODED_PIXELS = 2**24
 """Prompts decoded at once times S²: each has a copy of its image's features, 17 MB of them at S = 1024."""
 

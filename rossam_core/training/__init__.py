@@ -1,1 +1,1 @@
-"""How a network is taught: views of frames, losses, recipes, the loop, and the run folder it fills."""
+"""How a network is trained: views of frames, losses, recipes, the loop, and the run folder it fills."""

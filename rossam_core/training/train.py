@@ -179,8 +179,8 @@ def fit(
 
 
 def _accelerator(device: torch.device) -> Accelerator:
-    """The processes that share the run. The device of a process's first run stays accelerate's in all that follow: one
-    process alone does not use it, and may go on with another; several cannot.
+    """The processes that share the run. Accelerate keeps the device of a process's first run. A single process does not
+    use that device here, so a later run may have another one; several processes cannot change it.
     """
     if not is_initialized():
         return Accelerator(cpu=device.type == "cpu")

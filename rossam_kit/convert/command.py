@@ -59,7 +59,7 @@ def convert_command(
     ] = None,
     boxes: Annotated[
         Literal["seg", "hbb", "obb", "mot"] | None,
-        typer.Option(help="boxes of --source sat-mtb: of polygons (default), upright, oriented, of tracks"),
+        typer.Option(help="boxes of sat-mtb: seg of polygons (default), hbb upright, obb oriented, mot of tracks"),
     ] = None,
     clip_oriented: Annotated[
         bool,
@@ -85,12 +85,12 @@ def convert_command(
     jitter: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="moved boxes tried for each box (default 4); 0: fastest, judges masks less well"
+            metavar="N", help="moved boxes predicted to judge each mask (default 4); 0: fastest, judges less well"
         ),
     ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="this machine, or a Ray cluster")] = "local",
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="processes; default: one per processor core, or a GPU")
+        int | None, typer.Option(metavar="N", help="processes; default: one per processor core, or one per GPU")
     ] = None,
     device: opt.Device = None,
     set: opt.Settings,

@@ -36,7 +36,7 @@ def import_command(
         Path | None, typer.Option(metavar="DIR", help="folder of the images, if it was moved since the conversion")
     ] = None,
 ) -> int:
-    """Take corrected masks of an editor back, by track and box, as annotations to train on."""
+    """Import masks corrected in an editor, matched by track and box, as annotations to train on."""
     from rossam_kit.convert import imports
     from rossam_kit.convert.mask_records import Conversion
     from rossam_kit.datasets.coco import write_coco_index
