@@ -343,7 +343,7 @@ def write_mots(conversion: Conversion, folder: str | Path) -> Path:
     for frame in conversion:
         sequence, time = names.time_of[frame.key]
         lengths[sequence] = max(lengths[sequence], time)
-        visible = _label_map(frame, {record.object_id: n for n, record in enumerate(frame.objects, start=1)})
+        visible = painted_labels(frame, {record.object_id: n for n, record in enumerate(frame.objects, start=1)})
         for number, record in enumerate(frame.objects, start=1):
             pixels = visible == number
             if not pixels.any():
@@ -390,7 +390,7 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
         if len(of_video) > MOST_LABELS:
             remedy = "export this video as coco, which has no such bound"
             raise RossamError(f"video {frame.video}", f"has more than {MOST_LABELS} tracks", remedy)
-        label_map = _label_map(frame, of_video)
+        label_map = painted_labels(frame, of_video)
         seen = np.bincount(label_map.ravel(), minlength=len(of_video) + 1)
         for record in frame.objects:
             label, area = of_video[record.object_id], record.area
@@ -401,7 +401,7 @@ def write_label_maps(conversion: Conversion, folder: str | Path) -> Path:
     return folder
 
 
-def _label_map(frame: FrameRecord, labels: Mapping[int, int]) -> np.ndarray:
+def painted_labels(frame: FrameRecord, labels: Mapping[int, int]) -> np.ndarray:
     """uint16 H×W of object id → label, the smaller mask on top."""
     label_map = np.zeros(frame.size_hw, dtype=np.uint16)
     for record in sorted(frame.objects, key=lambda r: -r.area):

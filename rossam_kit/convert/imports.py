@@ -178,7 +178,7 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, Ty
           yaml.YAMLError)  # fmt: skip
 """What reading a damaged file of an editor raises."""
 ONE_OWNER_PER_PIXEL = ("mots", "png")
-"""Formats that do not hold what others hide of a mask: it is taken from the record."""
+"""Formats that do not hold what others hide of a mask: what the export hid is taken from the record."""
 
 
 # --- joining ----------------------------------------------------------------------------------------------------------
@@ -216,9 +216,7 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
     for frame in conversion:
         items = corrected.get(frame.key) or _as_converted(frame)
         items = [item for item in items if item.segmentation is not None]
-        objects, covered = [], np.zeros(frame.size_hw, dtype=bool)
-        for item in items if format in ONE_OWNER_PER_PIXEL else ():
-            covered |= masks.decode(item.segmentation, frame.size_hw)
+        objects, behind = [], _behind(frame, items) if format in ONE_OWNER_PER_PIXEL else (lambda *_: False)
         for record, item in _pairs(frame, items, names):
             if record is None:
                 is_empty = not masks.decode(item.segmentation, frame.size_hw).any()
@@ -226,7 +224,7 @@ def corrected(conversion: Conversion, format: str, place: str | Path | None = No
                     drops.append(Drop(f"{frame.key} new mask", "has no pixel" if is_empty else "has no class"))
                     continue
                 item = item._replace(track=number(frame, item.track))
-            outcome, annotation = _joined(record, item, covered, frame)
+            outcome, annotation = _joined(record, item, behind(record, item), frame)
             outcomes[outcome] += 1
             if annotation is None:
                 gone = "rejected in the review" if format == "review" else f"is not in the corrected {format}"
@@ -312,14 +310,32 @@ def _overlap(records: Sequence[MaskRecord], extents: Sequence[np.ndarray | None]
     return np.nan_to_num(np.array(ious, dtype=float)).reshape(len(records), len(boxes))
 
 
+def _behind(
+    frame: FrameRecord, items: Sequence[Found]
+) -> Callable[[MaskRecord | None, Found | None], np.ndarray | bool]:
+    """A function from a record and its mask to the record's pixels that the export hid and that still have an owner in
+    `items`; none of a record that the export showed and that has no mask any more."""
+    labels = {record.object_id: label for label, record in enumerate(frame.objects, start=1)}
+    shown, covered = exports.painted_labels(frame, labels), np.zeros(frame.size_hw, dtype=bool)
+    for item in items:
+        covered |= masks.decode(item.segmentation, frame.size_hw)
+
+    def behind(record: MaskRecord | None, item: Found | None) -> np.ndarray | bool:
+        if record is None:
+            return False
+        own, visible = record.full(frame.size_hw), shown == labels[record.object_id]
+        return False if item is None and visible.any() else own & ~visible & covered
+
+    return behind
+
+
 def _joined(
-    record: MaskRecord | None, item: Found | None, covered: np.ndarray, frame: FrameRecord
+    record: MaskRecord | None, item: Found | None, behind: np.ndarray | bool, frame: FrameRecord
 ) -> tuple[str, ObjectAnnotation | None]:
-    """What became of a record, and the object; `covered`: pixels whose other owners may hide a part of it."""
+    """What became of a record, and the object; `behind`: pixels of it that the format does not hold."""
     mask = np.zeros(frame.size_hw, dtype=bool) if item is None else masks.decode(item.segmentation, frame.size_hw)
     own = np.zeros(frame.size_hw, dtype=bool) if record is None else record.full(frame.size_hw)
-    if item is not None or not (own & ~covered).any():
-        mask |= own & covered
+    mask |= behind
     if not mask.any() and record is not None:
         return (REMOVED if record.has_mask else WITHOUT_MASK), None
     category = record.category if item is None or item.category is None else item.category

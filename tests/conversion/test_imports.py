@@ -22,6 +22,7 @@ from rossam_kit.convert.convert import ConversionConfig, boxes_only, convert
 from rossam_kit.convert.decisions import Review
 from rossam_kit.datasets.coco import read_coco
 from rossam_kit.datasets.frame_set import FrameSet
+from rossam_kit.experiments.baselines import BoxBaseline
 
 from ..training.tiny_run import tiny_run
 
@@ -202,13 +203,16 @@ def test_decisions_of_the_review_come_back(done):
     ]
 
 
+def of_boxes(boxes, folder, predictor):
+    """A conversion of one frame with ships 1, 2, … in these boxes."""
+    frames = make_frames(folder / "data", 1, 1)
+    objects = [ObjectAnnotation(n, "ship", box) for n, box in enumerate(boxes, start=1)]
+    return convert(predictor, frames.subset([frames[0].with_objects(objects)]), folder / "masks", CONFIG)
+
+
 @pytest.mark.parametrize("format", ["png", "mots"])
 def test_what_others_hide_of_a_mask_is_kept_and_a_removed_mask_is_not(format, tmp_path):
-    frame = make_frames(tmp_path / "data", 1, 1)[0]
-    boxes = {1: (2, 2, 30, 30), 2: (10, 10, 20, 20), 3: (40, 2, 60, 20)}
-    objects = [ObjectAnnotation(n, "ship", box) for n, box in boxes.items()]
-    frames = make_frames(tmp_path / "data", 1, 1).subset([frame.with_objects(objects)])
-    done = convert(Notched(), frames, tmp_path / "masks", CONFIG)
+    done = of_boxes([(2, 2, 30, 30), (10, 10, 20, 20), (40, 2, 60, 20)], tmp_path, Notched())
     path = export(done, format)
     assert imports.corrected(done, format)[1] == {"unchanged": 3}
     if format == "png":
@@ -219,6 +223,68 @@ def test_what_others_hide_of_a_mask_is_kept_and_a_removed_mask_is_not(format, tm
         text = path / "MOTS-train/clip_0/gt/gt.txt"
         text.write_text("".join(line + "\n" for line in text.read_text().splitlines() if line.split()[1] != "3"))
     assert imports.corrected(done, format)[1] == {"unchanged": 2, "removed": 1}
+
+
+def repaint(path, labels, edit):
+    """Applies `edit` to the label map of the one frame of an export as `png` or `mots`."""
+    text = path / "MOTS-train/clip_0/gt/gt.txt"
+    if not text.exists():
+        label_map = cv2.imread(str(path / "001.png"), -1)
+        edit(label_map)
+        cv2.imwrite(str(path / "001.png"), label_map)
+        return
+    label_map = np.zeros(SIZE_HW, np.uint16)
+    for _, track, *_, counts in map(str.split, text.read_text().splitlines()):
+        label_map[masks.decode({"size": list(SIZE_HW), "counts": counts}, SIZE_HW)] = int(track)
+    edit(label_map)
+    found = {n: masks.encode(label_map == n)["counts"] for n in range(1, labels + 1) if (label_map == n).any()}
+    text.write_text("".join(f"1 {n} 1 {SIZE_HW[0]} {SIZE_HW[1]} {counts}\n" for n, counts in found.items()))
+
+
+def put_columns(label_map):
+    label_map[4:14, 10:14] = 2
+
+
+def merge(label_map):
+    label_map[label_map == 1] = 2
+
+
+def erase_second(label_map):
+    label_map[label_map == 2] = 0
+
+
+def second_as_first(label_map):
+    label_map[label_map == 2] = 1
+
+
+def halve(label_map):
+    label_map[4:14, 4:9] = 0
+
+
+APART, NESTED, SAME = [(4, 4, 14, 14), (14, 4, 24, 14)], [(4, 4, 24, 24), (10, 10, 20, 20)], [(4, 4, 14, 14)] * 2
+
+
+@pytest.mark.parametrize("format", ["png", "mots"])
+@pytest.mark.parametrize(
+    ("boxes", "edit", "outcomes", "areas"),
+    [
+        (APART, put_columns, {"corrected": 2}, {1: 60, 2: 140}),
+        (APART, merge, {"removed": 1, "corrected": 1}, {2: 200}),
+        (NESTED, put_columns, {"corrected": 2}, {1: 376, 2: 124}),
+        (NESTED, merge, {"removed": 1, "corrected": 1}, {2: 400}),
+        (NESTED, erase_second, {"corrected": 1, "removed": 1}, {1: 300}),
+        (NESTED, second_as_first, {"unchanged": 1, "removed": 1}, {1: 400}),
+        (SAME, halve, {"corrected": 2}, {1: 50, 2: 50}),
+        (SAME, erase_second, {"removed": 2}, {}),
+    ],
+)
+def test_pixels_given_to_another_object_leave_their_old_owner(format, boxes, edit, outcomes, areas, tmp_path):
+    done = of_boxes(boxes, tmp_path, BoxBaseline())
+    path = export(done, format)
+    assert imports.corrected(done, format)[1] == {"unchanged": 2}
+    repaint(path, len(boxes), edit)
+    (frame,), found = imports.corrected(done, format)
+    assert found == outcomes and {o.object_id: o.mask(SIZE_HW).sum() for o in frame.objects} == areas
 
 
 def test_masks_without_tracks_join_by_box_and_others_are_new(done, tmp_path):
