@@ -102,8 +102,9 @@ def convert_command(
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Convert, export, write the review, and print a summary; returns 1 if no box has a mask."""
     from rossam_kit.cache import exclusive_folder
-    from rossam_kit.convert import editors, exports, geo, geo_exports
+    from rossam_kit.convert import exports, geo, geo_exports
     from rossam_kit.convert.convert import boxes_only, convert
+    from rossam_kit.convert.exporting import export
     from rossam_kit.convert.review import write_review
 
     if geo.is_scene(options.data, options.annotations) and None in (options.data, options.annotations):
@@ -131,10 +132,7 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
                 predictor, frames, options.out, settings, engine=options.engine, workers=workers, progress=bar.update
             )
         review = write_review(conversion, notice=profile.notice if options.data is None else "")
-        written = []
-        for name in formats:
-            place, write = (exports.EXPORTS | editors.EXPORTS | geo_exports.EXPORTS)[name]
-            written.append((name, write(conversion, conversion.folder / place)))
+        written = export(conversion, formats)
     _print_result(conversion, written, review, time.time() - started)
     return 0 if (conversion.table["area"] > 0).any() else 1
 

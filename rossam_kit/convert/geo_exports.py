@@ -44,8 +44,8 @@ def check(frames: FrameSet, formats: Iterable[str]) -> None:
         raise RossamError(raster.path, finding, "use --format gpkg, or assign a code: gdal_edit.py -a_srs EPSG:… FILE")
 
 
-def _scene_masks(conversion: Conversion) -> tuple[Raster, list[MaskRecord], pd.DataFrame]:
-    """The raster, masks in its pixels, and a row of attributes for each. Writes `drops.csv`: boxes without a mask."""
+def _scene_masks(conversion: Conversion, folder: Path) -> tuple[Raster, list[MaskRecord], pd.DataFrame]:
+    """The raster, masks in its pixels, and a row of attributes for each. `folder` gets `drops.csv`."""
     records, corners, drops, raster = [], [], [*conversion.left_out], None
     for frame in conversion:
         raster = raster or Raster.of(frame.image_path)
@@ -54,7 +54,7 @@ def _scene_masks(conversion: Conversion) -> tuple[Raster, list[MaskRecord], pd.D
         corners += [(x, y, x, y)] * len(frame.objects)
         moved = [replace(r, offset_xy=(r.offset_xy[0] + x, r.offset_xy[1] + y)) for r in frame.objects]
         records += [record for record in moved if record.has_mask]
-    write_drops(conversion.folder, drops)
+    write_drops(folder, drops)
     table, class_ids = conversion.table.copy(), {name.lower(): number for number, name in conversion.classes}
     table[["x0", "y0", "x1", "y1"]] += np.array(corners)
     signs = [name for name in ("expected_iou", *quality.SIGNS) if table[name].notna().any()]
@@ -72,7 +72,7 @@ def write_polygons(conversion: Conversion, path: Path, driver: str) -> Path:
     Boxes without a mask are in `drops.csv`, with what else was left out.
     """
     _, pyogrio, shapely = packages()
-    raster, records, rows = _scene_masks(conversion)
+    raster, records, rows = _scene_masks(conversion, path.parent)
     shapes = np.array([_multipolygon(record, raster.outline) for record in records], dtype=object)
     columns = [rows[name].fillna("").astype(object) if rows[name].dtype.kind in "OTU" else rows[name] for name in rows]
     values = [column.to_numpy(object if column.dtype == object else None) for column in columns]
@@ -104,7 +104,7 @@ def write_label_map(conversion: Conversion, path: Path) -> Path:
     in blocks, of which only those with masks take room in the file.
     """
     rasterio = packages()[0]
-    raster, records, rows = _scene_masks(conversion)
+    raster, records, rows = _scene_masks(conversion, path.parent)
     height, width = raster.size_hw
     kind = np.uint16 if len(records) <= MOST_LABELS else np.uint32
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": kind, "nodata": 0}

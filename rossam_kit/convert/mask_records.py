@@ -6,6 +6,7 @@
     images.json           hash of each image, to name what has changed when the conversion is resumed
     shards/000000.gz …    one JSON line per frame, its boxes in the order of the input (gzip)
     records.csv           one row per box: place, status, reason, signs of quality, score; then what was left out
+    exported.json         hashes of exported files, by which those that were changed since are not overwritten
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from rossam_kit.datasets.frame_set import Drop
 from rossam_kit.datasets.images import AS_IT_IS, DatasetReading
 
 MANIFEST, IMAGES, SHARDS, RECORDS = "manifest.json", "images.json", "shards", "records.csv"
+EXPORTED = "exported.json"
 FORMAT = "rossam-masks-4"
 TEXTS = ("video", "category", "status", "reason", "looks", "annotation_id", "place")
 SIDES = ("x0", "y0", "x1", "y1")

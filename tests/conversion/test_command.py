@@ -72,6 +72,25 @@ def test_boxes_of_a_coco_file_become_masks_in_every_format(dataset, tmp_path, ca
         assert (out / name).exists()
 
 
+def test_a_polygon_corrected_in_place_outlives_the_next_conversion(dataset, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["convert", "--source", "coco", "--data", dataset, "--out", out, "--method", "box", "--workers", 1]
+    arguments = [*map(str, arguments), "--format", "labelme"]
+    assert cli.main(arguments) == cli.main(arguments) == 0
+    path = out / "labelme/clip 0/001.json"
+    content = json.loads(path.read_text())
+    assert (path.parent / content["imagePath"]).resolve() == (dataset / "images/clip 0/001.png").resolve()
+    content["shapes"][0]["points"][0] = [1, 1]
+    path.write_text(edited := json.dumps(content))
+    capsys.readouterr()
+    assert cli.main([*arguments, "--format", "coco"]) == 2 and path.read_text() == edited
+    message = capsys.readouterr().err
+    assert f"{path}: was changed since it was exported" in message and "leave --format labelme out" in message
+    assert cli.main([*arguments[:-1], "coco"]) == 0 and path.read_text() == edited and (out / "coco.json").exists()
+    path.unlink()
+    assert cli.main(arguments) == 0 and path.exists()
+
+
 def test_oriented_boxes_of_sat_mtb_and_dota_prompt_and_clip(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROSSAM_CACHE", str(tmp_path / "cache"))
     corners = [[20.0, 6.0], [44.0, 20.0], [36.0, 34.0], [12.0, 20.0]]

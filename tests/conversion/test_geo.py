@@ -15,6 +15,7 @@ from rossam_kit import cli
 from rossam_kit.config import DataConfig
 from rossam_kit.convert import convert as conversion_module
 from rossam_kit.convert import geo, geo_exports
+from rossam_kit.convert.exporting import export
 from rossam_kit.experiments.baselines import BoxBaseline
 
 rasterio = pytest.importorskip("rasterio")
@@ -223,6 +224,20 @@ def test_the_command_converts_a_scene_and_says_in_which_coordinates(tmp_path, mo
         call("--out", tmp_path / "new", "--method", "box", "--pixels")
 
 
+@pytest.mark.parametrize("name", geo_exports.EXPORTS)
+def test_an_edited_export_of_a_scene_is_not_overwritten(name, tmp_path):
+    raster = write_raster(tmp_path / "scene.tif")
+    file = boxes_file(tmp_path / "boxes.gpkg", "EPSG:32633", UTM, "EPSG:4326")
+    done = run(raster, file, tmp_path / "out", formats=())
+    for _ in range(2):
+        written = export(done, geo_exports.EXPORTS)
+    path = dict(written)[name]
+    path.write_bytes(edited := path.read_bytes() + b" ")
+    with pytest.raises(RossamError, match=rf"{path.name}: was changed since it was exported(?s:.)*--format {name} out"):
+        export(done, [name])
+    assert path.read_bytes() == edited and {"drops.csv", "labels.csv"} <= {p.name for p in done.folder.iterdir()}
+
+
 def test_a_raster_without_crs_is_worked_on_in_pixels_and_says_so(tmp_path):
     raster = write_raster(tmp_path / "scene.tif", crs=None, transform=Affine.identity())
     file = write_geojson(tmp_path / "boxes.geojson", [polygon(box, Affine.identity()) for box in BOXES])
@@ -382,4 +397,4 @@ def test_polygons_that_cannot_be_written_are_an_error_that_says_why(name, said, 
     file, write = geo_exports.EXPORTS[name]
     with pytest.raises(RossamError, match=rf"cannot be written: {said}(?s:.)*free some disk space; if"):
         write(conversion, tmp_path / "new" / file)
-    assert not list((tmp_path / "new").iterdir())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["drops.csv"]
