@@ -97,10 +97,9 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
 
 def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
-    import pandas as pd
-
     from rossam_core.model.build import build_base, load_run
     from rossam_core.training.train import fit
+    from rossam_kit.cache import load_table
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.datasets.frame_set import print_drops
     from rossam_kit.datasets.reading import names_in
@@ -130,7 +129,7 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
         if rule == RULE:
             _write_held_out(val, folder / HELD_OUT, _image_folder(options, profile))
         write_drops(folder, drops)
-    before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
+    before = load_table(folder / BEFORE)
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
     log = fit(run_config, folder, train, chosen, on_event=reporter)
