@@ -48,6 +48,14 @@ def evaluate_command(
 
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
+    """Evaluate while no other process works in the folder of results."""
+    from rossam_kit.cache import exclusive_folder
+
+    with exclusive_folder(options.out):
+        return _evaluate(options, overrides)
+
+
+def _evaluate(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Score every object that has a mask, write tables and page, and print the summary."""
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.csv_text import guarded_table

@@ -111,6 +111,8 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
         raise RossamError(
             folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
         )
+    if RUN in names and (missing := sorted({BEFORE, START} - names)):
+        raise RossamError(folder, f"is a run, but lacks {' and '.join(missing)} of `rossam train`", "name a new folder")
     profile, choice = _profile(options, overrides)
     train, val, rule = _frames(options, profile)
     notes = check_split(train, val, is_strict=rule != RULE)

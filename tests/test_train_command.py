@@ -22,7 +22,7 @@ from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed
 from rossam_core.model.build import load_run
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
-from rossam_kit import cli, train_command
+from rossam_kit import cli, evaluate_command, train_command
 from rossam_kit.cache import exclusive_folder
 from rossam_kit.datasets.coco import read_coco, write_coco_index
 from rossam_kit.datasets.images import with_reading
@@ -181,6 +181,25 @@ def test_a_val_file_of_the_user_is_never_replaced(data, small, tmp_path, capsys)
     assert cli.main(train(data, small, tmp_path, "--views", 8, annotations=tmp_path / "train.json")) == 2
     assert "is not what this run holds out" in capsys.readouterr().err
     assert (tmp_path / "val.json").read_bytes() == mine
+
+
+@pytest.mark.parametrize("name", ["before.csv", "start.json"])
+def test_a_run_of_something_else_is_refused(name, data, small, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    assert cli.main(train(data, small, tmp_path / "run", "--val", data / "val.json", "--views", 16)) == 2
+    assert f"is a run, but lacks {name} of `rossam train`" in capsys.readouterr().err
+
+
+def test_an_evaluation_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
+    begun = threading.Event()
+    monkeypatch.setattr(evaluate_command, "_evaluate", lambda *_: begun.set())
+    with exclusive_folder(tmp_path / "scores"):
+        other = threading.Thread(target=evaluate_command.run, args=(SimpleNamespace(out=tmp_path / "scores"), {}))
+        other.start()
+        assert not begun.wait(1)
+    other.join()
+    assert begun.is_set()
 
 
 def test_a_run_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
@@ -369,9 +388,9 @@ def test_names_are_escaped_on_the_page(data, tmp_path):
     content = read_json(data / "val.json")
     content["categories"] = [{**each, "name": "<b>&plane"} for each in content["categories"]]
     (data / "escaped.json").write_text(json.dumps(content))
-    named = ["--annotations", data / "escaped.json", "--data", data / "images", "--method", "box", "--out", tmp_path]
-    assert cli.main(["evaluate", *map(str, named)]) == 0
-    page = (tmp_path / "index.html").read_text()
+    named = ["--annotations", data / "escaped.json", "--data", data / "images", "--method", "box", "--out"]
+    assert cli.main(["evaluate", *map(str, named), str(tmp_path / "scores")]) == 0
+    page = (tmp_path / "scores/index.html").read_text()
     assert "<b>" not in page and "&lt;b&gt;&amp;plane" in page
 
 
