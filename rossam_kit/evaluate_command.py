@@ -43,7 +43,10 @@ def evaluate_command(
     stretch: opt.Stretch = None,
     set: opt.Settings,
 ) -> int:
-    """Score a run or a method on annotated masks. By class and size, with intervals, tables and pictures."""
+    """Score a run or a method on annotated masks. By class and size, with intervals, tables and pictures.
+
+    A run's images are read as those that it was trained on, unless --bands or --stretch is given.
+    """
     return run(opt.Options(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
 
 

@@ -19,7 +19,7 @@ from rossam_core.files import RUN, atomic_path, checkpoint_path, read_json, writ
 from rossam_core.settings import Recipe, TrainedMethod, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
-from rossam_kit.convert.command import profile_of, refuse_without_effect
+from rossam_kit.convert.command import START, profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.progress import duration, track
 
@@ -31,7 +31,7 @@ EXAMPLES = opt.example(
     "rossam train --annotations train.json --val val.json --data IMAGES --views 4000 --out RUN",
     "rossam train --source nwpu-vhr10 --data DIR --out RUN",
 )
-START, BEFORE, HELD_OUT, TRIAL = "start.json", "before.csv", "val.json", "speed_trial"
+BEFORE, HELD_OUT, TRIAL = "before.csv", "val.json", "speed_trial"
 RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
 VALIDATION_OBJECTS = 128
@@ -212,10 +212,11 @@ def _frames(options: opt.Options, profile: config.Profile) -> tuple[FrameSet, Fr
 
     data = profile.data
     if options.val:
-        return *read_annotations(data, options.annotations, options.val), str(options.val)
+        train = read_annotations(data, options.annotations)
+        return train, read_annotations(data, options.val, train[0].reading if len(train) else None), str(options.val)
     if not options.annotations and not (data.source == "coco" and not (data.root / "val.json").exists()):
         return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
-    train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
+    train = read_annotations(data, options.annotations) if options.annotations else load_frames(data, "train")
     return *hold_out(train), RULE
 
 
@@ -271,7 +272,8 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
     training, path = run_config.training, options.out / START
     requested = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
     begun = (options.out / RUN).exists()
-    start = read_json(path) if begun else {"budget": requested, "views": options.views, "validations": VALIDATIONS}
+    new = {"budget": requested, "views": options.views, "validations": VALIDATIONS}
+    start = read_json(path) if begun else new | {"reading": train[0].reading.model_dump(mode="json")}
     if start["budget"] != requested:
         there, now = (" ".join(f"--{key} {value:g}" for key, value in b.items()) for b in (start["budget"], requested))
         finding = f"the run was begun with {there}, not {now}"
@@ -365,7 +367,6 @@ def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, aft
 
 def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
     """Command lines that use the result, quoted for a shell."""
-    images = [f"--{key}={value}" for key in ("bands", "stretch") if (value := getattr(options, key))]
     boxes = [f"--box-convention={options.box_convention}"] if options.box_convention else []
     boxes += [f"--{name}" for name in ("keep-crowd", "skip-bad") if getattr(options, name.replace("-", "_"))]
     scored = ["--annotations", options.val, "--data", profile.data.root, *boxes]
@@ -373,6 +374,6 @@ def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) 
         scored = ["--annotations", options.out / HELD_OUT, "--data", _image_folder(options, profile)]
     elif not options.annotations:
         scored = ["--source", options.source, *(["--data", options.data] if options.data else []), *boxes]
-    evaluate = ["evaluate", "--checkpoint", options.out, *scored, *images, "--out", "SCORES"]
-    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES", *images]
+    evaluate = ["evaluate", "--checkpoint", options.out, *scored, "--out", "SCORES"]
+    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES"]
     return [f"  {shlex.join(['rossam', *map(str, words)])}" for words in (evaluate, [*convert, "--out", "MASKS"])]

@@ -12,20 +12,27 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rossam_core import devices
-from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed
+from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed, write_json
 from rossam_core.model.build import load_run
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
 from rossam_kit import cli, evaluate_command, train_command
+from rossam_kit import options as opt
 from rossam_kit.cache import exclusive_folder
+from rossam_kit.config import OWN_DATA, load_profile
+from rossam_kit.convert import command
+from rossam_kit.convert.mask_records import Conversion
 from rossam_kit.datasets.coco import read_coco, write_coco_index
-from rossam_kit.datasets.images import with_reading
+from rossam_kit.datasets.images import DatasetReading, with_reading
+from rossam_kit.experiments import scoring
 from rossam_kit.report.evaluation_page import page, summarise
 from rossam_kit.train_command import VALIDATIONS, _backbone
 
@@ -218,11 +225,12 @@ def test_minutes_count_the_trial_and_the_scoring_before_and_after(tiny, tmp_path
     monkeypatch.setattr(train_command.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(train_command, "_seconds_per_view", lambda *_: 0.5)
     options = SimpleNamespace(out=tmp_path, views=None, minutes=2)
-    decided = train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {})
+    frames = with_reading(tiny.make_frames(tmp_path / "images", 1))
+    decided = train_command._with_budget(tiny.tiny_run(), options, frames, 10.0, {})
     assert decided.training.samples == (120 - 10 - 6 * 10) / 0.5 and "about 2:00 in all" in capsys.readouterr().out
     clock = iter([0.0, 200.0])
     (tmp_path / "start.json").unlink()
-    assert train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {}).training.samples == 2 * 4
+    assert train_command._with_budget(tiny.tiny_run(), options, frames, 10.0, {}).training.samples == 2 * 4
 
 
 def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(data, small, trained, tmp_path):
@@ -235,6 +243,66 @@ def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(
     settings = {key: value for key, value in small.items() if key.startswith("training.")}
     assert cli.main(train(data, settings, tmp_path / "again", "--views", 8, "--checkpoint", trained)) == 0
     assert read_json(tmp_path / "again" / RUN)["run"]["checkpoint"] == str(trained)
+
+
+@pytest.fixture
+def deep(data, tmp_path):
+    """The same images in 12 bits, those to validate on so dark that 11 would do; one of these is called NA."""
+    (tmp_path / "deep/images").mkdir(parents=True)
+    names = {}
+    for path in sorted((data / "images").glob("*.png")):
+        is_dark = path.stem in ("photo_10", "photo_11")
+        names[path.name] = "NA.png" if path.stem == "photo_11" else path.name
+        pixels = cv2.imread(str(path)).astype(np.uint16) * (8 if is_dark else 16)
+        cv2.imwrite(str(tmp_path / "deep/images" / names[path.name]), pixels)
+    for part in ("train", "val"):
+        content = read_json(data / f"{part}.json")
+        content["images"] = [{**image, "file_name": names[image["file_name"]]} for image in content["images"]]
+        (tmp_path / f"deep/{part}.json").write_text(json.dumps(content))
+    return tmp_path / "deep"
+
+
+@pytest.mark.filterwarnings("ignore::rossam_kit.datasets.images.ImageConversionWarning")
+def test_a_run_is_fed_the_contrast_that_it_was_trained_on(deep, small, tmp_path, monkeypatch, capsys):
+    seen, predict = [], scoring.predict_frames
+
+    def spy(predictor, frames):
+        seen.append({json.dumps(frame.reading.model_dump(mode="json")["limits"]) for frame in frames})
+        return predict(predictor, frames)
+
+    monkeypatch.setattr(scoring, "predict_frames", spy)
+    out, trained = tmp_path / "run", {json.dumps({"uint16": [0.0, 4095.0]})}
+    assert cli.main(train(deep, small, out, "--val", deep / "val.json", "--views", 8)) == 0
+    assert seen == [trained, trained]
+    named = ["--checkpoint", out, "--annotations", deep / "val.json", "--data", deep / "images", "--device", "cpu"]
+    assert cli.main([str(part) for part in ["evaluate", *named, "--out", tmp_path / "scores"]]) == 0
+    more = ["--out", tmp_path / "masks", "--workers", 1, "--jitter", 0]
+    assert cli.main([str(part) for part in ["convert", *named, *more]]) == 0
+    assert seen[2:] == [trained] and "otherwise than in training" not in capsys.readouterr().out
+    assert {frame.reading.limits["uint16"] for frame in Conversion(tmp_path / "masks")} == {(0, 4095)}
+    asked = ["evaluate", *named, "--out", tmp_path / "other", "--stretch", "full"]
+    assert cli.main([str(part) for part in asked]) == 0
+    assert seen[3:] == [{json.dumps({"uint16": [0.0, 2047.0]})}]
+    note = "note: images are read otherwise than in training (bands the first, stretch full, uint16 0 to 4095)\n"
+    assert note in capsys.readouterr().out
+
+
+def test_images_of_8_bits_are_read_as_ever_whatever_the_run_was_trained_on(data, tmp_path, capsys):
+    run, named = tmp_path / "run", {"data.source": "coco", "data.root": str(data / "images")}
+    write_json(run / RUN, {})
+    options = opt.Options(annotations=data / "val.json", checkpoint=str(run))
+    plain = command.frames_of(options, load_profile(OWN_DATA, named))
+    stored = DatasetReading(limits={"uint16": (0, 4095)})
+    for reading in (DatasetReading(), stored):
+        write_json(run / "start.json", {"reading": reading.model_dump(mode="json")})
+        assert command.frames_of(options, load_profile(OWN_DATA, named)).fingerprint() == plain.fingerprint()
+    write_json(run / "start.json", {"reading": DatasetReading(bands=(3, 2, 1)).model_dump(mode="json")})
+    assert command.frames_of(options, load_profile(OWN_DATA, named))[0].reading.bands == (3, 2, 1)
+    assert not capsys.readouterr().out
+    command.frames_of(options, load_profile(OWN_DATA, named | {"data.bands": (3, 2, 1)}))
+    assert not capsys.readouterr().out
+    own = command.frames_of(options, load_profile(OWN_DATA, named | {"data.bands": (1, 2, 3)}))
+    assert own[0].reading.bands == (1, 2, 3) and "(bands 3,2,1, stretch full)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["sam", "hq-sam", "sam2"])
