@@ -26,6 +26,8 @@ from rossam_kit.progress import waiting
 T = TypeVar("T")
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "peft", "scipy", "segment-anything")
 """Packages besides OpenCV, which has several names, whose version may move a number."""
+TEXTS = ("protocol", "video", "category", "size_bin", "status", "mask", "disturbance")
+"""Columns of a table of scores that hold texts, whatever they look like."""
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error)
 """Raised while a damaged file is read; `ValueError` includes `RossamError`."""
 
@@ -126,8 +128,11 @@ def _intact(path: Path, load: Callable[[Path], T], quiet: bool = False) -> T | N
 
 
 def load_table(path: Path) -> pd.DataFrame:
-    """A table of scores from a compressed CSV file."""
-    return pd.read_csv(path, dtype={"video": str, "status": str, "mask": str}, compression="gzip")
+    """A table of scores from a CSV file, compressed where its name ends in `.gz`.
+
+    Only an empty cell is a missing value: a video may be called NA.
+    """
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:

@@ -361,7 +361,7 @@ def _anchor_paths(values: dict, folder: Path) -> None:
 def _set_dotted(values: dict, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for key in parents:
-        group = values.get(key, {})
+        group = {} if values.get(key) is None else values[key]
         if not isinstance(group, dict):
             raise RossamError(f"override {dotted}", f"{key!r} is a value, not a group of keys", "check the dotted key")
         values[key] = values = dict(group)  # a copy: a YAML file may use one group in several places

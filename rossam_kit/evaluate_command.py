@@ -43,11 +43,22 @@ def evaluate_command(
     stretch: opt.Stretch = None,
     set: opt.Settings,
 ) -> int:
-    """Score a run or a method on annotated masks. By class and size, with intervals, tables and pictures."""
+    """Score a run or a method on annotated masks. By class and size, with intervals, tables and pictures.
+
+    A run's images are read as those that it was trained on, unless --bands or --stretch is given.
+    """
     return run(opt.Options(**locals(), profile=str(config.OWN_DATA)), opt.read_settings(set))
 
 
 def run(options: opt.Options, overrides: dict[str, Any]) -> int:
+    """Evaluate while no other process works in the folder of results."""
+    from rossam_kit.cache import exclusive_folder
+
+    with exclusive_folder(options.out):
+        return _evaluate(options, overrides)
+
+
+def _evaluate(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Score every object that has a mask, write tables and page, and print the summary."""
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.csv_text import guarded_table

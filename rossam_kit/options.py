@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
@@ -16,6 +16,8 @@ from rossam_core.settings import Method
 from rossam_kit.config import BoxConvention
 from rossam_kit.datasets.box_conventions import CONVENTIONS
 
+WHOLE = ("model.architecture", "model.sam3_architecture")
+"""Keys of the profile whose value is a group of keys that is replaced as a whole."""
 AnyMethod = Literal[Method, "box", "ellipse", "grabcut"]
 
 Settings = Annotated[
@@ -83,7 +85,7 @@ def example(*lines: str) -> str:
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` texts as profile overrides; paths become absolute.
+    """`KEY=VALUE` texts as profile overrides, a group of keys as its single keys; paths become absolute.
 
     Raises:
         RossamError: no `=`, or a value that is not YAML.
@@ -94,10 +96,19 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign:
             raise RossamError(f"--set {pair}", "has no '='", "write KEY=VALUE, e.g. --set inference.rate=4")
         try:
-            values[key] = _anchored(key, yaml.safe_load(value))
+            values |= {key: _anchored(key, leaf) for key, leaf in _leaves(key, yaml.safe_load(value))}
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a 13th month
             raise RossamError(f"--set {pair}", f"its value is not valid YAML ({error})", "quote it") from error
     return values
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a group of keys; an empty group is a value."""
+    if isinstance(value, dict) and value and key not in WHOLE:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
 
 
 def from_caller(path: str | Path) -> Path:
@@ -106,8 +117,6 @@ def from_caller(path: str | Path) -> Path:
 
 
 def _anchored(key: str, value: Any) -> Any:
-    """The value of a profile key with absolute paths: notebooks run in a folder of their own."""
-    if isinstance(value, dict):
-        return {name: _anchored(f"{key}.{name}", inner) for name, inner in value.items()}
+    """The value of a profile key, absolute where it is a path: notebooks run in a folder of their own."""
     is_path = key == "model.checkpoint" or (key.split(".")[0] in ("data", "datasets") and key.endswith(".root"))
     return str(from_caller(value)) if is_path and isinstance(value, str) and value != "default" else value

@@ -19,7 +19,7 @@ from rossam_core.files import RUN, atomic_path, checkpoint_path, read_json, writ
 from rossam_core.settings import Recipe, TrainedMethod, merged, parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
-from rossam_kit.convert.command import profile_of, refuse_without_effect
+from rossam_kit.convert.command import START, profile_of, refuse_without_effect
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.progress import duration, track
 
@@ -31,7 +31,7 @@ EXAMPLES = opt.example(
     "rossam train --annotations train.json --val val.json --data IMAGES --views 4000 --out RUN",
     "rossam train --source nwpu-vhr10 --data DIR --out RUN",
 )
-START, BEFORE, HELD_OUT, TRIAL = "start.json", "before.csv", "val.json", "speed_trial"
+BEFORE, HELD_OUT, TRIAL = "before.csv", "val.json", "speed_trial"
 RULE = f"every tenth video or image by name, at least one (of a single video, its last tenth); listed in {HELD_OUT}"
 MINUTES = 10.0
 VALIDATION_OBJECTS = 128
@@ -97,10 +97,9 @@ def run(options: opt.Options, overrides: dict[str, Any]) -> int:
 
 def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     """Check the data, fix the budget, train, and print validation IoU before and after and what to do next."""
-    import pandas as pd
-
     from rossam_core.model.build import build_base, load_run
     from rossam_core.training.train import fit
+    from rossam_kit.cache import load_table
     from rossam_kit.convert.exports import write_drops
     from rossam_kit.datasets.frame_set import print_drops
     from rossam_kit.datasets.reading import names_in
@@ -112,6 +111,8 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
         raise RossamError(
             folder, "is not empty, and holds no run of `rossam train`", "name a new folder, or that of one"
         )
+    if RUN in names and (missing := sorted({BEFORE, START} - names)):
+        raise RossamError(folder, f"is a run, but lacks {' and '.join(missing)} of `rossam train`", "name a new folder")
     profile, choice = _profile(options, overrides)
     train, val, rule = _frames(options, profile)
     notes = check_split(train, val, is_strict=rule != RULE)
@@ -130,7 +131,7 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
         if rule == RULE:
             _write_held_out(val, folder / HELD_OUT, _image_folder(options, profile))
         write_drops(folder, drops)
-    before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
+    before = load_table(folder / BEFORE)
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
     log = fit(run_config, folder, train, chosen, on_event=reporter)
@@ -211,10 +212,11 @@ def _frames(options: opt.Options, profile: config.Profile) -> tuple[FrameSet, Fr
 
     data = profile.data
     if options.val:
-        return *read_annotations(data, options.annotations, options.val), str(options.val)
+        train = read_annotations(data, options.annotations)
+        return train, read_annotations(data, options.val, train[0].reading if len(train) else None), str(options.val)
     if not options.annotations and not (data.source == "coco" and not (data.root / "val.json").exists()):
         return *Experiments(profile).training_frames, f"what {data.source} holds out of training"
-    train = read_annotations(data, options.annotations)[0] if options.annotations else load_frames(data, "train")
+    train = read_annotations(data, options.annotations) if options.annotations else load_frames(data, "train")
     return *hold_out(train), RULE
 
 
@@ -270,7 +272,8 @@ def _with_budget(run_config, options: opt.Options, train: FrameSet, validation_s
     training, path = run_config.training, options.out / START
     requested = {"views": options.views} if options.views else {"minutes": options.minutes or MINUTES}
     begun = (options.out / RUN).exists()
-    start = read_json(path) if begun else {"budget": requested, "views": options.views, "validations": VALIDATIONS}
+    new = {"budget": requested, "views": options.views, "validations": VALIDATIONS}
+    start = read_json(path) if begun else new | {"reading": train[0].reading.model_dump(mode="json")}
     if start["budget"] != requested:
         there, now = (" ".join(f"--{key} {value:g}" for key, value in b.items()) for b in (start["budget"], requested))
         finding = f"the run was begun with {there}, not {now}"
@@ -364,7 +367,6 @@ def _print_result(training, validations: pd.DataFrame, before: pd.DataFrame, aft
 
 def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) -> list[str]:
     """Command lines that use the result, quoted for a shell."""
-    images = [f"--{key}={value}" for key in ("bands", "stretch") if (value := getattr(options, key))]
     boxes = [f"--box-convention={options.box_convention}"] if options.box_convention else []
     boxes += [f"--{name}" for name in ("keep-crowd", "skip-bad") if getattr(options, name.replace("-", "_"))]
     scored = ["--annotations", options.val, "--data", profile.data.root, *boxes]
@@ -372,6 +374,6 @@ def _commands(options: opt.Options, is_held_out: bool, profile: config.Profile) 
         scored = ["--annotations", options.out / HELD_OUT, "--data", _image_folder(options, profile)]
     elif not options.annotations:
         scored = ["--source", options.source, *(["--data", options.data] if options.data else []), *boxes]
-    evaluate = ["evaluate", "--checkpoint", options.out, *scored, *images, "--out", "SCORES"]
-    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES", *images]
+    evaluate = ["evaluate", "--checkpoint", options.out, *scored, "--out", "SCORES"]
+    convert = ["convert", "--checkpoint", options.out, "--annotations", "BOXES.json", "--data", "IMAGES"]
     return [f"  {shlex.join(['rossam', *map(str, words)])}" for words in (evaluate, [*convert, "--out", "MASKS"])]

@@ -35,6 +35,17 @@ def test_a_damaged_table_is_computed_again_with_a_warning(tmp_path, damage):
     pd.testing.assert_frame_equal(load_table(path), whole)
 
 
+@pytest.mark.parametrize("name", ["scores.csv.gz", "scores.csv"])
+def test_texts_of_a_table_come_back_as_they_were_written(tmp_path, name):
+    texts = ["NA", "null", "None", "nan", "007", "n/a"]
+    missing = {"category": None, "size_bin": None, "mask": None}
+    columns = {key: [*texts, None if key in missing else "b"] for key in ("video", "category", "size_bin", "mask")}
+    columns["video"][-1] = "b"
+    table = pd.DataFrame({**columns, "status": "NA", "iou": [0.5] * 6 + [None]})
+    table.to_csv(tmp_path / name, index=False)
+    pd.testing.assert_frame_equal(load_table(tmp_path / name), table)
+
+
 def test_those_who_ask_at_the_same_time_wait_for_the_first(tmp_path):
     computed, values = [], []
 

@@ -7,7 +7,9 @@ import pytest
 from rossam_core.errors import RossamError
 from rossam_core.files import cache_dir, write_json, write_text
 from rossam_kit import cli, evaluate_command, train_command
+from rossam_kit.config import OWN_DATA, load_profile
 from rossam_kit.convert import command as convert_command
+from rossam_kit.options import read_settings
 from rossam_kit.report import runner
 
 
@@ -98,6 +100,13 @@ def test_relative_paths_start_where_the_user_stands_for_the_command_line_and_the
     assert cli.main(["run", "--profile", "smoke", "--only", "00", "--report", "report", *sets]) == 2
     assert given["report"] == tmp_path / "report" and given["cache"] == tmp_path / "relcache"
     assert given["data.root"] == str(tmp_path / "data")
-    assert given["model"] == {"checkpoint": str(tmp_path / "w.pth")}
-    assert given["datasets"]["isaid"]["root"] == str(tmp_path / "patches")
-    assert given["datasets.viso"]["root"] == str(tmp_path / "clips")
+    assert given["model.checkpoint"] == str(tmp_path / "w.pth")
+    assert given["datasets.isaid.root"] == str(tmp_path / "patches")
+    assert given["datasets.viso.root"] == str(tmp_path / "clips")
+
+
+def test_a_group_of_settings_is_read_as_its_single_keys():
+    texts = ["training={samples: 50, loss: {points: 64}}", "training.samples=40", "model={architecture: {depth: 2}}"]
+    expected = {"training.samples": 40, "training.loss.points": 64, "model.architecture": {"depth": 2}, "datasets": {}}
+    assert read_settings([*texts, "datasets={}"]) == expected
+    assert load_profile(OWN_DATA, read_settings(["inference={rate: 4}"])).inference.growth == "context"

@@ -12,20 +12,27 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rossam_core import devices
-from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed
+from rossam_core.files import RUN, checkpoint_path, read_json, read_sealed, write_json
 from rossam_core.model.build import load_run
 from rossam_core.training import run_folder as runs
 from rossam_core.training.recipes import recipe
-from rossam_kit import cli, train_command
+from rossam_kit import cli, evaluate_command, train_command
+from rossam_kit import options as opt
 from rossam_kit.cache import exclusive_folder
+from rossam_kit.config import OWN_DATA, load_profile
+from rossam_kit.convert import command
+from rossam_kit.convert.mask_records import Conversion
 from rossam_kit.datasets.coco import read_coco, write_coco_index
-from rossam_kit.datasets.images import with_reading
+from rossam_kit.datasets.images import DatasetReading, with_reading
+from rossam_kit.experiments import scoring
 from rossam_kit.report.evaluation_page import page, summarise
 from rossam_kit.train_command import VALIDATIONS, _backbone
 
@@ -183,6 +190,25 @@ def test_a_val_file_of_the_user_is_never_replaced(data, small, tmp_path, capsys)
     assert (tmp_path / "val.json").read_bytes() == mine
 
 
+@pytest.mark.parametrize("name", ["before.csv", "start.json"])
+def test_a_run_of_something_else_is_refused(name, data, small, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    assert cli.main(train(data, small, tmp_path / "run", "--val", data / "val.json", "--views", 16)) == 2
+    assert f"is a run, but lacks {name} of `rossam train`" in capsys.readouterr().err
+
+
+def test_an_evaluation_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
+    begun = threading.Event()
+    monkeypatch.setattr(evaluate_command, "_evaluate", lambda *_: begun.set())
+    with exclusive_folder(tmp_path / "scores"):
+        other = threading.Thread(target=evaluate_command.run, args=(SimpleNamespace(out=tmp_path / "scores"), {}))
+        other.start()
+        assert not begun.wait(1)
+    other.join()
+    assert begun.is_set()
+
+
 def test_a_run_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
     begun = threading.Event()
     monkeypatch.setattr(train_command, "_train", lambda *_: begun.set())
@@ -199,11 +225,12 @@ def test_minutes_count_the_trial_and_the_scoring_before_and_after(tiny, tmp_path
     monkeypatch.setattr(train_command.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(train_command, "_seconds_per_view", lambda *_: 0.5)
     options = SimpleNamespace(out=tmp_path, views=None, minutes=2)
-    decided = train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {})
+    frames = with_reading(tiny.make_frames(tmp_path / "images", 1))
+    decided = train_command._with_budget(tiny.tiny_run(), options, frames, 10.0, {})
     assert decided.training.samples == (120 - 10 - 6 * 10) / 0.5 and "about 2:00 in all" in capsys.readouterr().out
     clock = iter([0.0, 200.0])
     (tmp_path / "start.json").unlink()
-    assert train_command._with_budget(tiny.tiny_run(), options, [], 10.0, {}).training.samples == 2 * 4
+    assert train_command._with_budget(tiny.tiny_run(), options, frames, 10.0, {}).training.samples == 2 * 4
 
 
 def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(data, small, trained, tmp_path):
@@ -216,6 +243,66 @@ def test_the_result_converts_in_the_windows_it_was_trained_for_and_trains_again(
     settings = {key: value for key, value in small.items() if key.startswith("training.")}
     assert cli.main(train(data, settings, tmp_path / "again", "--views", 8, "--checkpoint", trained)) == 0
     assert read_json(tmp_path / "again" / RUN)["run"]["checkpoint"] == str(trained)
+
+
+@pytest.fixture
+def deep(data, tmp_path):
+    """The same images in 12 bits, those to validate on so dark that 11 would do; one of these is called NA."""
+    (tmp_path / "deep/images").mkdir(parents=True)
+    names = {}
+    for path in sorted((data / "images").glob("*.png")):
+        is_dark = path.stem in ("photo_10", "photo_11")
+        names[path.name] = "NA.png" if path.stem == "photo_11" else path.name
+        pixels = cv2.imread(str(path)).astype(np.uint16) * (8 if is_dark else 16)
+        cv2.imwrite(str(tmp_path / "deep/images" / names[path.name]), pixels)
+    for part in ("train", "val"):
+        content = read_json(data / f"{part}.json")
+        content["images"] = [{**image, "file_name": names[image["file_name"]]} for image in content["images"]]
+        (tmp_path / f"deep/{part}.json").write_text(json.dumps(content))
+    return tmp_path / "deep"
+
+
+@pytest.mark.filterwarnings("ignore::rossam_kit.datasets.images.ImageConversionWarning")
+def test_a_run_is_fed_the_contrast_that_it_was_trained_on(deep, small, tmp_path, monkeypatch, capsys):
+    seen, predict = [], scoring.predict_frames
+
+    def spy(predictor, frames):
+        seen.append({json.dumps(frame.reading.model_dump(mode="json")["limits"]) for frame in frames})
+        return predict(predictor, frames)
+
+    monkeypatch.setattr(scoring, "predict_frames", spy)
+    out, trained = tmp_path / "run", {json.dumps({"uint16": [0.0, 4095.0]})}
+    assert cli.main(train(deep, small, out, "--val", deep / "val.json", "--views", 8)) == 0
+    assert seen == [trained, trained]
+    named = ["--checkpoint", out, "--annotations", deep / "val.json", "--data", deep / "images", "--device", "cpu"]
+    assert cli.main([str(part) for part in ["evaluate", *named, "--out", tmp_path / "scores"]]) == 0
+    more = ["--out", tmp_path / "masks", "--workers", 1, "--jitter", 0]
+    assert cli.main([str(part) for part in ["convert", *named, *more]]) == 0
+    assert seen[2:] == [trained] and "otherwise than in training" not in capsys.readouterr().out
+    assert {frame.reading.limits["uint16"] for frame in Conversion(tmp_path / "masks")} == {(0, 4095)}
+    asked = ["evaluate", *named, "--out", tmp_path / "other", "--stretch", "full"]
+    assert cli.main([str(part) for part in asked]) == 0
+    assert seen[3:] == [{json.dumps({"uint16": [0.0, 2047.0]})}]
+    note = "note: images are read otherwise than in training (bands the first, stretch full, uint16 0 to 4095)\n"
+    assert note in capsys.readouterr().out
+
+
+def test_images_of_8_bits_are_read_as_ever_whatever_the_run_was_trained_on(data, tmp_path, capsys):
+    run, named = tmp_path / "run", {"data.source": "coco", "data.root": str(data / "images")}
+    write_json(run / RUN, {})
+    options = opt.Options(annotations=data / "val.json", checkpoint=str(run))
+    plain = command.frames_of(options, load_profile(OWN_DATA, named))
+    stored = DatasetReading(limits={"uint16": (0, 4095)})
+    for reading in (DatasetReading(), stored):
+        write_json(run / "start.json", {"reading": reading.model_dump(mode="json")})
+        assert command.frames_of(options, load_profile(OWN_DATA, named)).fingerprint() == plain.fingerprint()
+    write_json(run / "start.json", {"reading": DatasetReading(bands=(3, 2, 1)).model_dump(mode="json")})
+    assert command.frames_of(options, load_profile(OWN_DATA, named))[0].reading.bands == (3, 2, 1)
+    assert not capsys.readouterr().out
+    command.frames_of(options, load_profile(OWN_DATA, named | {"data.bands": (3, 2, 1)}))
+    assert not capsys.readouterr().out
+    own = command.frames_of(options, load_profile(OWN_DATA, named | {"data.bands": (1, 2, 3)}))
+    assert own[0].reading.bands == (1, 2, 3) and "(bands 3,2,1, stretch full)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["sam", "hq-sam", "sam2"])
@@ -236,6 +323,9 @@ def test_other_methods_train_their_decoder(method, data, small, tmp_path):
         (["--views", "8", "--minutes", "2"], "are two budgets"),
         (["--minutes", "0"], "--minutes: expected more than 0"),
         (["--set", "training.samples=8"], "use --views"),
+        (["--set", "training={samples: 8}"], "--set training.samples: use --views"),
+        (["--set", "data={limit_frames: 1}"], "data.limit_frames: has no effect with --annotations"),
+        (["--set", "model={sam2_backbone: hiera_t}"], "--set model.sam2_backbone: use --backbone"),
         (["--set", "training.validation_objects=0"], "is 0, expected a number of 1 or more"),
         (["--set", "training.validation_objects=null"], "is None, expected a number of 1 or more"),
         (["--set", "seeds=[1]"], "--set seeds: has no effect here"),
@@ -366,9 +456,9 @@ def test_names_are_escaped_on_the_page(data, tmp_path):
     content = read_json(data / "val.json")
     content["categories"] = [{**each, "name": "<b>&plane"} for each in content["categories"]]
     (data / "escaped.json").write_text(json.dumps(content))
-    named = ["--annotations", data / "escaped.json", "--data", data / "images", "--method", "box", "--out", tmp_path]
-    assert cli.main(["evaluate", *map(str, named)]) == 0
-    page = (tmp_path / "index.html").read_text()
+    named = ["--annotations", data / "escaped.json", "--data", data / "images", "--method", "box", "--out"]
+    assert cli.main(["evaluate", *map(str, named), str(tmp_path / "scores")]) == 0
+    page = (tmp_path / "scores/index.html").read_text()
     assert "<b>" not in page and "&lt;b&gt;&amp;plane" in page
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from rossam_core.files import write_json, write_text
+from rossam_kit.cache import load_table
 from rossam_kit.config import SyntheticConfig, load_profile
 from rossam_kit.convert import quality
 from rossam_kit.convert.command import predictor_of
@@ -40,7 +41,7 @@ def measured(name: str, frames: FrameSet, objects: int, work: Path) -> pd.DataFr
         chosen = some_objects(frames, objects)
         made = convert(predictor_of("hq-sam", profile), boxes_only(chosen), work / name)
         quality.with_true_iou(made, chosen).assign(data=name.split()[0]).to_csv(path, index=False)
-    return pd.read_csv(path, dtype={"video": str})
+    return load_table(path)
 
 
 def some_objects(frames: FrameSet, objects: int) -> FrameSet:

@@ -93,7 +93,10 @@ def augment(
 
 
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, inference: InferenceConfig) -> int:
-    """Frame pixels that inference shows of an object, in a window of its own."""
+    """Frame pixels that inference shows of an object, in a window of its own; the whole frame's longer side in the
+    mode `direct` (of a frame that SAM2 stretches to a square, the shorter side fills less of the view)."""
+    if inference.mode == "direct":
+        return max(size_hw)
     x0, y0, x1, y1 = pixel_hulls(box_xyxy, size_hw)[0]
     return int(window_sides(max(x1 - x0, y1 - y0), round(size / inference.rate), size_hw, inference))
 

@@ -15,7 +15,7 @@ import typer
 from tqdm.auto import tqdm
 
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import cache_dir, is_run
+from rossam_core.files import cache_dir, is_run, read_json
 from rossam_core.settings import parse_config
 from rossam_kit import config
 from rossam_kit import options as opt
@@ -29,6 +29,8 @@ Format = StrEnum("Format", {name: name for name in (*FORMATS, *SCENE_FORMATS)})
 READ_GROUPS = ("data", "model", "inference", "device", "notice")
 """Groups of a profile that move a mask."""
 WORST = 5
+START = "start.json"
+"""Of the folder of a run of `rossam train`: how it was begun, and how its images were read."""
 
 
 EXAMPLES = opt.example(
@@ -95,7 +97,10 @@ def convert_command(
     device: opt.Device = None,
     set: opt.Settings,
 ) -> int:
-    """Make a mask for every box of a dataset. An interrupted conversion resumes."""
+    """Make a mask for every box of a dataset. An interrupted conversion resumes.
+
+    With a run, images are read as those that it was trained on, unless --bands or --stretch is given.
+    """
     return run(opt.Options(**locals()), opt.read_settings(set))
 
 
@@ -191,12 +196,30 @@ def frames_of(options: opt.Options, profile: config.Profile) -> FrameSet:
     """The frames that the options name, at most `--limit` of them; the others are in the drop log."""
     from rossam_kit.datasets.loading import load_frames, read_annotations, scored_split
 
-    data = profile.data
+    data, shown = profile.data, _shown(options, profile)
     if options.annotations:
-        (frames,) = read_annotations(data, options.annotations)
+        frames = read_annotations(data, options.annotations, shown)
     else:
-        frames = load_frames(data, options.split or scored_split(data), cache_dir())
+        frames = load_frames(data, options.split or scored_split(data), cache_dir(), shown)
     return _limited(frames, options)
+
+
+def _shown(options: opt.Options, profile: config.Profile) -> config.ImageOptions:
+    """Bands and stretch: those given, else with a run of `rossam train` those of its training images."""
+    from rossam_kit.datasets.images import DatasetReading
+
+    start = Path(options.checkpoint).expanduser() / START if _names_run(options.checkpoint) else None
+    stored = read_json(start).get("reading") if start is not None and start.is_file() else None
+    if stored is None:
+        return profile.data
+    trained = parse_config(DatasetReading, stored, where=start)
+    if not profile.data.model_fields_set & {"bands", "stretch"}:
+        return trained
+    if trained.limits or (profile.data.bands, profile.data.stretch) != (trained.bands, trained.stretch):
+        bands = ",".join(map(str, trained.bands or ())) or "the first"
+        limits = "".join(f", {dtype} {low:g} to {high:g}" for dtype, (low, high) in trained.limits.items())
+        print(f"note: images are read otherwise than in training (bands {bands}, stretch {trained.stretch}{limits})")
+    return profile.data
 
 
 def _limited(frames: FrameSet, options: opt.Options) -> FrameSet:
@@ -216,9 +239,11 @@ def _frames(options: opt.Options, profile: config.Profile) -> FrameSet:
 
     data, annotations = profile.data, options.annotations
     if is_scene(options.data, annotations):
-        frames = read_scene(options.data, annotations, data, pixels=options.pixels, class_field=options.class_field)
+        about = {"pixels": options.pixels, "class_field": options.class_field, "shown": _shown(options, profile)}
+        frames = read_scene(options.data, annotations, data, **about)
     elif options.boxes:
-        frames = with_reading(read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes), data)
+        frames = read_sat_mtb(root_of(data), options.split or scored_split(data), options.boxes)
+        frames = with_reading(frames, _shown(options, profile))
     else:
         return frames_of(options, profile)
     return _limited(frames, options)

@@ -24,7 +24,7 @@ from rossam_core.errors import RossamError
 from rossam_core.files import read_json, sha256_of, stable_hash
 from rossam_core.inference.windows import pixel_hulls
 from rossam_core.records import Frame, ObjectAnnotation
-from rossam_kit.config import DataConfig
+from rossam_kit.config import DataConfig, ImageOptions
 from rossam_kit.datasets.coco import TRACK_KEYS, read_coco
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.image_sources import INSTALL_GEO, open_image
@@ -151,6 +151,7 @@ def read_scene(
     *,
     pixels: bool = False,
     class_field: str | None = None,
+    shown: ImageOptions | None = None,
 ) -> FrameSet:
     """Tiles of a raster around the boxes of an annotation file.
 
@@ -164,6 +165,7 @@ def read_scene(
         pixels: coordinates are columns and rows. Without, a GeoJSON that states no CRS is in degrees (RFC 7946), or in
             pixels where the raster has no CRS or the numbers are no degrees.
         class_field: attribute that holds the class; None = the first there is of `CLASS_FIELDS`, else all are `object`.
+        shown: bands and stretch instead of those of `data`.
 
     Returns:
         One frame per tile: boxes in the tile's pixels, `reading.window` its place. `attributes["boxes_in"]` of frames
@@ -182,7 +184,7 @@ def read_scene(
         frame, drops, classes = frames[0], frames.drops, frames.classes
     else:
         frame, drops, classes = _read_features(raster, annotations, pixels, class_field)
-    reading = resolve_reading(data, [raster.path])
+    reading = resolve_reading(shown or data, [raster.path])
     source = {"file_name": raster.path.name}
     if raster.parts:
         source["parts"] = stable_hash([[file.name, sha256_of(file)] for file in raster.parts])

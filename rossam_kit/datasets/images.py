@@ -150,11 +150,13 @@ def resolve_reading(
 
     8-bit images are not decoded for `full`, and nothing is for given limits. What is decoded is remembered in the
     cache folder as long as the files do not change. A file that cannot be read is passed over: reading it says why.
+    Limits that `options` has are kept.
 
     Raises:
         RossamError: an image has no band of a number that is asked for.
     """
     reading = DatasetReading(bands=options.bands, stretch=options.stretch)
+    known = options.limits if isinstance(options, DatasetReading) else {}
     groups: dict[str, list[Path]] = {}
     stated: dict[str, int] = {}
     for path in sorted(set(map(Path, paths))):
@@ -169,7 +171,10 @@ def resolve_reading(
                 continue
             groups.setdefault(dtype, []).append(path)
             stated[dtype] = max(stated.get(dtype, 0), image.bits or 0)
-    limits = {dtype: _cached_limits(reading, dtype, stated[dtype], members, cache) for dtype, members in groups.items()}
+    limits = {
+        dtype: known.get(dtype) or _cached_limits(reading, dtype, stated[dtype], members, cache)
+        for dtype, members in groups.items()
+    }
     return reading.model_copy(update={"limits": limits})
 
 

@@ -49,29 +49,30 @@ COCO_OPTIONS = ("box_convention", "keep_crowd", "skip_bad")
 """Fields of a `DataConfig` that are about one's own COCO file."""
 
 
-def load_frames(data: DataConfig, split: Split, cache: Path | None = None) -> FrameSet:
+def load_frames(
+    data: DataConfig, split: Split, cache: Path | None = None, shown: ImageOptions | None = None
+) -> FrameSet:
     """Frames of one split, generated once or read where they lie.
 
-    Bands and stretch are those of `data`, and the stretch is the same for all splits.
+    Bands and stretch are those of `shown` (None: of `data`), and the stretch is the same for all splits.
     Sources without a split of that name raise `RossamError`: nothing is tested on what it was trained on.
     """
     frames = _read_split(data, split, cache)
-    is_default = ImageOptions(bands=data.bands, stretch=data.stretch) == ImageOptions()
+    shown = shown or data
+    is_default = ImageOptions(bands=shown.bands, stretch=shown.stretch) == ImageOptions()
     if not is_default or any(frame.reading != AS_IT_IS for frame in frames):
         paths = [frame.image_path for frame in frames]
         for other in SPLITS[data.source]:
             with contextlib.suppress(RossamError):  # one's own data need not have every split
                 paths += [frame.image_path for frame in _read_split(data, other, cache) if other != split]
-        frames = with_reading(frames, data, paths, cache)
+        frames = with_reading(frames, shown, paths, cache)
     return _limit(frames, data.limit_frames)
 
 
-def read_annotations(data: DataConfig, *files: Path) -> list[FrameSet]:
-    """COCO files anywhere, with the images in `data.root`; the stretch is the same for all of them."""
+def read_annotations(data: DataConfig, file: Path, shown: ImageOptions | None = None) -> FrameSet:
+    """A COCO file anywhere, with the images in `data.root`; bands and stretch as those of `load_frames`."""
     options = {key: getattr(data, key) for key in COCO_OPTIONS}
-    sets = [read_coco(file, data.root, name=file.stem, **options) for file in files]
-    paths = [frame.image_path for frames in sets for frame in frames]
-    return [with_reading(frames, data, paths) for frames in sets]
+    return with_reading(read_coco(file, data.root, name=file.stem, **options), shown or data)
 
 
 def _read_split(data: DataConfig, split: Split, cache: Path | None) -> FrameSet:

@@ -259,7 +259,7 @@ def test_bands_and_stretch_hold_for_masks_review_and_exported_images(dataset, tm
             ["--method", "box", "--set", "data.root=elsewhere"],
             "--set data.root: has no effect: data.source is synthetic",
         ),
-        (["--method", "box", "--set", "data.sample={fraction: 0.5}"], "data.sample: has no effect"),
+        (["--method", "box", "--set", "data.sample={fraction: 0.5}"], "data.sample.fraction: has no effect"),
         (["--method", "box", "--data", "elsewhere"], "--data elsewhere: has no effect(.|\n)*--source"),
         (["--method", "box", "--annotations", "a.json", "--split", "val"], "--split: has no effect with --annotations"),
         (["--method", "box", "--annotations", "a.json", "--source", "viso"], "--source: has no effect with"),

@@ -16,6 +16,7 @@ from rossam_kit.config import DataConfig
 from rossam_kit.convert import convert as conversion_module
 from rossam_kit.convert import geo, geo_exports
 from rossam_kit.convert.exporting import export
+from rossam_kit.datasets.images import DatasetReading
 from rossam_kit.experiments.baselines import BoxBaseline
 
 rasterio = pytest.importorskip("rasterio")
@@ -189,6 +190,14 @@ def test_a_vrt_is_read_like_the_file_it_is_made_of(tmp_path, dtype, data_type):
     raster.unlink()
     with pytest.raises(RossamError, match=r"scene\.vrt: cannot be read"):
         of_vrt.image()
+
+
+def test_tiles_are_read_by_the_limits_of_another_reading(tmp_path):
+    raster = write_raster(tmp_path / "scene.tif", dtype="uint16")
+    file = boxes_file(tmp_path / "boxes.geojson", "EPSG:32633", UTM, "EPSG:4326")
+    shown = DatasetReading(bands=(3, 2, 1), limits={"uint16": (0, 300)})
+    tile = geo.read_scene(raster, file, shown=shown)[0]
+    assert (tile.reading.bands, tile.reading.limits) == (shown.bands, shown.limits)
 
 
 def test_a_vrt_whose_source_changes_is_another_input(tmp_path):

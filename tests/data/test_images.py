@@ -16,6 +16,7 @@ from rossam_kit.config import DataConfig, ImageOptions
 from rossam_kit.datasets import image_sources, images
 from rossam_kit.datasets.coco import read_coco, read_coco_index, write_coco_index
 from rossam_kit.datasets.images import (
+    DatasetReading,
     ImageConversionWarning,
     image_size_hw,
     read_image,
@@ -329,6 +330,16 @@ def test_all_splits_of_a_dataset_have_one_stretch(video, tmp_path):
     for split, chosen in (("train", slice(0, 1)), ("test", slice(1, 3))):
         frames = load_frames(DataConfig(source="coco", root=folder), split, tmp_path / "cache")
         np.testing.assert_array_equal(pixels_of(frames), scaled(values[chosen], 0, 4095))
+
+
+def test_limits_that_are_known_are_kept_and_those_of_other_dtypes_resolved(video, tmp_path):
+    folder, values = video
+    data, known = DataConfig(source="coco", root=folder), {"uint16": (0.0, 8191.0), "float32": (0.0, 1.0)}
+    frames = load_frames(data, "test", tmp_path / "cache", DatasetReading(bands=(1,), limits=known))
+    assert frames[0].reading == DatasetReading(bands=(1,), limits={"uint16": (0, 8191)})
+    np.testing.assert_array_equal(pixels_of(frames), scaled(values, 0, 8191))
+    other = load_frames(data, "test", tmp_path / "cache", DatasetReading(limits={"float32": (0, 1)}))
+    assert other[0].reading.limits == {"uint16": (0, 4095)}
 
 
 def test_the_fingerprint_moves_with_bands_and_stretch(video, tmp_path):

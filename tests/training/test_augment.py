@@ -261,6 +261,14 @@ def test_a_scale_of_one_window_shows_the_object_as_inference_does(noise, make_fr
         np.testing.assert_allclose(matrix[:, :2], np.eye(2) * 128 / side)
 
 
+def test_a_scale_of_one_window_shows_the_whole_frame_where_inference_does(noise, make_frame):
+    frame = make_frame(noise, [rectangle(1, 20.0, 30.0, 30.0, 40.0)])
+    config, inference = AugmentConfig(scale=(1, 1), scale_of="window", rotation=False), InferenceConfig(mode="direct")
+    (window,) = plan(frame.boxes_xyxy, frame.size_hw, 128, inference)
+    matrix = draw_matrix(frame, 128, config, np.random.default_rng(3), inference)
+    np.testing.assert_allclose(matrix, [[window.scale_xy[0], 0, 0], [0, window.scale_xy[0], 0]])
+
+
 def test_the_part_of_a_box_outside_the_frame_widens_no_window():
     inference, half_outside = InferenceConfig(rate=2, growth="context"), np.array([-300, 0, 300, 20])
     (window,) = plan(half_outside[None], (400, 400), 256, inference)
