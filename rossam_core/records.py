@@ -20,6 +20,8 @@ from rossam_core.files import sha256_of, stable_hash
 from rossam_core.settings import Config
 
 Box = tuple[float, float, float, float]
+PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What Pillow may open: others it would decode by a program of the system (EPS by Ghostscript). MPO is a JPEG."""
 
 
 class ImageReading(Config):
@@ -28,7 +30,7 @@ class ImageReading(Config):
     def read(self, path: Path) -> np.ndarray:
         """uint8 H×W×3, RGB, in stored pixel order; `RossamError` where the file is no 8-bit image."""
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=PILLOW_FORMATS) as image:
                 if image.mode in ("RGB", "L", "P"):
                     return np.asarray(image.convert("RGB"))
                 finding = f"has the mode {image.mode}, expected 8-bit RGB, gray or palette"

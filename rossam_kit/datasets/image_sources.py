@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from rossam_core.records import PILLOW_FORMATS
 
 from rossam_core.errors import RossamError
 from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
@@ -163,7 +164,7 @@ def _decoding(path: Path, finding: str) -> Iterator[None]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         remedy = "save it as a tiled GeoTIFF, which is read in windows: `gdal_translate -co TILED=YES IN OUT.tif`"
         raise RossamError(path, f"is too large to decode at once ({error})", remedy) from error
