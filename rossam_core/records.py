@@ -40,6 +40,10 @@ class ImageReading(Config):
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
 
+    def files(self, path: Path) -> list[Path]:
+        """All files that the pixels of an image come from, that at `path` first."""
+        return [path]
+
     def as_entry(self) -> dict[str, Any]:
         """`{"reading": …}` to be stored with a frame; empty for the default."""
         values = self.model_dump(mode="json", exclude_defaults=True)
@@ -97,6 +101,10 @@ class Frame:
         """uint8 H×W×3, RGB."""
         return self.reading.read(self.image_path)
 
+    def image_hash(self) -> str:
+        """Hash of the bytes of all files that the image comes from."""
+        return "+".join(sha256_of(file) for file in self.reading.files(self.image_path))
+
     @property
     def boxes_xyxy(self) -> np.ndarray:
         """float64 N×4, in the order of `objects`."""
@@ -111,7 +119,7 @@ def fingerprint(frames: Iterable[Frame]) -> str:
     """Hash of everything that may change a score: keys, sizes, boxes, masks, the images' bytes and their reading."""
     return stable_hash(
         [
-            [f.dataset, f.key, f.size_hw, sha256_of(f.image_path), f.reading.model_dump(mode="json")]
+            [f.dataset, f.key, f.size_hw, f.image_hash(), f.reading.model_dump(mode="json")]
             + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
             for f in frames
         ]

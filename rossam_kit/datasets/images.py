@@ -44,6 +44,7 @@ from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ImageSource, open_image
 from rossam_kit.datasets.tiff import Window
+from rossam_kit.datasets.vrt import files_of
 
 BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
 """Of sensors; beyond, every number of bits counts as one."""
@@ -74,6 +75,10 @@ class DatasetReading(ImageOptions, ImageReading):
         return read_image(path, self)
 
     @classmethod
+    def files(self, path: Path) -> list[Path]:
+        """The file, what a virtual raster is made of, and the mask beside each."""
+        return files_of(path)
+
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
         """The reading of an entry that `as_entry` was merged into."""
         values = entry.get("reading")
@@ -174,7 +179,8 @@ def resolve_reading(
 
 
 def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
-    states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    files = [file for path in paths for file in files_of(path)]
+    states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
 
     def compute() -> Limits:
