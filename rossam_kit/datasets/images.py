@@ -15,8 +15,8 @@ Decisions, each covered by a test:
 * Stretch: values from `low` to `high` become 0 to 255, what is beyond is clipped. Both are determined once for all
   images of a dataset (`resolve_reading`) and for all bands together, so neither gain nor colour changes between
   frames. `full`, for 8-bit images the identity, is
-  - for integers, 0 to the full scale of the bit depth: the one the file states, else the smallest of 8, 10, 11, 12,
-    14, 16 or more bits that holds the dataset's largest value; minimum to maximum where values are negative;
+  - for integers, 0 to the full scale of the bit depth: the smallest of 8, 10, 11, 12, 14, 16 or more bits that holds
+    the dataset's largest value, and at least the one that a file states; minimum to maximum where values are negative;
   - for floats, 0 to 1 or 0 to 255 where all values lie within, else minimum to maximum.
 * Missing pixels (tag GDAL_NODATA, or an internal mask) become black, and count in no statistics. In 8 bits a pixel is
   missing where all its bands have the value, since 0 and 255 are common in single bands.
@@ -181,7 +181,8 @@ def resolve_reading(
 def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
     files = [file for path in paths for file in files_of(path)]
     states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
+    stated = bits and f"at least {bits}"
+    key = stable_hash([reading.model_dump(mode="json"), dtype, stated, BIT_DEPTHS, SAMPLE, states])[:20]
 
     def compute() -> Limits:
         values: list[np.ndarray] = []
@@ -227,8 +228,8 @@ def _limits_of(parts: list[np.ndarray], reading: DatasetReading, dtype: np.dtype
     if low >= 0 and dtype.kind == "f":
         low, high = next(((0, top) for top in (1, 255) if high <= top), (low, high))
     elif low >= 0:
-        depth = bits or next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
-        low, high = 0, 2**depth - 1
+        depth = next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
+        low, high = 0, 2 ** max(bits, depth) - 1
     return float(low), float(high)
 
 
