@@ -26,6 +26,7 @@ Decisions, each covered by a test:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ from rossam_kit.cache import cached
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ImageSource, open_image
-from rossam_kit.datasets.tiff import Window
+from rossam_kit.datasets.tiff import Pixels, Window
 from rossam_kit.datasets.vrt import files_of
 
 BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
@@ -74,11 +75,11 @@ class DatasetReading(ImageOptions, ImageReading):
         """See `read_image`."""
         return read_image(path, self)
 
-    @classmethod
     def files(self, path: Path) -> list[Path]:
         """The file, what a virtual raster is made of, and the mask beside each."""
         return files_of(path)
 
+    @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
         """The reading of an entry that `as_entry` was merged into."""
         values = entry.get("reading")
@@ -259,8 +260,7 @@ def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.nd
     limits = _limits(source, reading)
     result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
     lost = transparent = partial = 0
-    for block in _blocks(window, source.block_rows):
-        values, missing, stored_alpha = source.read(block, bands, alpha)
+    for (left, top, right, bottom), (values, missing, stored_alpha) in _pieces(source, window, bands, alpha):
         opacity = _opacity(stored_alpha, source)
         _check_finite(values, missing, source.where)
         pixels = _stretched(values, missing, limits)
@@ -271,7 +271,7 @@ def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.nd
         if missing is not None:
             pixels = np.where(missing, np.uint8(0), pixels)
             lost += np.count_nonzero(missing.all(axis=2))
-        result[block[1] - y0 : block[3] - y0] = pixels
+        result[top - y0 : bottom - y0, left - x0 : right - x0] = pixels
     size = result.shape[0] * result.shape[1]
     if partial > size / 2 and source.alpha_is_doubtful:
         finding = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
@@ -299,6 +299,18 @@ def _blocks(window: Window, rows: int) -> Iterator[Window]:
         bottom = min((y0 // rows + 1) * rows, y1)
         yield x0, y0, x1, bottom
         y0 = bottom
+
+
+def _pieces(
+    source: ImageSource, window: Window, bands: Sequence[int], alpha: int | None
+) -> Iterator[tuple[Window, Pixels]]:
+    """The window in parts of at most `BLOCK` pixels; a strip or tile that is larger is decoded once, as a whole."""
+    for x0, y0, x1, y1 in _blocks(window, source.block_rows):
+        pixels = source.read((x0, y0, x1, y1), bands, alpha)
+        for top, left in itertools.product(range(y0, y1, max(1, BLOCK // (x1 - x0))), range(x0, x1, BLOCK)):
+            bottom, right = min(top + max(1, BLOCK // (x1 - x0)), y1), min(left + BLOCK, x1)
+            part = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
+            yield (left, top, right, bottom), Pixels(*(None if each is None else each[part] for each in pixels))
 
 
 def _bands(source: ImageSource, reading: DatasetReading) -> tuple[list[int], int | None]:
