@@ -127,9 +127,10 @@ def _intact(path: Path, load: Callable[[Path], T], quiet: bool = False) -> T | N
 
 def load_table(path: Path) -> pd.DataFrame:
     """A table of scores from a compressed CSV file."""
-    return pd.read_csv(path, dtype={"video": str, "status": str, "mask": str}, compression="gzip")
+    kinds = {"video": str, "status": str, "mask": str}
+    return pd.read_csv(path, dtype=kinds, compression="gzip", encoding_errors="surrogateescape")
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of scores as a compressed CSV file."""
-    table.to_csv(path, index=False, compression="gzip")
+    table.to_csv(path, index=False, compression="gzip", errors="surrogateescape")

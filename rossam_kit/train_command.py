@@ -126,11 +126,13 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     run_config = _run_config(options, profile, chosen.object_count)
     if not (folder / RUN).exists():
         with atomic_path(folder / BEFORE) as temporary:
-            _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
+            scores = _scores(run_config, build_base(run_config.model_dump()), chosen)
+            scores.to_csv(temporary, index=False, errors="surrogateescape")
         if rule == RULE:
             _write_held_out(val, folder / HELD_OUT, _image_folder(options, profile))
         write_drops(folder, drops)
-    before = pd.read_csv(folder / BEFORE, dtype={"video": str, "status": str})
+    kinds = {"video": str, "status": str}
+    before = pd.read_csv(folder / BEFORE, dtype=kinds, encoding_errors="surrogateescape")
     run_config = _with_budget(run_config, options, train, before.pop("seconds").iloc[0], overrides)
     reporter = _reporter(run_config.training.total_samples(len(train)), run_config.training.batch, before["iou"].mean())
     log = fit(run_config, folder, train, chosen, on_event=reporter)
