@@ -76,8 +76,8 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 `text` to `path` atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 `text` to `path` atomically; bytes of file names that are no UTF-8 as escapes, `\\udcfc`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | os.PathLike, value, indent: int | None = 1) -> None:

@@ -20,6 +20,8 @@ from rossam_core.files import sha256_of, stable_hash
 from rossam_core.settings import Config
 
 Box = tuple[float, float, float, float]
+PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What Pillow may open: others it would decode by a program of the system (EPS by Ghostscript). MPO is a JPEG."""
 
 
 class ImageReading(Config):
@@ -28,7 +30,7 @@ class ImageReading(Config):
     def read(self, path: Path) -> np.ndarray:
         """uint8 H×W×3, RGB, in stored pixel order; `RossamError` where the file is no 8-bit image."""
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=PILLOW_FORMATS) as image:
                 if image.mode in ("RGB", "L", "P"):
                     return np.asarray(image.convert("RGB"))
                 finding = f"has the mode {image.mode}, expected 8-bit RGB, gray or palette"
@@ -37,6 +39,10 @@ class ImageReading(Config):
         except OSError as error:
             finding = f"cannot be read as an image ({error})"
         raise RossamError(path, finding, "save it as 8-bit RGB, or read the dataset with rossam_kit.datasets")
+
+    def files(self, path: Path) -> list[Path]:
+        """All files that the pixels of an image come from, that at `path` first."""
+        return [path]
 
     def as_entry(self) -> dict[str, Any]:
         """`{"reading": …}` to be stored with a frame; empty for the default."""
@@ -95,6 +101,10 @@ class Frame:
         """uint8 H×W×3, RGB."""
         return self.reading.read(self.image_path)
 
+    def image_hash(self) -> str:
+        """Hash of the bytes of all files that the image comes from."""
+        return "+".join(sha256_of(file) for file in self.reading.files(self.image_path))
+
     @property
     def boxes_xyxy(self) -> np.ndarray:
         """float64 N×4, in the order of `objects`."""
@@ -109,7 +119,7 @@ def fingerprint(frames: Iterable[Frame]) -> str:
     """Hash of everything that may change a score: keys, sizes, boxes, masks, the images' bytes and their reading."""
     return stable_hash(
         [
-            [f.dataset, f.key, f.size_hw, sha256_of(f.image_path), f.reading.model_dump(mode="json")]
+            [f.dataset, f.key, f.size_hw, f.image_hash(), f.reading.model_dump(mode="json")]
             + [[o.object_id, o.category, list(o.box_xyxy), o.segmentation] for o in f.objects]
             for f in frames
         ]

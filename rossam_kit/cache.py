@@ -132,9 +132,10 @@ def load_table(path: Path) -> pd.DataFrame:
 
     Only an empty cell is a missing value: a video may be called NA.
     """
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+    texts = dict.fromkeys(TEXTS, str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of scores as a compressed CSV file."""
-    table.to_csv(path, index=False, compression="gzip")
+    table.to_csv(path, index=False, compression="gzip", errors="surrogateescape")

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except UnicodeEncodeError as error:  # of a file name, as in a C locale
         finding = f"does not exist in this system's encoding, {error.encoding}"
-        remedy = "set PYTHONUTF8=1 for UTF-8, or rename the file"
+        remedy = "rename the file" if error.encoding == "utf-8" else "set PYTHONUTF8=1 for UTF-8, or rename the file"
         print(f"error: {RossamError(repr(error.object), finding, remedy)}", file=sys.stderr)
         return 2
     except typer.TyperException as error:  # an unknown command or option, or a value that does not fit it

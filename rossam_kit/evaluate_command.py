@@ -89,7 +89,7 @@ def _evaluate(options: opt.Options, overrides: dict[str, Any]) -> int:
     remove_partial(options.out)
     for name, table in ((OBJECTS, objects.drop(columns=MASK)), (SUMMARY, summary)):
         with atomic_path(options.out / name) as temporary:
-            guarded_table(table).to_csv(temporary, index=False)
+            guarded_table(table).to_csv(temporary, index=False, errors="surrogateescape")
     what = f"{label(options.method)}{f', {options.checkpoint}' if options.checkpoint else ''}"
     write_text(options.out / PAGE, page(frames.name, what, summary, objects, views))
     hidden = [c for c in summary if c.startswith("biou_fit")]

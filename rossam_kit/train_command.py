@@ -127,7 +127,8 @@ def _train(options: opt.Options, overrides: dict[str, Any]) -> int:
     run_config = _run_config(options, profile, chosen.object_count)
     if not (folder / RUN).exists():
         with atomic_path(folder / BEFORE) as temporary:
-            _scores(run_config, build_base(run_config.model_dump()), chosen).to_csv(temporary, index=False)
+            scores = _scores(run_config, build_base(run_config.model_dump()), chosen)
+            scores.to_csv(temporary, index=False, errors="surrogateescape")
         if rule == RULE:
             _write_held_out(val, folder / HELD_OUT, _image_folder(options, profile))
         write_drops(folder, drops)

@@ -46,6 +46,12 @@ def test_texts_of_a_table_come_back_as_they_were_written(tmp_path, name):
     pd.testing.assert_frame_equal(load_table(tmp_path / name), table)
 
 
+def test_a_table_keeps_names_that_are_no_utf_8(tmp_path):
+    table = pd.DataFrame({"video": ["fl\udcfcss"], "status": ["ok"], "iou": [0.5]})
+    again = cached(tmp_path / "scores.csv.gz", lambda: table, load=load_table, save=save_table)
+    assert again["video"].tolist() == table["video"].tolist()
+
+
 def test_those_who_ask_at_the_same_time_wait_for_the_first(tmp_path):
     computed, values = [], []
 

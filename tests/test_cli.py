@@ -50,6 +50,10 @@ def test_a_name_that_the_system_cannot_write_is_told_with_its_remedy(capsys, mon
     assert cli.main(["rows"]) == 2
     error = capsys.readouterr().err
     assert "does not exist in this system's encoding, ascii" in error and "PYTHONUTF8=1" in error
+    monkeypatch.setattr(cli, "_rows", lambda options: "fl\udcfcss.png".encode())
+    assert cli.main(["rows"]) == 2
+    error = capsys.readouterr().err
+    assert "encoding, utf-8" in error and "Remedy: rename the file" in error and "PYTHONUTF8" not in error
 
 
 @pytest.mark.parametrize("command", ["run", "rows", "fetch", "convert", "train", "evaluate"])

@@ -19,13 +19,13 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from rossam_core import masks
 from rossam_core.boxes import check_boxes
 from rossam_core.errors import RossamError
 from rossam_core.files import read_json
-from rossam_core.records import Frame, ObjectAnnotation
+from rossam_core.records import Frame, ImageReading, ObjectAnnotation
 from rossam_kit.config import load_profile
 from rossam_kit.convert import editors, exports
 from rossam_kit.convert.convert import ConversionConfig, convert
@@ -215,6 +215,20 @@ def test_a_virtual_raster_is_not_taken_for_an_image(tmp_path):
     (tmp_path / "a.png").write_text(VRT.format("/secret.tif"))
     with pytest.raises(RossamError, match="under another name"):
         images.read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("read", [images.read_image, ImageReading().read, images.image_size_hw])
+def test_no_image_starts_a_program(tmp_path, monkeypatch, read):
+    program, started = tmp_path / "bin/gs", tmp_path / "started"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(RossamError, match=r"not an image of a known format|cannot identify image file"):
+        read(tmp_path / "a.png")
+    assert not started.exists()
 
 
 # --- bombs ------------------------------------------------------------------------------------------------------------

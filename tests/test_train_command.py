@@ -506,3 +506,22 @@ def test_what_to_do_is_said_where_training_did_not_help(before, after, expected,
     validations = pd.DataFrame({"iou": [after], "samples": [8]})
     train_command._print_result(recipe("paper"), validations, scores(before), scores(after))
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names are Unicode")
+def test_images_whose_names_are_no_utf_8_are_trained_on_and_scored(data, small, tmp_path):
+    shutil.copytree(data / "images", tmp_path / "images")
+    for name in ("train", "val"):
+        content = json.loads((data / f"{name}.json").read_text())
+        for image in content["images"]:
+            old = tmp_path / "images" / image["file_name"]
+            old.rename(old.with_name(f"\udcfc{old.name}"))
+            image["file_name"] = "\udcfc" + image["file_name"]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    run, scores = tmp_path / "run", tmp_path / "scores"
+    assert cli.main(train(tmp_path, small, run, "--val", tmp_path / "val.json", "--views", 4)) == 0
+    named = ["--annotations", tmp_path / "val.json", "--data", tmp_path / "images", "--method", "box", "--out", scores]
+    assert cli.main(["evaluate", *map(str, named)]) == 0
+    for table in (run / "before.csv", scores / "objects.csv"):
+        assert pd.read_csv(table, encoding_errors="surrogateescape")["video"].str.contains("\udcfc").all()
+    assert "\\udcfc" in (scores / "index.html").read_text("utf-8")

@@ -24,7 +24,7 @@ from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.devices import has_fast_bfloat16, thread_count
 from rossam_core.errors import ProblemList, RossamError
-from rossam_core.files import atomic_path, read_json, remove_partial, sha256_of, stable_hash, write_bytes, write_json
+from rossam_core.files import atomic_path, read_json, remove_partial, stable_hash, write_bytes, write_json
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_core.settings import Config, flatten
 from rossam_kit.cache import exclusive_folder
@@ -301,8 +301,8 @@ def _image_hashes(frames: FrameSet) -> dict[Path, str]:
     for frame in track(frames, desc="looking through the images"):
         if frame.image_path not in hashes:
             try:
-                hashes[frame.image_path] = sha256_of(frame.image_path)
-            except OSError as error:
+                hashes[frame.image_path] = frame.image_hash()
+            except (OSError, RossamError) as error:
                 hashes[frame.image_path] = type(error).__name__
     return hashes
 
@@ -353,7 +353,7 @@ def _changed_data(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """What differs in the data of a conversion, in words."""
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if not changed:
-        return "boxes, classes, or files that a VRT is made of, have changed since; the images are the same"
+        return "boxes or classes have changed since; the images are the same"
     more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
     return f"{changed[0]}{more} changed, appeared or disappeared since"
 

@@ -31,6 +31,7 @@ from rossam_core import masks
 from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
 from rossam_core.files import atomic_path, stable_hash, write_bytes, write_json
+from rossam_core.records import PILLOW_FORMATS
 from rossam_kit.convert.mask_records import Conversion, FrameRecord, MaskRecord
 from rossam_kit.convert.outlines import is_hole, outlines
 from rossam_kit.csv_text import guarded
@@ -543,7 +544,7 @@ def _copy_as_stored(source: Path, target: Path) -> None:
     """Copy an image file. One that a tag of EXIF or XMP turns is copied without it: masks are of the stored pixels."""
     shutil.copyfile(source, target)
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=PILLOW_FORMATS) as image:
             if image.getexif().get(EXIF_ORIENTATION, 1) == 1:
                 return
             if image.format not in ("JPEG", "MPO"):

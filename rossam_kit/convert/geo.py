@@ -21,7 +21,7 @@ import pandas as pd
 
 from rossam_core.boxes import box_problems
 from rossam_core.errors import RossamError
-from rossam_core.files import read_json, sha256_of, stable_hash
+from rossam_core.files import read_json
 from rossam_core.inference.windows import pixel_hulls
 from rossam_core.records import Frame, ObjectAnnotation
 from rossam_kit.config import DataConfig, ImageOptions
@@ -29,6 +29,7 @@ from rossam_kit.datasets.coco import TRACK_KEYS, read_coco
 from rossam_kit.datasets.frame_set import Drop, FrameSet
 from rossam_kit.datasets.image_sources import INSTALL_GEO, open_image
 from rossam_kit.datasets.images import TileReading, resolve_reading
+from rossam_kit.datasets.vrt import OFFLINE
 
 RASTERS, VECTORS = (".tif", ".tiff", ".vrt"), (".geojson", ".gpkg", ".shp")
 CLASS_FIELDS = ("class", "category", "label", "name", "type")
@@ -73,7 +74,6 @@ class Raster:
     size_hw: tuple[int, int]
     crs: Any
     transform: Any
-    parts: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, path: str | Path) -> Raster:
@@ -84,12 +84,11 @@ class Raster:
         with open_image(path):
             pass  # only what it reads is opened below
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), rasterio.Env(**OFFLINE):
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 with rasterio.open(path) as source:
                     crs = None if source.transform.is_identity else source.crs or None
-                    parts = tuple(Path(file) for file in sorted(source.files[1:])) if source.driver == "VRT" else ()
-                    return cls(path, source.shape, crs, source.transform, parts)
+                    return cls(path, source.shape, crs, source.transform)
         except rasterio.errors.RasterioError as error:
             raise RossamError(path, f"cannot be opened as a raster ({error})", "save it as GeoTIFF or VRT") from error
 
@@ -185,10 +184,7 @@ def read_scene(
     else:
         frame, drops, classes = _read_features(raster, annotations, pixels, class_field)
     reading = resolve_reading(shown or data, [raster.path])
-    source = {"file_name": raster.path.name}
-    if raster.parts:
-        source["parts"] = stable_hash([[file.name, sha256_of(file)] for file in raster.parts])
-    frame = replace(frame, reading=reading, source=source)
+    frame = replace(frame, reading=reading, source={"file_name": raster.path.name})
     return FrameSet(annotations.stem, list(_tiles(frame)), drops, classes)
 
 

@@ -83,7 +83,7 @@ def jittered(box_xyxy: Box, count: int, fraction: float, size_hw: tuple[int, int
     Returns:
         float64 count×4 xyxy, frame pixels.
     """
-    digest = hashlib.sha256("\n".join(map(str, key)).encode("utf-8")).digest()
+    digest = hashlib.sha256("\n".join(map(str, key)).encode("utf-8", "surrogateescape")).digest()
     rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
     box = np.asarray(box_xyxy, dtype=np.float64)
     sides = np.tile(box[2:] - box[:2], 2)

@@ -79,7 +79,8 @@ def _render(conversion: Conversion, table: pd.DataFrame, cards: list[dict], noti
 
 def _within(cards: list[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
     """The first cards whose JSON stays within `budget` bytes."""
-    sizes = [len(json.dumps(card, separators=(",", ":"), ensure_ascii=False).encode("utf-8")) + 1 for card in cards]
+    texts = [json.dumps(card, separators=(",", ":"), ensure_ascii=False) for card in cards]
+    sizes = [len(text.encode("utf-8", "backslashreplace")) + 1 for text in texts]
     return [card for card, end in zip(cards, np.cumsum(sizes), strict=True) if end <= budget]
 
 

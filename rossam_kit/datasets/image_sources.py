@@ -9,22 +9,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rossam_core.errors import RossamError
+from rossam_core.records import PILLOW_FORMATS
 from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
 from rossam_kit.datasets.tiff import Pixels, TiffImage, Window, rasterio_if_installed
+from rossam_kit.datasets.vrt import BUILD_ANEW, JPEG2000_SIGNATURES, OFFLINE, source_files
+from rossam_kit.datasets.vrt import SIGNATURE as VRT_SIGNATURE
 
 # What Pillow raises for damaged files, by format and place of the damage; OSError includes truncation.
 DECODING_ERRORS = (
@@ -32,8 +33,6 @@ DECODING_ERRORS = (
     *(AttributeError, RuntimeError, zlib.error, cv2.error),
 )
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "1", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-VRT_SIGNATURE = b"<VRT"
-JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 INSTALL_GEO = "pip install rasterio pyogrio shapely"
 ANOTHER_FILE = "copy or download the file again, or save it as 8-bit RGB PNG or JPEG"
 
@@ -50,15 +49,19 @@ class RasterioImage(contextlib.ExitStack):
         if (rasterio := rasterio_if_installed()) is None:
             raise RossamError(path, f"is {kind}, which rasterio reads", INSTALL_GEO)
         if driver == "VRT":
-            _check_sources(path)
+            source_files(path)  # which refuses what is no image file on this machine
         self._failures = rasterio.errors.RasterioError
+        self.enter_context(rasterio.Env(**OFFLINE))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 source = self._source = self.enter_context(rasterio.open(path, driver=driver))
         except self._failures as error:
-            remedy = "build it anew (gdalbuildvrt)" if driver == "VRT" else ANOTHER_FILE
+            remedy = BUILD_ANEW if driver == "VRT" else ANOTHER_FILE
             raise RossamError(path, f"cannot be opened as {kind} ({error})", remedy) from error
+        if len(set(source.dtypes)) > 1:
+            remedy = f"{BUILD_ANEW} of bands of one type, e.g. converted by gdal_translate -ot UInt16"
+            raise RossamError(path, f"its bands differ in type ({', '.join(source.dtypes)})", remedy)
         self.size_hw, self.band_count = source.shape, source.count
         self.dtype, self.block_rows = np.dtype(source.dtypes[0]), source.block_shapes[0][0]
         kinds = [kind.name for kind in source.colorinterp]
@@ -72,7 +75,7 @@ class RasterioImage(contextlib.ExitStack):
         x0, y0, x1, y1 = window
         numbers, where = [band + 1 for band in bands], ((y0, y1), (x0, x1))
         try:
-            values = np.moveaxis(self._source.read(numbers, window=where), 0, -1).astype(self.dtype, copy=False)
+            values = np.moveaxis(self._source.read(numbers, window=where), 0, -1)
             missing = None
             if any(not {"all_valid", "alpha"} & {flag.name for flag in self._source.mask_flag_enums[b]} for b in bands):
                 missing = np.moveaxis(self._source.read_masks(numbers, window=where) == 0, 0, -1)
@@ -83,19 +86,6 @@ class RasterioImage(contextlib.ExitStack):
         if missing is not None and self.dtype.itemsize == 1:  # as in TIFFs, where 0 and 255 are values of single bands
             missing = missing.all(axis=2, keepdims=True)
         return Pixels(values, missing, opacity)
-
-
-def _check_sources(path: Path) -> None:
-    """Raise `RossamError` where a virtual raster has another suffix, or takes pixels from elsewhere than from files."""
-    try:
-        sources = [part.text or "" for part in ElementTree.parse(path).iter() if part.tag.startswith("Source")]
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise RossamError(path, f"is no readable virtual raster ({error})", "build it anew (gdalbuildvrt)") from error
-    if path.suffix.lower() != ".vrt":
-        raise RossamError(path, "is a virtual raster under another name, which would read other files", ANOTHER_FILE)
-    if elsewhere := [text for text in sources if re.search(r"/vsi(?!zip|gzip|tar)|^\s*<|\w{2,}:", text)]:
-        finding = f"its source {elsewhere[0][:80]!r} is no file: pixels are never read from a network"
-        raise RossamError(path, finding, "download the sources and build it anew (gdalbuildvrt)")
 
 
 class PillowImage(contextlib.ExitStack):
@@ -163,7 +153,7 @@ def _decoding(path: Path, finding: str) -> Iterator[None]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         remedy = "save it as a tiled GeoTIFF, which is read in windows: `gdal_translate -co TILED=YES IN OUT.tif`"
         raise RossamError(path, f"is too large to decode at once ({error})", remedy) from error

@@ -15,8 +15,8 @@ Decisions, each covered by a test:
 * Stretch: values from `low` to `high` become 0 to 255, what is beyond is clipped. Both are determined once for all
   images of a dataset (`resolve_reading`) and for all bands together, so neither gain nor colour changes between
   frames. `full`, for 8-bit images the identity, is
-  - for integers, 0 to the full scale of the bit depth: the one the file states, else the smallest of 8, 10, 11, 12,
-    14, 16 or more bits that holds the dataset's largest value; minimum to maximum where values are negative;
+  - for integers, 0 to the full scale of the bit depth: the smallest of 8, 10, 11, 12, 14, 16 or more bits that holds
+    the dataset's largest value, and at least the one that a file states; minimum to maximum where values are negative;
   - for floats, 0 to 1 or 0 to 255 where all values lie within, else minimum to maximum.
 * Missing pixels (tag GDAL_NODATA, or an internal mask) become black, and count in no statistics. In 8 bits a pixel is
   missing where all its bands have the value, since 0 and 255 are common in single bands.
@@ -26,6 +26,7 @@ Decisions, each covered by a test:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,8 @@ from rossam_kit.cache import cached
 from rossam_kit.config import ImageOptions
 from rossam_kit.datasets.frame_set import FrameSet
 from rossam_kit.datasets.image_sources import ImageSource, open_image
-from rossam_kit.datasets.tiff import Window
+from rossam_kit.datasets.tiff import Pixels, Window
+from rossam_kit.datasets.vrt import files_of
 
 BIT_DEPTHS = (8, 10, 11, 12, 14, 16)
 """Of sensors; beyond, every number of bits counts as one."""
@@ -72,6 +74,10 @@ class DatasetReading(ImageOptions, ImageReading):
     def read(self, path: Path) -> np.ndarray:
         """See `read_image`."""
         return read_image(path, self)
+
+    def files(self, path: Path) -> list[Path]:
+        """The file, what a virtual raster is made of, and the mask beside each."""
+        return files_of(path)
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> DatasetReading:
@@ -179,8 +185,10 @@ def resolve_reading(
 
 
 def _cached_limits(reading: DatasetReading, dtype: str, bits: int, paths: list[Path], cache: Path | None) -> Limits:
-    states = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = stable_hash([reading.model_dump(mode="json"), dtype, bits, BIT_DEPTHS, SAMPLE, states])[:20]
+    files = [file for path in paths for file in files_of(path)]
+    states = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stated = bits and f"at least {bits}"
+    key = stable_hash([reading.model_dump(mode="json"), dtype, stated, BIT_DEPTHS, SAMPLE, states])[:20]
 
     def compute() -> Limits:
         values: list[np.ndarray] = []
@@ -226,8 +234,8 @@ def _limits_of(parts: list[np.ndarray], reading: DatasetReading, dtype: np.dtype
     if low >= 0 and dtype.kind == "f":
         low, high = next(((0, top) for top in (1, 255) if high <= top), (low, high))
     elif low >= 0:
-        depth = bits or next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
-        low, high = 0, 2**depth - 1
+        depth = next((depth for depth in BIT_DEPTHS if high < 2**depth), int(high).bit_length())
+        low, high = 0, 2 ** max(bits, depth) - 1
     return float(low), float(high)
 
 
@@ -257,8 +265,7 @@ def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.nd
     limits = _limits(source, reading)
     result = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
     lost = transparent = partial = 0
-    for block in _blocks(window, source.block_rows):
-        values, missing, stored_alpha = source.read(block, bands, alpha)
+    for (left, top, right, bottom), (values, missing, stored_alpha) in _pieces(source, window, bands, alpha):
         opacity = _opacity(stored_alpha, source)
         _check_finite(values, missing, source.where)
         pixels = _stretched(values, missing, limits)
@@ -269,7 +276,7 @@ def _read(source: ImageSource, window: Window, reading: DatasetReading) -> np.nd
         if missing is not None:
             pixels = np.where(missing, np.uint8(0), pixels)
             lost += np.count_nonzero(missing.all(axis=2))
-        result[block[1] - y0 : block[3] - y0] = pixels
+        result[top - y0 : bottom - y0, left - x0 : right - x0] = pixels
     size = result.shape[0] * result.shape[1]
     if partial > size / 2 and source.alpha_is_doubtful:
         finding = f"band {alpha + 1} is called alpha, but {partial / size:.0%} of it is neither opaque nor transparent"
@@ -297,6 +304,18 @@ def _blocks(window: Window, rows: int) -> Iterator[Window]:
         bottom = min((y0 // rows + 1) * rows, y1)
         yield x0, y0, x1, bottom
         y0 = bottom
+
+
+def _pieces(
+    source: ImageSource, window: Window, bands: Sequence[int], alpha: int | None
+) -> Iterator[tuple[Window, Pixels]]:
+    """The window in parts of at most `BLOCK` pixels; a strip or tile that is larger is decoded once, as a whole."""
+    for x0, y0, x1, y1 in _blocks(window, source.block_rows):
+        pixels = source.read((x0, y0, x1, y1), bands, alpha)
+        for top, left in itertools.product(range(y0, y1, max(1, BLOCK // (x1 - x0))), range(x0, x1, BLOCK)):
+            bottom, right = min(top + max(1, BLOCK // (x1 - x0)), y1), min(left + BLOCK, x1)
+            part = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
+            yield (left, top, right, bottom), Pixels(*(None if each is None else each[part] for each in pixels))
 
 
 def _bands(source: ImageSource, reading: DatasetReading) -> tuple[list[int], int | None]:

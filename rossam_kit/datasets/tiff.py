@@ -176,8 +176,10 @@ class TiffImage(contextlib.ExitStack):
         """
         stored = [0] if self._colormap is not None else [*bands, *([] if alpha is None else [alpha])]
         with self._decoding("is damaged or truncated, or of an unknown compression"):
-            values = self._decode(window, stored)
-            valid = None if self._mask is None else (_decode_page(self._mask, window) != 0).all(axis=2, keepdims=True)
+            values, valid = self._decode(window, stored), None
+            if self._mask is not None:
+                samples = range(self._mask.samplesperpixel)
+                valid = (_decode_page(self._mask, window, samples) != 0).all(axis=2, keepdims=True)
         opacity = None if alpha is None else values[..., -1]
         values = values if alpha is None else values[..., :-1]
         missing = None if self._nodata is None else _equals(values, self._nodata)
@@ -185,16 +187,19 @@ class TiffImage(contextlib.ExitStack):
             missing = missing.all(axis=2, keepdims=True)
         if valid is not None:
             missing = ~valid if missing is None else missing | ~valid
-        return Pixels(self._expanded(values, bands), missing, opacity)
+        with self._decoding("has values that its palette lacks"):
+            return Pixels(self._expanded(values, bands), missing, opacity)
 
     def _expanded(self, values: np.ndarray, bands: Sequence[int]) -> np.ndarray:
         """Palette indices → RGB; white-is-zero → black-is-zero; fewer than 8 bits → 8."""
         if self._colormap is not None:
-            return self._colormap[values[..., 0].astype(np.intp)][..., list(bands)]
+            return _looked_up(self._colormap[:, list(bands)], values)
         top = 2**self._stored_bits - 1
         if self._photometric == WHITE_IS_ZERO:
-            values = (top - values.astype(np.uint64)).astype(values.dtype)
-        return np.rint(values * (255 / top)).astype(np.uint8) if self._stored_bits < 8 else values
+            values = values ^ values.dtype.type(top)
+        if self._stored_bits >= 8:
+            return values
+        return _looked_up(np.rint(np.arange(256).clip(max=top) * (255 / top)).astype(np.uint8), values)
 
     def _decode(self, window: Window, bands: list[int]) -> np.ndarray:
         """H×W×len(bands), as stored."""
@@ -204,7 +209,7 @@ class TiffImage(contextlib.ExitStack):
             with contextlib.suppress(rasterio_if_installed().errors.RasterioError):
                 values = self._rasterio_source.read([band + 1 for band in bands], window=((y0, y1), (x0, x1)))
                 return np.moveaxis(values, 0, -1).astype(self._page.dtype, copy=False)
-        return _decode_page(self._page, window)[..., bands]
+        return _decode_page(self._page, window, bands)
 
     @functools.cached_property
     def _rasterio_source(self):
@@ -235,15 +240,16 @@ def _pages(file) -> list:
     return list(pages.values())
 
 
-def _decode_page(page, window: Window) -> np.ndarray:
-    """A window of a tifffile page, H×W×samples; only the strips or tiles that it touches are read."""
-    planes, _, height, width, samples = page.shaped
+def _decode_page(page, window: Window, bands: Sequence[int]) -> np.ndarray:
+    """A window of a tifffile page, H×W×len(bands); only the strips or tiles that it touches are read."""
+    _, _, height, width, samples = page.shaped
     tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
     rows, columns = math.ceil(height / tall), math.ceil(width / wide)
     x0, y0, x1, y1 = window
-    pixels = np.full((y1 - y0, x1 - x0, planes * samples), page.nodata, page.dtype)
+    pixels = np.full((y1 - y0, x1 - x0, len(bands)), page.nodata, page.dtype)
     file = page.parent.filehandle
-    for plane in range(planes):
+    for plane in sorted({band // samples for band in bands}):
+        of_plane = [(place, band % samples) for place, band in enumerate(bands) if band // samples == plane]
         for row in range(y0 // tall, math.ceil(y1 / tall)):
             for column in range(x0 // wide, math.ceil(x1 / wide)):
                 index = (plane * rows + row) * columns + column
@@ -255,9 +261,18 @@ def _decode_page(page, window: Window) -> np.ndarray:
                 top, left = row * tall, column * wide
                 part = part[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
                 y, x = max(top - y0, 0), max(left - x0, 0)
-                where = np.s_[y : y + part.shape[0], x : x + part.shape[1], plane * samples : (plane + 1) * samples]
-                pixels[where] = part
+                for place, sample in of_plane:
+                    pixels[y : y + part.shape[0], x : x + part.shape[1], place] = part[..., sample]
     return pixels
+
+
+def _looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`table[values]` of H×W×N values, H×W×…; in parts, since an index takes 8 bytes."""
+    flat = values.ravel()
+    result = np.empty((flat.size, *table.shape[1:]), table.dtype)
+    for start in range(0, flat.size, 2**20):
+        result[start : start + 2**20] = table[flat[start : start + 2**20].astype(np.intp)]
+    return result.reshape(*values.shape[:2], -1)
 
 
 def _colormap(page) -> np.ndarray:

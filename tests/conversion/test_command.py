@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from rossam_kit import cli
 from rossam_kit.config import load_profile
 from rossam_kit.convert import command
 from rossam_kit.convert.command import FORMATS, predictor_of, profile_of
+from rossam_kit.convert.mask_records import Conversion
 from rossam_kit.datasets.coco import read_coco
 from rossam_kit.datasets.frame_set import FrameSet
 
@@ -396,3 +399,23 @@ def test_names_in_any_script_are_converted_and_printed_in_any_encoding(dataset, 
         "飞机 é😀/001.png",
         "clip 1/001.png",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names are Unicode")
+def test_names_that_are_no_utf_8_are_converted(dataset, tmp_path):
+    name = os.fsdecode(b"fl\xfcss")
+    (dataset / "images/clip 0").rename(dataset / "images" / name)
+
+    def edit(content):
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].replace("clip 0", name)
+        content["videos"][0]["name"] = name
+
+    change(dataset, edit)
+    every = [part for name in FORMATS for part in ("--format", name)]
+    out = tmp_path / "out"
+    arguments = ["--source", "coco", "--data", dataset, "--out", out, "--method", "box", "--workers", 1]
+    assert cli.main([str(part) for part in ["convert", *arguments, *every]]) == 0
+    assert name in Conversion(out).table["video"].tolist()
+    assert (out / "labels" / name / "001.png").exists()
+    assert "fl\\udcfcss" in (out / "review.html").read_text("utf-8")

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -206,7 +207,27 @@ def test_a_vrt_whose_source_changes_is_another_input(tmp_path):
     file = boxes_file(tmp_path / "boxes.geojson", "EPSG:32633", UTM, "EPSG:4326")
     run(vrt, file, tmp_path / "out")
     write_raster(raster, compress="deflate")
-    with pytest.raises(RossamError, match=r"data\.fingerprint"):
+    with pytest.raises(RossamError, match=r"data\.fingerprint: scene\.vrt changed"):
+        run(vrt, file, tmp_path / "out")
+
+
+def test_a_scene_with_another_mask_beside_it_is_another_input(tmp_path):
+    raster = write_raster(tmp_path / "scene.tif")
+    file = boxes_file(tmp_path / "boxes.geojson", "EPSG:32633", UTM, "EPSG:4326")
+    run(raster, file, tmp_path / "out")
+    write_raster(tmp_path / "mask.tif", bands=1).rename(tmp_path / "scene.tif.msk")
+    with pytest.raises(RossamError, match=r"data\.fingerprint: scene\.tif changed"):
+        run(raster, file, tmp_path / "out")
+
+
+def test_a_scene_of_files_in_an_archive_is_refused(tmp_path):
+    raster = write_raster(tmp_path / "a.tif")
+    vrt = write_vrt(tmp_path / "scene.vrt", raster, 3, "Byte", 0)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(raster, "a.tif")
+    vrt.write_text(vrt.read_text().replace('relativeToVRT="1">a.tif', f">/vsizip/{tmp_path}/a.zip/a.tif"))
+    file = boxes_file(tmp_path / "boxes.geojson", "EPSG:32633", UTM, "EPSG:4326")
+    with pytest.raises(RossamError, match=r"is in an archive(?s:.)*Remedy: unpack the archive and build it anew"):
         run(vrt, file, tmp_path / "out")
 
 

@@ -365,6 +365,28 @@ def test_a_stretch_is_determined_once_and_anew_for_other_files(video, tmp_path, 
     assert resolve_reading(options, paths, tmp_path / "cache").limits["uint16"][1] == 5000
 
 
+def test_a_depth_that_one_file_states_holds_the_values_of_all(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    paths = [tmp_path / "stated.tif", tmp_path / "plain.tif"]
+    shape = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "dtype": "uint16"}
+    for path, value, options in zip(paths, (3000, 30000), ({"nbits": 12}, {}), strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, "w", **shape, **options) as target:
+                target.write(np.full((1, 4, 4), value, np.uint16))
+    assert resolve_reading(ImageOptions(), paths[:1], tmp_path / "cache").limits == {"uint16": (0, 4095)}
+    assert resolve_reading(ImageOptions(), paths, tmp_path / "cache").limits == {"uint16": (0, 65535)}
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "ppm", "jp2", "mpo", "dib"])
+def test_further_formats_are_read(tmp_path, rgb, suffix):
+    more = {"save_all": True, "append_images": [Image.fromarray(rgb)]} if suffix == "mpo" else {}
+    Image.fromarray(rgb).save(tmp_path / f"a.{suffix}", **more)
+    with Image.open(tmp_path / f"a.{suffix}") as stored, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageConversionWarning)
+        np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), np.array(stored.convert("RGB")))
+
+
 def test_8_bit_images_are_not_decoded_for_their_stretch(tmp_path, rgb, monkeypatch):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     monkeypatch.setattr(images, "_add_values", None)

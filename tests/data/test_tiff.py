@@ -1,6 +1,7 @@
 """TIFFs of every layout give the values that were written, by rasterio and by tifffile alike, or a clear error."""
 
 import struct
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from rossam_core.errors import RossamError
 from rossam_kit.config import ImageOptions
-from rossam_kit.datasets import tiff
+from rossam_kit.datasets import images, tiff
 from rossam_kit.datasets.images import ImageConversionWarning, image_size_hw, read_image, resolve_reading
 
 OBJECT, GROUND = [220, 215, 200], [74, 82, 62]
@@ -66,6 +67,12 @@ def read(path, *words, reading=None):
     assert all(word in messages[0] for word in words), messages
     assert image.dtype == np.uint8 and image.shape == (*image_size_hw(path), 3)
     return image
+
+
+def read_window(path, window):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageConversionWarning)
+        return read_image(path, window=window)
 
 
 def scaled(values, high, low=0):
@@ -370,6 +377,54 @@ def test_8_bit_files_of_pillow_are_read_as_by_pillow(tmp_path, scene, reader, mo
     with Image.open(tmp_path / "a.tif") as stored, warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageConversionWarning)
         np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.array(stored.convert("RGB")))
+
+
+def test_a_palette_that_lacks_values_is_told(tmp_path, scene, reader):
+    tifffile.imwrite(tmp_path / "a.tif", scene[..., 0], photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    struct.pack_into("<I", content, content.index(struct.pack("<HHI", 320, 3, 768)) + 4, 96)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(RossamError, match="has values that its palette lacks"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 1), ("uint8", 4), ("uint8", 8), ("uint16", 16)])
+@pytest.mark.parametrize("photometric", ["MINISBLACK", "MINISWHITE", "PALETTE"])
+def test_a_strip_of_the_whole_image_takes_little_more_memory_than_its_values(
+    tmp_path, reader, monkeypatch, dtype, bits, photometric
+):
+    if photometric == "PALETTE" and bits == 16:
+        pytest.skip("has no palette")
+    options = {"nbits": bits} if bits < 8 else {}
+    write_gdal(tmp_path / "a.tif", np.ones((2000, 2000, 1), dtype), photometric=photometric, blockysize=2000, **options)
+    monkeypatch.setattr(images, "BLOCK", 2**16)
+    tracemalloc.start()
+    read_window(tmp_path / "a.tif", None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2000 * 2000 * 10 + 3 * 2**23
+
+
+def test_of_many_bands_those_shown_alone_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "rasterio_if_installed", lambda: None)
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((300, 300, 200), np.uint8), photometric="minisblack", rowsperstrip=1)
+    tracemalloc.start()
+    read_window(tmp_path / "a.tif", None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300 * 300 * 100
+
+
+@pytest.mark.parametrize("block", [7, 100, 1000])
+def test_parts_of_a_large_strip_are_those_of_the_image(tmp_path, scene, reader, monkeypatch, block):
+    alpha, mask = np.full((64, 96, 1), 255, np.uint8), np.full((64, 96), 255, np.uint8)
+    alpha[10:20, 5:30], mask[:16, 40:] = 0, 0
+    options = {"photometric": "RGB", "alpha": "YES", "blockysize": 64}
+    path = write_gdal(tmp_path / "a.tif", np.dstack([scene, alpha]), mask=mask, **options)
+    whole = read(path, "alpha", "missing pixels")
+    monkeypatch.setattr(images, "BLOCK", block)
+    np.testing.assert_array_equal(read(path, "alpha", "missing pixels"), whole)
+    np.testing.assert_array_equal(read_window(path, (3, 9, 90, 60)), whole[9:60, 3:90])
 
 
 @pytest.mark.parametrize("tiled", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
