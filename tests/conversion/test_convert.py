@@ -303,7 +303,7 @@ def test_a_folder_made_with_other_settings_is_refused_with_every_difference(fram
         convert(Notched(), with_box(frames, 0, 0, (4.0, 6, 17, 14)), folder, ConversionConfig(shard_frames=1, jitter=3))
     for part in ("conversion.jitter: 2 there, 3 now", "model.method: 'EllipseBaseline' there", "data.fingerprint"):
         assert part in str(error.value)
-    assert "boxes, classes, or files" in str(error.value)
+    assert "boxes or classes have changed since" in str(error.value)
     assert all_bytes(folder) == before
 
 
