@@ -93,8 +93,8 @@ def augment(
 
 
 def window_side(box_xyxy: np.ndarray, size_hw: tuple[int, int], size: int, inference: InferenceConfig) -> int:
-    """Frame pixels that inference shows of an object, in a window of its own; the whole frame's longer side in the
-    mode `direct` (of a frame that SAM2 stretches to a square, the shorter side fills less of the view)."""
+    """Frame pixels that inference shows of an object: the side of its own window; in mode `direct` the frame's longer
+    side, also where SAM2 stretches the shorter one."""
     if inference.mode == "direct":
         return max(size_hw)
     x0, y0, x1, y1 = pixel_hulls(box_xyxy, size_hw)[0]
