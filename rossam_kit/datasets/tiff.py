@@ -138,8 +138,9 @@ class TiffImage(contextlib.ExitStack):
                 f"TIFF orientation tag is {orientation}: rows and columns are not as stored",
                 "save it with orientation 1 and check that the annotations still fit",
             )
-        if 0 in self.size_hw or self._depth != 1:
-            raise RossamError(self.where, f"image has shape {page.shape}, expected height and width", SAVE_AGAIN)
+        if 0 in (*self.size_hw, self._samples) or self._depth != 1:
+            finding = f"image has shape {page.shape} and {self._samples} samples per pixel, expected height and width"
+            raise RossamError(self.where, finding, SAVE_AGAIN)
         if page.dtype is None or page.dtype.kind not in "buif" or not isinstance(self._stored_bits, int):
             kind = page.dtype or f"{self._stored_bits} bits, sample format {page.sampleformat}"
             remedy = "write amplitude or intensity as numbers of one depth, e.g. np.abs(image), into another file"

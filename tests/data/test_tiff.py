@@ -487,6 +487,18 @@ def test_a_page_that_names_itself_as_the_next_is_an_error(tmp_path, scene):
         read_image(tmp_path / "a.tif")
 
 
+def test_an_image_of_no_samples_is_an_error(tmp_path, scene, reader):
+    write(tmp_path / "a.tif", scene)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    start, following = page_of(content)
+    entries = {struct.unpack_from("<H", content, at)[0]: at for at in range(start + 2, following, 12)}
+    struct.pack_into("<H", content, entries[277] + 8, 0)  # samples per pixel
+    struct.pack_into("<IH", content, entries[258] + 4, 1, 8)  # one number of bits
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(RossamError, match=r"(?s)a\.tif: .* 0 samples per pixel.*Remedy"):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("tag", [256, 257, 273, 278, 279])  # width, length, offsets, rows per strip, byte counts
 @pytest.mark.parametrize("count", [0, 2, 7])
 def test_a_tag_of_another_length_is_an_error_or_the_image(tmp_path, scene, reader, tag, count):
