@@ -198,22 +198,12 @@ def test_a_run_of_something_else_is_refused(name, data, small, trained, tmp_path
     assert f"is a run, but lacks {name} of `rossam train`" in capsys.readouterr().err
 
 
-def test_an_evaluation_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "inner"), [(train_command, "_train"), (evaluate_command, "_evaluate")])
+def test_a_command_waits_for_another_process_in_its_folder(module, inner, tmp_path, monkeypatch):
     begun = threading.Event()
-    monkeypatch.setattr(evaluate_command, "_evaluate", lambda *_: begun.set())
-    with exclusive_folder(tmp_path / "scores"):
-        other = threading.Thread(target=evaluate_command.run, args=(SimpleNamespace(out=tmp_path / "scores"), {}))
-        other.start()
-        assert not begun.wait(1)
-    other.join()
-    assert begun.is_set()
-
-
-def test_a_run_waits_for_another_process_in_its_folder(tmp_path, monkeypatch):
-    begun = threading.Event()
-    monkeypatch.setattr(train_command, "_train", lambda *_: begun.set())
-    with exclusive_folder(tmp_path / "run"):
-        other = threading.Thread(target=train_command.run, args=(SimpleNamespace(out=tmp_path / "run"), {}))
+    monkeypatch.setattr(module, inner, lambda *_: begun.set())
+    with exclusive_folder(tmp_path / "out"):
+        other = threading.Thread(target=module.run, args=(SimpleNamespace(out=tmp_path / "out"), {}))
         other.start()
         assert not begun.wait(1)
     other.join()

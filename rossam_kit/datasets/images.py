@@ -312,8 +312,9 @@ def _pieces(
     """The window in parts of at most `BLOCK` pixels; a strip or tile that is larger is decoded once, as a whole."""
     for x0, y0, x1, y1 in _blocks(window, source.block_rows):
         pixels = source.read((x0, y0, x1, y1), bands, alpha)
-        for top, left in itertools.product(range(y0, y1, max(1, BLOCK // (x1 - x0))), range(x0, x1, BLOCK)):
-            bottom, right = min(top + max(1, BLOCK // (x1 - x0)), y1), min(left + BLOCK, x1)
+        rows = max(1, BLOCK // (x1 - x0))
+        for top, left in itertools.product(range(y0, y1, rows), range(x0, x1, BLOCK)):
+            bottom, right = min(top + rows, y1), min(left + BLOCK, x1)
             part = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
             yield (left, top, right, bottom), Pixels(*(None if each is None else each[part] for each in pixels))
 

@@ -97,7 +97,7 @@ class TiffImage(contextlib.ExitStack):
                 self._page, *others = [page for page in pages if not page.subfiletype & MASK]
                 shape = self._page.shaped[2:4]
                 masks = [page for page in pages if page.subfiletype & MASK]
-                beside = self.where.with_name(f"{self.where.name}.msk")  # where GDAL puts masks by default
+                beside = mask_beside(self.where)
                 masks += _pages(opened.enter_context(tifffile.TiffFile(beside))) if beside.is_file() else []
                 self._mask = next((page for page in masks if page.shaped[2:4] == shape), None)
                 self._read_tags()
@@ -229,6 +229,11 @@ class TiffImage(contextlib.ExitStack):
             except rasterio.errors.RasterioError:
                 return None
         return source if (source.shape, source.count) == (self.size_hw, self._samples) else None
+
+
+def mask_beside(path: Path) -> Path:
+    """Where GDAL puts the mask of an image by default."""
+    return path.with_name(f"{path.name}.msk")
 
 
 def _pages(file) -> list:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from rossam_core.errors import RossamError
 from rossam_kit.datasets.tiff import SIGNATURES as TIFF_SIGNATURES
+from rossam_kit.datasets.tiff import mask_beside
 
 SIGNATURE = b"<VRT"
 JPEG2000_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -33,8 +34,7 @@ def files_of(path: Path) -> list[Path]:
     with open(path, "rb") as stream:
         is_virtual = stream.read(len(SIGNATURE)) == SIGNATURE
     files = [path, *(source_files(path) if is_virtual else [])]
-    masks = [file.with_name(f"{file.name}.msk") for file in files]
-    return [*files, *(mask for mask in masks if mask.is_file())]
+    return [*files, *(mask for mask in map(mask_beside, files) if mask.is_file())]
 
 
 def source_files(path: Path) -> list[Path]:
